@@ -1,0 +1,9 @@
+{{/*
+Labels of every object. Never of the pod template: the chart's version in it would roll the pods for nothing.
+*/}}
+{{- define "operator.labels" -}}
+app.kubernetes.io/name: agent-tracing-operator
+app.kubernetes.io/part-of: agent-tracing
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}

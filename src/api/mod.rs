@@ -1,0 +1,16 @@
+//! The public contract: the `AgentTracing` resource, what a user writes ([`AgentTracingSpec`]) and what the operator
+//! answers ([`AgentTracingStatus`]).
+//!
+//! The doc comments of the fields *are* `kubectl explain agenttracing.spec`: they are written for users.
+
+mod spec;
+mod status;
+
+pub use spec::{
+    AgentTracing, AgentTracingSpec, Artifacts, ContainerNames, DeletionPolicy, EnvFromSecret, EnvVar, Experiment,
+    ImagePullPolicy, ImagePullSecret, Injection, LabelSelector, LabelSelectorRequirement, Mlflow, MlflowMode,
+    NetworkPolicy, Resources, Sdk, SecretKey, SelectorOperator, Standalone, Storage,
+};
+pub use status::{
+    AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason, WorkloadState, WorkloadStatus,
+};

@@ -1,0 +1,248 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the operator found and did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentTracingStatus {
+    /// The generation of the spec that this status describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Wired and current workloads out of those that match, as `5/6`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub injected: Option<String>,
+    /// The MLflow that answered. Once good it stays: a server that is down changes no wiring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mlflow: Option<MlflowStatus>,
+    /// Experiments that exist in MLflow for the workloads, at most 1,000.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub experiments: Vec<EnsuredExperiment>,
+    /// The workloads that match, worst first, at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"]))]
+    pub workloads: Vec<WorkloadStatus>,
+    /// `Ready` sums up the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// The MLflow that answered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MlflowStatus {
+    /// The tracking URI that agents get.
+    #[schemars(length(max = 1024))]
+    pub url: String,
+    /// The server's version, as it said itself.
+    #[schemars(length(max = 64))]
+    pub version: String,
+    /// Whether the server has workspaces switched on.
+    pub workspaces: bool,
+    /// How the address was found: `Service` is the operator's own.
+    #[schemars(length(max = 64))]
+    pub source: String,
+}
+
+/// An experiment that exists in MLflow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnsuredExperiment {
+    /// Name of the experiment.
+    #[schemars(length(max = 512))]
+    pub name: String,
+    /// MLflow's numeric id.
+    #[schemars(length(max = 64))]
+    pub id: String,
+}
+
+/// One workload that matches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadStatus {
+    /// Kind of the workload.
+    #[schemars(length(max = 63))]
+    pub kind: String,
+    /// Name of the workload.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// What is the case.
+    pub state: WorkloadState,
+    /// Why, where the state does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// One sentence that ends with the next command to type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The experiment that its traces go to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<String>,
+    /// When the newest trace with spans that was seen began, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_trace_time: Option<String>,
+    /// What the user should know, for example which of their own values were kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 256)))]
+    pub notes: Vec<String>,
+}
+
+/// What is the case with a workload. The order is the order of the list in status: worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum WorkloadState {
+    /// It cannot be wired; the reason says why.
+    Skipped,
+    /// Its wiring is not the wanted one and is not being changed now.
+    Outdated,
+    /// It will be wired when MLflow has answered.
+    Pending,
+    /// Its pods are being replaced by wired ones.
+    RollingOut,
+    /// Wired, current and running.
+    Injected,
+}
+
+impl WorkloadState {
+    /// The name as it stands in status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Skipped => "Skipped",
+            Self::Outdated => "Outdated",
+            Self::Pending => "Pending",
+            Self::RollingOut => "RollingOut",
+            Self::Injected => "Injected",
+        }
+    }
+}
+
+/// Types of the conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConditionType {
+    /// The sum of the others.
+    Ready,
+    /// MLflow runs and answers.
+    MLflowReady,
+    /// The workloads' experiments exist.
+    ExperimentsReady,
+    /// The namespace is labelled and something matches.
+    InjectionReady,
+    /// Every workload that matches carries the wanted wiring.
+    WorkloadsReady,
+    /// Traces with spans arrive.
+    TracesFlowing,
+}
+
+impl ConditionType {
+    /// The name as it stands in status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::MLflowReady => "MLflowReady",
+            Self::ExperimentsReady => "ExperimentsReady",
+            Self::InjectionReady => "InjectionReady",
+            Self::WorkloadsReady => "WorkloadsReady",
+            Self::TracesFlowing => "TracesFlowing",
+        }
+    }
+}
+
+/// Declares [`Reason`] and its spelling in one place.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// Reasons of conditions and of skipped workloads.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Reason { $($(#[$doc])* $name),+ }
+
+        impl Reason {
+            /// The name as it stands in status.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name)),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Ready and TracesFlowing: a trace with its spans arrived since the current wiring.
+    TracesReceived,
+    /// Ready: everything is wired, no trace was seen yet.
+    WaitingForTraces,
+    /// Ready: `spec.suspend` is set.
+    Suspended,
+    /// Another, older AgentTracing has the workloads.
+    Conflict,
+    /// The spec cannot be carried out; the message names field, value and remedy.
+    InvalidSpec,
+    /// MLflow answers.
+    Available,
+    /// MLflow is starting.
+    Progressing,
+    /// MLflow's pod does not become ready.
+    PodsNotReady,
+    /// MLflow's volume is not bound or cannot become what the spec says.
+    StorageNotBound,
+    /// An object with our name exists that is not ours.
+    NameConflict,
+    /// The API server refuses one of our objects.
+    CreateForbidden,
+    /// MLflow cannot be reached.
+    Unreachable,
+    /// MLflow refuses the Host header.
+    HostHeaderRejected,
+    /// MLflow wants credentials.
+    Unauthorized,
+    /// Something answers with a web page instead of MLflow.
+    LoginPage,
+    /// Something else than MLflow answers at the address.
+    WrongPath,
+    /// MLflow is older than 3.0, which has no traces API.
+    VersionTooOld,
+    /// Experiments exist.
+    Ensured,
+    /// Experiments are being created.
+    Creating,
+    /// An experiment of that name was deleted.
+    ExperimentDeleted,
+    /// MLflow refuses to create the experiment.
+    Forbidden,
+    /// MLflow refuses the experiment's name.
+    NameInvalid,
+    /// The namespace is labelled and something matches.
+    Enabled,
+    /// The namespace has no injection label.
+    NamespaceNotLabelled,
+    /// The webhook does not answer.
+    WebhookUnavailable,
+    /// No workload matches.
+    NothingMatches,
+    /// All workloads carry the wanted wiring.
+    AllCurrent,
+    /// Workloads wait for MLflow to answer once.
+    WaitingForMLflow,
+    /// Workloads are being replaced by wired ones.
+    RolloutInProgress,
+    /// The wiring is not the wanted one.
+    Outdated,
+    /// Some workloads cannot be wired.
+    Skipped,
+    /// No trace was seen yet.
+    NoTracesYet,
+    /// Workloads that are up for 10 minutes have sent no trace.
+    NoTracesFrom,
+    /// It cannot be told from outside.
+    NotObservable,
+    /// Traces arrive, but without their spans.
+    TracesWithoutSpans,
+    /// Label `agenttracing.dev/inject=false`.
+    OptedOut,
+    /// The container sets its own MLFLOW_TRACKING_URI.
+    OwnTrackingURI,
+    /// No container is left to wire.
+    NoContainers,
+    /// Windows pods are not wired.
+    Windows,
+    /// Our record on the template cannot be read.
+    RecordUnreadable,
+}

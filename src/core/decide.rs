@@ -1,0 +1,83 @@
+//! The one question: what should this workload's template look like, and which patch brings it there?
+
+use json_patch::PatchOperation;
+
+use super::inject::{Injection, existing_record, inject, uninject};
+use super::record::RecordError;
+use super::select::{NotSelected, Selection, Surroundings, select};
+use super::view::Workload;
+use super::wiring::{Missing, wiring};
+use crate::names;
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// The template should carry the wiring of the named AgentTracing; an empty patch means that it does.
+    Wire {
+        /// The AgentTracing.
+        tracing: String,
+        /// The experiment's name.
+        experiment: String,
+        /// Patch, hash and notes.
+        injection: Injection,
+    },
+    /// The template carries our wiring and the user opted out: this patch takes it out.
+    Unwire(Vec<PatchOperation>),
+    /// Nothing is changed.
+    Leave(Leave),
+}
+
+/// Why nothing is changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// No AgentTracing applies.
+    NotSelected(NotSelected),
+    /// The AgentTracing that applies is suspended.
+    Suspended {
+        /// The AgentTracing.
+        tracing: String,
+    },
+    /// A fact is missing: MLflow has not answered yet. Existing wiring stays.
+    Waiting {
+        /// The AgentTracing.
+        tracing: String,
+        /// What is missing.
+        missing: Missing,
+    },
+    /// The record on the template cannot be used.
+    Record {
+        /// The AgentTracing.
+        tracing: String,
+        /// Why.
+        error: RecordError,
+    },
+}
+
+/// Decides about a workload.
+pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
+    let policy = match select(workload, around) {
+        Selection::One(policy) => policy,
+        Selection::None(NotSelected::OptedOut) => return opted_out(workload),
+        Selection::None(why) => return Decision::Leave(Leave::NotSelected(why)),
+    };
+    let tracing = policy.name.clone();
+    if policy.suspend {
+        return Decision::Leave(Leave::Suspended { tracing });
+    }
+    let annotation = workload.annotation(names::ANNOTATION_EXPERIMENT);
+    let wiring = match wiring(policy, workload.name(), annotation) {
+        Ok(wiring) => wiring,
+        Err(missing) => return Decision::Leave(Leave::Waiting { tracing, missing }),
+    };
+    match inject(workload, &wiring, &policy.containers) {
+        Ok(injection) => Decision::Wire { tracing, experiment: wiring.experiment, injection },
+        Err(error) => Decision::Leave(Leave::Record { tracing, error }),
+    }
+}
+
+fn opted_out(workload: &Workload<'_>) -> Decision {
+    match (existing_record(workload), uninject(workload)) {
+        (Ok(Some(_)), Ok(patch)) => Decision::Unwire(patch),
+        _ => Decision::Leave(Leave::NotSelected(NotSelected::OptedOut)),
+    }
+}

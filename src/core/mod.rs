@@ -1,0 +1,13 @@
+//! Everything that decides: plain functions over plain data. No client, no clock, no environment, no async.
+//!
+//! [`decide`](decide::decide) answers the one question that webhook, controller and command line ask: what should this
+//! workload's template look like, and which JSON patch brings it there?
+
+pub mod decide;
+pub mod explain;
+pub mod inject;
+pub mod policy;
+pub mod record;
+pub mod select;
+pub mod view;
+pub mod wiring;

@@ -1,0 +1,79 @@
+//! Which AgentTracing applies to a workload, if any.
+
+use super::policy::Policy;
+use super::view::Workload;
+use crate::names;
+
+/// Namespaces that are never wired, whatever their labels say.
+const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
+
+/// What selection needs to know beside the workload itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// The namespace, from the request: an object's own may be absent on create.
+    pub namespace: &'a str,
+    /// Whether the namespace carries the injection label.
+    pub injection_enabled: bool,
+    /// The operator's own namespace.
+    pub operator_namespace: &'a str,
+    /// The AgentTracings of that namespace, in any order.
+    pub policies: &'a [Policy],
+}
+
+/// The outcome of selection.
+#[derive(Clone, Copy, Debug)]
+pub enum Selection<'p> {
+    /// This AgentTracing applies. Where several match it is the oldest.
+    One(&'p Policy),
+    /// None does.
+    None(NotSelected),
+}
+
+/// Why no AgentTracing applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotSelected {
+    /// The namespace is not labelled.
+    NamespaceNotLabelled,
+    /// A system namespace or the operator's own.
+    SystemNamespace,
+    /// `agenttracing.dev/inject=false`.
+    OptedOut,
+    /// One of the operator's own children.
+    OperatorsOwn,
+    /// A Windows pod.
+    Windows,
+    /// There is no AgentTracing, or none whose selector matches.
+    NoMatch,
+}
+
+/// Selects the AgentTracing for a workload.
+pub fn select<'p>(workload: &Workload<'_>, around: &Surroundings<'p>) -> Selection<'p> {
+    if SYSTEM_NAMESPACES.contains(&around.namespace) || around.namespace == around.operator_namespace {
+        return Selection::None(NotSelected::SystemNamespace);
+    }
+    if !around.injection_enabled {
+        return Selection::None(NotSelected::NamespaceNotLabelled);
+    }
+    if workload.metadata.label(names::LABEL_MANAGED_BY) == Some(names::MANAGED_BY) {
+        return Selection::None(NotSelected::OperatorsOwn);
+    }
+    let choices = [workload.metadata.label(names::LABEL_INJECT), workload.template_label(names::LABEL_INJECT)];
+    if choices.contains(&Some("false")) {
+        return Selection::None(NotSelected::OptedOut);
+    }
+    let opted_in = choices.contains(&Some("true"));
+    let named = workload.annotation(names::ANNOTATION_TRACING);
+    let selected = around
+        .policies
+        .iter()
+        .filter(|p| match named {
+            Some(name) => p.name == name,
+            None => opted_in || p.selector.matches(|key| workload.template_label(key)),
+        })
+        .min_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+    match selected {
+        None => Selection::None(NotSelected::NoMatch),
+        Some(_) if workload.is_windows() => Selection::None(NotSelected::Windows),
+        Some(policy) => Selection::One(policy),
+    }
+}

@@ -1,0 +1,88 @@
+//! What a container gets: **the one place** that knows. Webhook, controller, command line and documentation call it.
+
+use super::policy::Policy;
+
+/// The wiring of one workload, before the user's own values are looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wiring {
+    /// Name of the AgentTracing.
+    pub tracing: String,
+    /// The experiment's name.
+    pub experiment: String,
+    /// Environment variables in the order in which they are appended.
+    pub env: Vec<Entry>,
+}
+
+/// One environment variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// With which other variables it stands and falls.
+    pub group: Group,
+    /// Why it is there, for `explain` and the documentation.
+    pub why: &'static str,
+}
+
+/// The user's choice wins by group, since a half-kept group loses traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// A container with its own tracking URI gets nothing else of ours.
+    Address,
+    /// A container with its own experiment name, id or destination gets neither name nor destination of ours.
+    Experiment,
+    /// Kept or injected by itself.
+    Single,
+}
+
+/// Why there is no wiring yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// MLflow has not answered yet, so no address is known to work.
+    TrackingUri,
+    /// `experiment.pin` is set and the experiment's id is not known yet.
+    ExperimentId,
+}
+
+/// The user's variables that decide the [`Group::Experiment`] group.
+pub const EXPERIMENT_GROUP: [&str; 3] =
+    ["MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACING_DESTINATION"];
+/// The user's variable that decides the [`Group::Address`] group.
+pub const TRACKING_URI: &str = "MLFLOW_TRACKING_URI";
+
+/// The wiring of a workload under an AgentTracing.
+pub fn wiring(policy: &Policy, workload: &str, experiment_annotation: Option<&str>) -> Result<Wiring, Missing> {
+    let Some(uri) = &policy.tracking_uri else { return Err(Missing::TrackingUri) };
+    let experiment = policy.experiment_of(workload, experiment_annotation);
+    let entry = |name: &str, value: &str, group, why| Entry { name: name.into(), value: value.into(), group, why };
+
+    let mut env = vec![
+        entry(TRACKING_URI, uri, Group::Address, "where MLflow is"),
+        entry("MLFLOW_EXPERIMENT_NAME", &experiment, Group::Experiment, "the experiment that traces are logged to"),
+    ];
+    if policy.experiment.pin {
+        let Some(id) = policy.experiment_ids.get(&experiment) else { return Err(Missing::ExperimentId) };
+        let why = "the experiment's id: no look-ups, and it wins over set_experiment() in code";
+        env.push(entry("MLFLOW_TRACING_DESTINATION", id, Group::Experiment, why));
+    }
+    let timeout = policy.sdk.timeout_seconds.unwrap_or(5).to_string();
+    let retries = policy.sdk.max_retries.unwrap_or(1).to_string();
+    let ratio = policy.sdk.sampling_ratio.as_deref().unwrap_or("1.0");
+    let singles = [
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", timeout.as_str(), "the SDK's 120 s hang an agent when MLflow is down"),
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", &retries, "the SDK's 7 retries hang an agent when MLflow is down"),
+        ("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1", "the SDK's 2 doubles the wait between retries"),
+        ("MLFLOW_ASYNC_TRACE_LOGGING_RETRY_TIMEOUT", "10", "the SDK tries for 500 s, which keeps a process from exiting"),
+        ("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "true", "MLflow up to 3.11 otherwise blocks the agent for each trace"),
+        ("MLFLOW_USE_BATCH_SPAN_PROCESSOR", "false", "MLflow 3.12 and later otherwise loses the traces of a short process"),
+        ("MLFLOW_DISABLE_TELEMETRY", "true", "no usage data leaves the cluster"),
+    ];
+    env.extend(singles.map(|(name, value, why)| entry(name, value, Group::Single, why)));
+    if ratio.parse::<f64>() != Ok(1.0) {
+        env.push(entry("MLFLOW_TRACE_SAMPLING_RATIO", ratio, Group::Single, "the share of traces that is kept"));
+    }
+    env.extend(policy.env.iter().map(|e| entry(&e.name, &e.value, Group::Single, "from injection.env")));
+    Ok(Wiring { tracing: policy.name.clone(), experiment, env })
+}

@@ -1,0 +1,89 @@
+//! Every label, annotation, field manager, port, object name and event reason, spelled once.
+//!
+//! A name that leaves the process is a promise: labels and annotations stay on users' objects for years. Nothing outside
+//! this file may spell one.
+
+/// API group of [`crate::api::AgentTracing`].
+pub const GROUP: &str = "agenttracing.dev";
+
+/// Namespace label that allows injection; its value must be [`ENABLED`].
+pub const LABEL_INJECTION: &str = "agenttracing.dev/injection";
+/// The only value of [`LABEL_INJECTION`] that enables injection.
+pub const ENABLED: &str = "enabled";
+/// Opt-in (`true`) or opt-out (`false`) label on a workload or its pod template.
+pub const LABEL_INJECT: &str = "agenttracing.dev/inject";
+/// Label on the metadata of a wired workload: the name of its AgentTracing.
+pub const LABEL_WIRED: &str = "agenttracing.dev/wired";
+/// Prefix of all our annotations and labels.
+pub const PREFIX: &str = "agenttracing.dev/";
+
+/// Pod-template annotation that holds the record of what we added.
+pub const ANNOTATION_RECORD: &str = "agenttracing.dev/injected";
+/// Workload annotation whose change makes the webhook inject in the same request.
+pub const ANNOTATION_TOUCH: &str = "agenttracing.dev/touch";
+/// Workload or template annotation: which AgentTracing applies.
+pub const ANNOTATION_TRACING: &str = "agenttracing.dev/tracing";
+/// Workload or template annotation: comma-separated names of the containers to wire.
+pub const ANNOTATION_CONTAINERS: &str = "agenttracing.dev/containers";
+/// Workload or template annotation: the experiment's name.
+pub const ANNOTATION_EXPERIMENT: &str = "agenttracing.dev/experiment";
+/// Annotation on our child objects: short hash of what was applied, so that a field we no longer want is noticed.
+pub const ANNOTATION_APPLIED: &str = "agenttracing.dev/applied";
+
+/// Field manager of the controller's writes.
+pub const FIELD_MANAGER: &str = "agent-tracing-operator";
+/// `app.kubernetes.io/managed-by` of our children, and the reporting controller of our events.
+pub const MANAGED_BY: &str = "agent-tracing-operator";
+/// `app.kubernetes.io/part-of` of our children.
+pub const PART_OF: &str = "agent-tracing";
+/// `app.kubernetes.io/name` and `component` of a standalone server's objects.
+pub const MLFLOW: &str = "mlflow";
+
+/// Standard label: application name.
+pub const LABEL_NAME: &str = "app.kubernetes.io/name";
+/// Standard label: instance, for our children the AgentTracing's name.
+pub const LABEL_INSTANCE: &str = "app.kubernetes.io/instance";
+/// Standard label: managing tool.
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Standard label: component.
+pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
+/// Standard label: larger whole.
+pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
+/// Label that every namespace carries with its own name.
+pub const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+/// Namespace of a default install.
+pub const OPERATOR_NAMESPACE: &str = "agent-tracing-system";
+/// Lease of the leading replica.
+pub const LEASE: &str = "agent-tracing-operator";
+/// The operator's service account.
+pub const SERVICE_ACCOUNT: &str = "agent-tracing-operator";
+/// Service in front of the webhook.
+pub const WEBHOOK_SERVICE: &str = "agent-tracing-webhook";
+/// The MutatingWebhookConfiguration.
+pub const WEBHOOK_CONFIGURATION: &str = "agent-tracing-webhook";
+/// Secret with the certificate authority that the replicas share.
+pub const WEBHOOK_CA_SECRET: &str = "agent-tracing-webhook-ca";
+/// HTTP path of the mutating webhook.
+pub const WEBHOOK_PATH: &str = "/mutate";
+
+/// Name of all objects of a standalone server: `<AgentTracing>-mlflow`.
+pub fn mlflow_object(agent_tracing: &str) -> String {
+    format!("{agent_tracing}-mlflow")
+}
+
+/// Reasons of the events we publish.
+pub mod event {
+    /// A workload got its wiring.
+    pub const INJECTED: &str = "Injected";
+    /// A workload that matches was left alone.
+    pub const INJECTION_SKIPPED: &str = "InjectionSkipped";
+    /// Stripped or changed wiring was brought back.
+    pub const REPAIRED: &str = "Repaired";
+    /// Wiring was taken out.
+    pub const REMOVED: &str = "Removed";
+    /// MLflow answered.
+    pub const MLFLOW_READY: &str = "MLflowReady";
+    /// The first trace with its spans arrived.
+    pub const TRACES_RECEIVED: &str = "TracesReceived";
+}

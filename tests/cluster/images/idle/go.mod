@@ -1,0 +1,3 @@
+module agenttracing.dev/tests/idle
+
+go 1.24

@@ -105,7 +105,10 @@ impl Cli {
     /// Carries out the command.
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Run(args) => crate::run::start(args),
+            Command::Run(args) => {
+                runtime()?.block_on(crate::run::run(args))?;
+                Ok(ExitCode::SUCCESS)
+            }
             Command::Crds => {
                 print!("{}", crd_yaml()?);
                 Ok(ExitCode::SUCCESS)
@@ -115,6 +118,11 @@ impl Cli {
             Command::Explain(ExplainArgs { filename, output }) => explain_command(filename, output),
         }
     }
+}
+
+/// Two workers: one reconcile must never keep an admission waiting, and each further thread costs idle memory.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
 /// The CustomResourceDefinition as it is kept in `crds/`.

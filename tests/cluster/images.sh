@@ -54,11 +54,11 @@ config_of() {
     base | mlflow) echo "{\"Env\": [$path], \"Cmd\": [\"python3\"]}" ;;
     langgraph)
       echo "{\"Env\": [$path, \"PYTHONUNBUFFERED=1\"], \"User\": \"1001\", \"WorkingDir\": \"/app\",
-             \"Cmd\": [\"python\", \"agent.py\"]}"
+             \"Cmd\": [\"python\", \"/app/agent.py\"]}"
       ;;
     llm)
       echo "{\"Env\": [$path, \"PYTHONUNBUFFERED=1\"], \"User\": \"1001\", \"WorkingDir\": \"/app\",
-             \"Cmd\": [\"python\", \"server.py\"], \"ExposedPorts\": {\"8080/tcp\": {}}}"
+             \"Cmd\": [\"python\", \"/app/server.py\"], \"ExposedPorts\": {\"8080/tcp\": {}}}"
       ;;
     idle) echo '{"User": "65532", "Entrypoint": ["/idle"]}' ;;
   esac

@@ -214,8 +214,9 @@ start_containerd() {
   # The image store outlives the cluster, and with it the records of pods that no longer exist.
   leftovers=$(ctr containers ls -q; ctr sandboxes ls | sed -n '2,$s/ .*//p')
   if [[ -n $leftovers ]]; then
+    # Forced: without it a sandbox whose process is gone stays, and the exit code is 0.
+    ctr sandboxes ls | sed -n '2,$s/ .*//p' | in_node xargs -r ctr --namespace k8s.io sandboxes rm --force
     ctr containers ls -q | in_node xargs -r ctr --namespace k8s.io containers rm
-    ctr sandboxes ls | sed -n '2,$s/ .*//p' | in_node xargs -r ctr --namespace k8s.io sandboxes rm
     stop "$RUN/containerd.pid"
     spawn containerd containerd --config "$DIR/containerd.toml"
     wait_for 20 ctr version

@@ -34,7 +34,7 @@ NS=agent-tracing-$ID
 DIR=$STATE/node
 RUN=$DIR/run
 # Images outlive `down`: importing them again takes longer than everything else.
-DATA=$CACHE/images/$ID
+DATA=$CACHE/containerd/$ID
 PARTS=(etcd kube-apiserver kube-controller-manager kube-scheduler containerd kubelet kube-proxy coredns recycler)
 
 main() {
@@ -90,6 +90,8 @@ all_ready() {
   wait_for 60 node_ready
   wait_for 30 service_answers
   wait_for 30 dns_answers
+  # A pod needs it, and it is the last thing the controllers do.
+  wait_for 30 kubectl get serviceaccount default
   start "$RUN/recycler.pid" "$DIR/log/recycler.log" env "AGENT_TRACING_CACHE=$CACHE" "AGENT_TRACING_STATE=$STATE" \
     "$HERE/node.sh" recycler
   touch "$DIR/ready"

@@ -122,8 +122,12 @@ def remark(kind, attributes):
     if kind == "TOOL":
         return f"{short(attributes.get('mlflow.spanInputs'))} → {short(attributes.get('mlflow.spanOutputs'))}"
     if kind in ("CHAT_MODEL", "LLM"):
-        calls = {f"{name}({short(arguments)})": None for name, arguments in tool_calls(attributes.get("mlflow.spanOutputs"))}
-        return "asks for " + ", ".join(calls) if calls else "answers"
+        outputs = attributes.get("mlflow.spanOutputs")
+        calls = {f"{name}({short(arguments)})": None for name, arguments in tool_calls(outputs)}
+        # LangChain 1.x leaves the calls out of what it hands to MLflow 3.10, but says why the model stopped.
+        if calls or '"finish_reason": "tool_calls"' in json.dumps(outputs):
+            return "asks for " + (", ".join(calls) or "a tool")
+        return "answers"
     return ""
 
 

@@ -23,13 +23,75 @@ pub fn read(path: &Path) -> anyhow::Result<String> {
 pub fn parse(text: &str, source: &str) -> anyhow::Result<Vec<Value>> {
     let mut documents = Vec::new();
     for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
-        let value = Value::deserialize(document)
-            .with_context(|| format!("document {} of {source} is not valid YAML", index + 1))?;
+        let value = to_json(document).with_context(|| format!("document {} of {source} is not valid YAML", index + 1))?;
         if !value.is_null() {
             documents.push(value);
         }
     }
     Ok(documents)
+}
+
+/// By way of YAML's own value, the only one that knows merge keys (`<<: *defaults`).
+fn to_json(document: serde_yaml::Deserializer<'_>) -> anyhow::Result<Value> {
+    let mut yaml = serde_yaml::Value::deserialize(document)?;
+    yaml.apply_merge()?;
+    let mut value = serde_json::to_value(yaml)?;
+    octal_modes(&mut value);
+    Ok(value)
+}
+
+/// kubectl reads YAML 1.1, where a plain `0440` is octal; our parser reads 1.2, where it is text. Only file modes are
+/// written so, and no file mode is ever text.
+fn octal_modes(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let octal = value.as_str().filter(|_| key == "mode" || key == "defaultMode");
+                match octal.and_then(|text| i64::from_str_radix(text, 8).ok()) {
+                    Some(mode) => *value = Value::from(mode),
+                    None => octal_modes(value),
+                }
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(octal_modes),
+        _ => {}
+    }
+}
+
+/// A document as YAML that means the same in YAML 1.1, which kubectl reads, and in 1.2, which our writer writes: a text
+/// such as `yes`, `1_000` or `12:30` is quoted, or it would arrive as something else.
+pub fn to_yaml(document: &Value) -> anyhow::Result<String> {
+    let mut document = document.clone();
+    let mut quoted = Vec::new();
+    mark_ambiguous(&mut document, &mut quoted);
+    let mut yaml = serde_yaml::to_string(&document)?;
+    for (index, text) in quoted.iter().enumerate() {
+        yaml = yaml.replacen(&marker(index), &serde_json::to_string(text)?, 1);
+    }
+    Ok(yaml)
+}
+
+fn mark_ambiguous(value: &mut Value, quoted: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => map.values_mut().for_each(|v| mark_ambiguous(v, quoted)),
+        Value::Array(list) => list.iter_mut().for_each(|v| mark_ambiguous(v, quoted)),
+        Value::String(text) if is_ambiguous(text) => {
+            quoted.push(std::mem::take(text));
+            *text = marker(quoted.len() - 1);
+        }
+        _ => {}
+    }
+}
+
+fn marker(index: usize) -> String {
+    format!("agenttracing.dev/quoted/{index}/")
+}
+
+fn is_ambiguous(text: &str) -> bool {
+    const WORDS: [&str; 8] = ["y", "n", "yes", "no", "on", "off", "=", "<<"];
+    let number_like = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.:_ ".contains(c));
+    number_like || WORDS.contains(&text.to_ascii_lowercase().as_str())
 }
 
 /// Whether a document is an AgentTracing.

@@ -13,6 +13,7 @@ use super::{Output, documents, offline_policy};
 use crate::core::decide::{Decision, Leave, decide};
 use crate::core::inject::uninject as removal;
 use crate::core::policy::Policy;
+use crate::core::record::RecordError;
 use crate::core::select::{NotSelected, Surroundings};
 use crate::core::view::Workload;
 use crate::core::wiring::Missing;
@@ -100,9 +101,11 @@ fn wire(document: &Value, namespace: &str, policies: &[Policy]) -> anyhow::Resul
     };
     Ok(match decide(&view(document)?, &around) {
         Decision::Wire { injection, .. } => {
-            let notes = injection.notes.iter().map(ToString::to_string).collect();
+            let notes: Vec<String> = injection.notes.iter().map(ToString::to_string).collect();
             match injection.skipped {
-                Some(reason) if injection.patch.is_empty() => Outcome::Skipped(reason.as_str().to_owned()),
+                Some(reason) if injection.patch.is_empty() => {
+                    Outcome::Skipped([reason.as_str().to_owned()].into_iter().chain(notes).collect::<Vec<_>>().join("; "))
+                }
                 _ => Outcome::Patched(injection.patch, notes),
             }
         }
@@ -123,6 +126,7 @@ fn leave_message(leave: &Leave, namespace: &str) -> String {
         }
         Leave::Suspended { tracing } => format!("Suspended: AgentTracing {tracing} has spec.suspend set"),
         Leave::Waiting { missing, .. } => missing_message(*missing).to_owned(),
+        Leave::Record { error: error @ RecordError::Newer(_), .. } => format!("Outdated: {error}; upgrade this program"),
         Leave::Record { error, .. } => format!("RecordUnreadable: {error}; remove the annotation to have it wired anew"),
     }
 }
@@ -159,7 +163,7 @@ fn process(
             }
         }
         match output {
-            Output::Yaml => print!("---\n{}", serde_yaml::to_string(&document)?),
+            Output::Yaml => print!("---\n{}", documents::to_yaml(&document)?),
             Output::Json => println!("{document}"),
             Output::Patch | Output::Diff => {}
         }
@@ -175,7 +179,7 @@ fn change(item: &mut Value, patch: Vec<PatchOperation>, output: Output) -> anyho
     let before = item.clone();
     json_patch::patch(item, &Patch(patch)).context("the patch does not fit the workload")?;
     if output == Output::Diff {
-        let (old, new) = (serde_yaml::to_string(&before)?, serde_yaml::to_string(item)?);
+        let (old, new) = (documents::to_yaml(&before)?, documents::to_yaml(item)?);
         let name = format!("{}/{}", documents::kind(&before), documents::name(&before));
         print!("{}", TextDiff::from_lines(&old, &new).unified_diff().header(&format!("a/{name}"), &format!("b/{name}")));
     }

@@ -3,6 +3,7 @@
 #
 # usage: operator-image.sh         builds target/agent-tracing-operator.tar and says how it gets into a cluster
 #        operator-image.sh path    prints the archive's path
+#        operator-image.sh tag     prints the image's name in manifests
 set -euo pipefail
 # shellcheck source=tests/cluster/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -17,11 +18,11 @@ main() {
   case ${1-} in
     '') ;;
     path) echo "$ARCHIVE"; return ;;
+    tag) echo "$TAG"; return ;;
     -h | --help) usage "$0"; return ;;
     *) usage "$0" >&2; exit 2 ;;
   esac
   cd "$ROOT"
-  # shellcheck disable=SC2317 # called by step
   export "CC_${TARGET//-/_}=musl-gcc"
   step 'static binary of the operator' cargo build --locked --release --target "$TARGET" --bin agent-tracing-operator
   if [[ ! -s $ARCHIVE || $BINARY -nt $ARCHIVE || Dockerfile -nt $ARCHIVE ]]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the newest trace of an experiment as a tree of its spans, read from MLflow's REST API.
+"""Prints the newest finished trace of an experiment as a tree of its spans, read from MLflow's REST API.
 
   trace_tree.py URL EXPERIMENT [--wait SECONDS]
   kubectl exec -i deploy/tracing-mlflow -- python3 - URL EXPERIMENT < trace_tree.py
@@ -78,14 +78,18 @@ def newest(base, experiment):
     place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": found[0]["experiment_id"]}}
     traces = ask(
         f"{base}/api/3.0/mlflow/traces/search",
-        {"locations": [place], "max_results": 1, "order_by": ["timestamp_ms DESC"]},
+        {"locations": [place], "max_results": 10, "order_by": ["timestamp_ms DESC"]},
     ).get("traces")
     if not traces:
         return None, f"experiment '{experiment}' has no trace"
-    spans = spans_of(base, traces[0]["trace_id"])
+    # Spans arrive as they end, the outermost last: until then a trace is there in part.
+    finished = next((trace for trace in traces if trace.get("state") != "IN_PROGRESS"), None)
+    if finished is None:
+        return None, f"no trace of experiment '{experiment}' has ended yet"
+    spans = spans_of(base, finished["trace_id"])
     if not spans:
-        return None, f"trace {traces[0]['trace_id']} has no spans"
-    return (traces[0], spans), None
+        return None, f"trace {finished['trace_id']} has no spans"
+    return (finished, spans), None
 
 
 def tool_calls(value):

@@ -19,3 +19,6 @@
 pub mod api;
 pub mod core;
 pub mod names;
+pub mod run;
+pub mod telemetry;
+pub mod webhook;

@@ -21,3 +21,5 @@ pub mod cli;
 pub mod core;
 pub mod names;
 pub mod run;
+pub mod telemetry;
+pub mod webhook;

@@ -1,6 +1,234 @@
-//! x
-/// x
-#[derive(clap::Args)]
-pub struct RunArgs {}
-/// x
-pub async fn run(_: RunArgs) -> anyhow::Result<()> { Ok(()) }
+//! The composition root: everything that runs for long is made and joined here, and nothing is decided.
+//!
+//! Every replica serves the webhook; the one that holds the lease also controls and writes `caBundle`. On SIGTERM
+//! leadership is handed over at once, while the webhook goes on serving until nobody calls it any more.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use k8s_controller::LeaderElection;
+use kube::config::KubeConfigOptions;
+use kube::{Client, Config};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::names;
+use crate::telemetry::{self, Metrics, Readiness};
+use crate::webhook::certs::{self, Certificates};
+use crate::webhook::memory::{self, Memory};
+use crate::webhook::server::{self, Drain, Limits};
+use crate::webhook::{self, Webhook};
+
+/// Flags of `run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    /// Namespace of the operator: its lease, its certificate authority, the webhook's Service.
+    #[arg(long, env = "POD_NAMESPACE", default_value = names::OPERATOR_NAMESPACE)]
+    pub namespace: String,
+    /// Name of this replica in the lease; unique among the replicas. Default: host name and process id.
+    #[arg(long, env = "POD_NAME")]
+    pub identity: Option<String>,
+    /// Address of the webhook (HTTPS).
+    #[arg(long, default_value = "0.0.0.0:9443")]
+    pub webhook_addr: SocketAddr,
+    /// Address of /livez, /readyz and /metrics (HTTP).
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub http_addr: SocketAddr,
+    /// DNS domain of the cluster.
+    #[arg(long, env = "CLUSTER_DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// What to log: error, warn, info, debug, trace, or by target, as in `info,kube=debug`.
+    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+    /// A further DNS name or IP address of the serving certificate, where the webhook is not called through its Service.
+    /// Repeatable.
+    #[arg(long)]
+    pub webhook_host: Vec<String>,
+}
+
+/// Runs the operator until SIGTERM or SIGINT; the second one ends it without waiting for callers to leave.
+pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let RunArgs { namespace, identity, webhook_addr, http_addr, cluster_domain, log_level, webhook_host } = args;
+    telemetry::log(&log_level)?;
+    let identity = identity.filter(|identity| !identity.is_empty()).unwrap_or_else(host_and_process);
+    let mut signals = Signals::new()?;
+    let webhook_listener = listen("webhook", webhook_addr).await?;
+    let http_listener = listen("http", http_addr).await?;
+    let client = client().await?;
+
+    let metrics = Arc::new(Metrics::default());
+    let checks = memory::CHECKS.into_iter().chain(certs::CHECKS);
+    let readiness = Arc::new(Readiness::new(checks));
+    let memory = Arc::new(Memory::default());
+    let certificates = Certificates::new(client.clone(), &namespace, &cluster_domain, &webhook_host, metrics.clone());
+    let webhook = Arc::new(Webhook::new(memory.clone(), metrics.clone(), &*namespace));
+
+    let drain = watch::Sender::new(Drain::Open);
+    let terminating = watch::Sender::new(false);
+    let (webhook, tls) = (webhook::router(webhook), Some(certificates.serving()));
+    let webhook = server::serve(webhook_listener, tls, webhook, Limits::default(), drain.subscribe());
+    let health = telemetry::router(metrics.clone(), readiness.clone());
+    // Open to the end: the kubelet asks /livez for as long as the process is there.
+    let open = watch::Sender::new(Drain::Open);
+    let health = server::serve(http_listener, None, health, HEALTH_LIMITS, open.subscribe());
+    let leader = Leader { client: client.clone(), namespace, cluster_domain, identity, metrics };
+
+    tokio::select! {
+        () = webhook => Ok(()),
+        () = health => Ok(()),
+        never = memory.keep(&client, &readiness) => match never {},
+        never = certificates.keep(&readiness) => match never {},
+        ended = leader.lead_until(&certificates, terminating.subscribe()) => match ended? {},
+        never = terminate(&mut signals, &readiness, &terminating, &drain) => match never {},
+    }
+}
+
+/// What only one replica does.
+struct Leader {
+    client: Client,
+    namespace: String,
+    cluster_domain: String,
+    identity: String,
+    metrics: Arc<Metrics>,
+}
+
+impl Leader {
+    /// Leads whenever the lease can be had. When the process terminates, the lease is released at once, so that another
+    /// replica leads while this one is still draining.
+    async fn lead_until(
+        &self,
+        certificates: &Certificates,
+        mut terminating: watch::Receiver<bool>,
+    ) -> anyhow::Result<Infallible> {
+        let lease = LeaderElection::new(self.client.clone(), &self.namespace, names::LEASE, &self.identity)
+            .with_lease_duration(Duration::from_secs(15))
+            .with_renew_deadline(Duration::from_secs(10))
+            .with_retry_period(Duration::from_secs(2));
+        let leading = async {
+            loop {
+                // A lost lease is no reason to end: the webhook of this replica is as good as before.
+                let ended = lease.with_lease(self.lead(certificates)).await;
+                self.metrics.leads(false);
+                if let Some(Err(error)) = ended {
+                    return error;
+                }
+            }
+        };
+        tokio::select! {
+            error = leading => return Err(error),
+            _ = terminating.wait_for(|terminating| *terminating) => {}
+        }
+        self.metrics.leads(false);
+        if timeout(RELEASE, lease.release()).await.is_err() {
+            tracing::warn!("failed to release the lease in time; it expires by itself");
+        }
+        pending().await
+    }
+
+    async fn lead(&self, certificates: &Certificates) -> anyhow::Result<Infallible> {
+        self.metrics.leads(true);
+        tokio::select! {
+            never = certificates.publish() => match never {},
+            ended = self.control() => ended,
+        }
+    }
+
+    async fn control(&self) -> anyhow::Result<Infallible> {
+        let _ = &self.cluster_domain;
+        pending().await
+    }
+}
+
+/// The first signal: not ready, no leader, but serving for as long as the API server may still call; then the end.
+async fn terminate(
+    signals: &mut Signals,
+    readiness: &Readiness,
+    terminating: &watch::Sender<bool>,
+    drain: &watch::Sender<Drain>,
+) -> Infallible {
+    signals.next().await;
+    tracing::info!(seconds = (ANNOUNCE_AFTER + CLOSE_AFTER).as_secs(), "terminating; serving until nobody calls any more");
+    terminating.send_replace(true);
+    readiness.fail("running", "this replica is terminating");
+    // At first answers stay as they are: while this replica is still an endpoint, a new connection may come back to it.
+    let in_peace = async {
+        sleep(ANNOUNCE_AFTER).await;
+        drain.send_replace(Drain::Announced);
+        sleep(CLOSE_AFTER).await;
+    };
+    tokio::select! {
+        () = in_peace => {}
+        () = signals.next() => tracing::info!("asked again; ending now"),
+    }
+    drain.send_replace(Drain::Closed);
+    pending().await
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let of = |kind| signal(kind).context("failed to listen for signals");
+        Ok(Self { terminate: of(SignalKind::terminate())?, interrupt: of(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn listen(what: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| format!("failed to listen on {address} (--{what}-addr)"))?;
+    telemetry::listening(what, listener.local_addr()?);
+    Ok(listener)
+}
+
+/// The cluster that this process was told of: `KUBECONFIG`, or the pod's service account. Never somebody's current
+/// context in a home directory.
+async fn client() -> anyhow::Result<Client> {
+    let mut config = match std::env::var_os("KUBECONFIG") {
+        Some(_) => Config::from_kubeconfig(&KubeConfigOptions::default()).await.context("failed to read KUBECONFIG")?,
+        None => Config::incluster().context("not in a pod: set KUBECONFIG to say which cluster to work on")?,
+    };
+    config.connect_timeout = Some(Duration::from_secs(5));
+    // kube has none since version 4, and a list that never answers would never be repeated. Above the 290 s after which
+    // the API server ends a watch.
+    config.read_timeout = Some(Duration::from_secs(300));
+    config.write_timeout = Some(Duration::from_secs(30));
+    config.reset_reader_on_write = true;
+    Client::try_from(config).context("failed to make a Kubernetes client")
+}
+
+fn host_and_process() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "local" } else { host.trim() };
+    format!("{host}-{}", std::process::id())
+}
+
+/// kube-proxy and the API server have seen by then that this replica is not ready.
+const ANNOUNCE_AFTER: Duration = Duration::from_secs(5);
+/// 15 s in all: the API server goes on using connections to a terminating pod (kubernetes#127335).
+const CLOSE_AFTER: Duration = Duration::from_secs(10);
+const RELEASE: Duration = Duration::from_secs(5);
+/// Probes and Prometheus only.
+const HEALTH_LIMITS: Limits = Limits {
+    connections: 32,
+    handshake: Duration::from_secs(5),
+    header: Duration::from_secs(5),
+    idle: Duration::from_secs(120),
+    age: Duration::from_secs(3600),
+    finish: Duration::from_secs(1),
+};

@@ -17,7 +17,7 @@ use agent_tracing::names;
 use json_patch::Patch;
 use serde::Deserialize;
 use serde_json::Value;
-use support::{documents, policies_of};
+use support::{documents, policies_of, tracings_of};
 
 #[test]
 fn every_case_prints_what_is_expected() {
@@ -56,10 +56,10 @@ fn core_decides_as_the_command_line_prints() {
 #[tokio::test]
 async fn the_webhook_answers_as_the_command_line_prints() {
     for case in cases() {
-        let policies = policies_of(&case.join("tracing.yaml"));
+        let tracings = tracings_of(&case.join("tracing.yaml"));
         let printed = documents(&std::fs::read_to_string(case.join("expected.yaml")).unwrap());
         for workload in deployments(&case) {
-            let patch = support::admit(&policies, &workload).await;
+            let patch = support::admit(tracings.clone(), &workload).await;
             let admitted = apply(&workload, patch);
             assert!(printed.contains(&admitted), "{}: the webhook answers\n{admitted:#}", case.display());
         }

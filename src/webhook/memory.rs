@@ -1,0 +1,289 @@
+//! What the webhook knows: AgentTracings of all namespaces and which namespaces are labelled, kept by two watches.
+//!
+//! A request never waits for the API server. A store that cannot be refreshed keeps what it has: old knowledge wires
+//! agents, none does not.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch_objects};
+use kube::{Api, Client, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use crate::api::AgentTracing;
+use crate::core::policy::Policy;
+use crate::names;
+use crate::telemetry::Readiness;
+
+/// Readiness checks that [`Memory::keep`] passes.
+pub const CHECKS: [&str; 2] = [TRACINGS, NAMESPACES];
+
+/// AgentTracings by namespace, and the labelled namespaces.
+#[derive(Debug, Default)]
+pub struct Memory {
+    tracings: Remembered<Tracings>,
+    namespaces: Remembered<Labelled>,
+}
+
+impl Memory {
+    /// Whether both watches have been through once. Before that, what is not here may well exist.
+    pub fn is_filled(&self) -> bool {
+        self.tracings.is_filled() && self.namespaces.is_filled()
+    }
+
+    /// Asks about a namespace: whether it is labelled, and its AgentTracings in any order.
+    pub fn ask<R>(&self, namespace: &str, question: impl FnOnce(bool, &[Policy]) -> R) -> R {
+        let labelled = self.namespaces.read(|labelled| labelled.0.contains(namespace));
+        self.tracings.read(|tracings| question(labelled, tracings.0.get(namespace).map_or(&[], Vec::as_slice)))
+    }
+
+    /// Follows both kinds for ever.
+    pub async fn keep(&self, client: &Client, readiness: &Readiness) -> Infallible {
+        // No request of ours may hold a whole cluster in memory: pages of 100, and of namespaces only the metadata.
+        let all = watcher::Config::default().page_size(100);
+        let labelled = all.clone().labels(&format!("{}={}", names::LABEL_INJECTION, names::ENABLED));
+        let tracings = Api::<DeserializeGuard<AgentTracing>>::all(client.clone());
+        let namespaces = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
+        let (tracings, _) = futures::join!(
+            self.tracings.follow(tracings, all, TRACINGS, readiness),
+            self.namespaces.follow(namespaces, labelled, NAMESPACES, readiness),
+        );
+        tracings
+    }
+
+    /// Fills both stores at once, as the first lists of the watches do.
+    pub fn fill<'n>(&self, tracings: Vec<AgentTracing>, labelled: impl IntoIterator<Item = &'n str>) {
+        let objects = tracings.into_iter().map(|t| DeserializeGuard(Ok(t)));
+        let events = std::iter::once(Event::Init).chain(objects.map(Event::InitApply));
+        events.chain([Event::InitDone]).for_each(|event| self.tracings.take(event));
+
+        let namespace = |name: &&str| PartialObjectMeta {
+            metadata: kube::core::ObjectMeta { name: Some((*name).to_owned()), ..Default::default() },
+            ..PartialObjectMeta::<Namespace>::default()
+        };
+        let names: Vec<_> = labelled.into_iter().collect();
+        let events = std::iter::once(Event::Init).chain(names.iter().map(namespace).map(Event::InitApply));
+        events.chain([Event::InitDone]).for_each(|event| self.namespaces.take(event));
+    }
+}
+
+/// Something that objects are put into and taken out of.
+trait Index: Default {
+    type Object;
+    fn put(&mut self, object: Self::Object);
+    fn remove(&mut self, object: &Self::Object);
+}
+
+/// An index, the one that a list in progress builds, and whether a list has ever been complete.
+#[derive(Debug, Default)]
+struct Remembered<I> {
+    live: RwLock<I>,
+    /// `None` outside a list. What is deleted while we are cut off disappears with the swap at the list's end.
+    building: RwLock<Option<I>>,
+    filled: AtomicBool,
+}
+
+impl<I: Index> Remembered<I> {
+    fn is_filled(&self) -> bool {
+        self.filled.load(Ordering::Acquire)
+    }
+
+    fn read<R>(&self, question: impl FnOnce(&I) -> R) -> R {
+        question(&self.live.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn take(&self, event: Event<I::Object>) {
+        let mut building = self.building.write().unwrap_or_else(PoisonError::into_inner);
+        let live = || self.live.write().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Init => *building = Some(I::default()),
+            Event::InitApply(object) => building.get_or_insert_default().put(object),
+            Event::InitDone => {
+                *live() = building.take().unwrap_or_default();
+                self.filled.store(true, Ordering::Release);
+            }
+            Event::Apply(object) => live().put(object),
+            Event::Delete(object) => live().remove(&object),
+        }
+    }
+
+    async fn follow(
+        &self,
+        api: Api<I::Object>,
+        config: watcher::Config,
+        check: &'static str,
+        readiness: &Readiness,
+    ) -> Infallible
+    where
+        I::Object: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let mut events = pin!(watch_objects(api, config).default_backoff());
+        loop {
+            match events.next().await {
+                Some(Ok(event)) => {
+                    self.take(event);
+                    if self.is_filled() {
+                        readiness.pass(check);
+                    }
+                }
+                Some(Err(error)) => {
+                    let error = chain(&error);
+                    tracing::warn!(check, error, "watch failed; trying again");
+                    if !self.is_filled() {
+                        readiness.fail(check, error);
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tracings(HashMap<String, Vec<Policy>>);
+
+impl Index for Tracings {
+    type Object = DeserializeGuard<AgentTracing>;
+
+    fn put(&mut self, object: Self::Object) {
+        // One object that this version cannot read must not stop the watch of all others.
+        self.remove(&object);
+        match &object.0 {
+            Ok(tracing) => {
+                let policy = Policy::of(tracing);
+                self.0.entry(policy.namespace.clone()).or_default().push(policy);
+            }
+            Err(invalid) => {
+                let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+                tracing::warn!(namespace, name, error = invalid.error, "this AgentTracing cannot be read; ignored");
+            }
+        }
+    }
+
+    fn remove(&mut self, object: &Self::Object) {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        if let Some(policies) = self.0.get_mut(&namespace) {
+            policies.retain(|policy| policy.name != name);
+            if policies.is_empty() {
+                self.0.remove(&namespace);
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Labelled(HashSet<String>);
+
+impl Index for Labelled {
+    type Object = PartialObjectMeta<Namespace>;
+
+    fn put(&mut self, namespace: Self::Object) {
+        self.0.insert(namespace.name_any());
+    }
+
+    fn remove(&mut self, namespace: &Self::Object) {
+        self.0.remove(&namespace.name_any());
+    }
+}
+
+/// An error with its causes, since kube says "failed to perform initial object list" and keeps the reason below.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+const TRACINGS: &str = "agenttracings";
+const NAMESPACES: &str = "namespaces";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_filled_only_when_both_first_lists_are_complete() {
+        let memory = Memory::default();
+        memory.tracings.take(Event::Init);
+        memory.tracings.take(Event::InitDone);
+        memory.namespaces.take(Event::Init);
+        assert!(!memory.is_filled());
+        memory.namespaces.take(Event::InitDone);
+        assert!(memory.is_filled());
+    }
+
+    #[test]
+    fn a_list_in_progress_hides_nothing_and_at_its_end_what_is_gone_is_gone() {
+        let memory = Memory::default();
+        memory.fill(vec![tracing("bank", "old"), tracing("bank", "kept")], ["bank"]);
+
+        memory.tracings.take(Event::Init);
+        memory.tracings.take(Event::InitApply(DeserializeGuard(Ok(tracing("bank", "kept")))));
+        assert_eq!(tracings_of(&memory, "bank"), ["old", "kept"]);
+
+        memory.tracings.take(Event::InitDone);
+        assert_eq!(tracings_of(&memory, "bank"), ["kept"]);
+    }
+
+    #[test]
+    fn a_changed_tracing_replaces_itself_and_a_deleted_one_goes() {
+        let memory = Memory::default();
+        memory.fill(vec![tracing("bank", "first")], ["bank"]);
+        memory.tracings.take(Event::Apply(DeserializeGuard(Ok(tracing("bank", "first")))));
+        memory.tracings.take(Event::Apply(DeserializeGuard(Ok(tracing("bank", "second")))));
+        assert_eq!(tracings_of(&memory, "bank"), ["first", "second"]);
+        memory.tracings.take(Event::Delete(DeserializeGuard(Ok(tracing("bank", "first")))));
+        assert_eq!(tracings_of(&memory, "bank"), ["second"]);
+        assert!(tracings_of(&memory, "shop").is_empty());
+    }
+
+    #[test]
+    fn one_unreadable_tracing_does_not_stop_the_others() {
+        let memory = Memory::default();
+        let list = r#"[{"metadata":{"namespace":"bank","name":"odd"},"spec":{"mlflow":{"mode":"Unheard"}}},
+            {"metadata":{"namespace":"bank","name":"good"},"spec":{"mlflow":{"mode":"Standalone"}}}]"#;
+        let objects: Vec<DeserializeGuard<AgentTracing>> =
+            serde_yaml::from_str(list).map_err(|e| e.to_string()).unwrap();
+        memory.tracings.take(Event::Init);
+        objects.into_iter().for_each(|object| memory.tracings.take(Event::InitApply(object)));
+        memory.tracings.take(Event::InitDone);
+        assert_eq!(tracings_of(&memory, "bank"), ["good"]);
+    }
+
+    #[test]
+    fn a_namespace_that_loses_its_label_is_forgotten() {
+        let memory = Memory::default();
+        memory.fill(Vec::new(), ["bank", "shop"]);
+        let mut bank = PartialObjectMeta::<Namespace>::default();
+        bank.metadata.name = Some("bank".into());
+        memory.namespaces.take(Event::Delete(bank));
+        assert!(!memory.ask("bank", |labelled, _| labelled));
+        assert!(memory.ask("shop", |labelled, _| labelled));
+    }
+
+    fn tracings_of(memory: &Memory, namespace: &str) -> Vec<String> {
+        memory.ask(namespace, |_, policies| policies.iter().map(|p| p.name.clone()).collect())
+    }
+
+    fn tracing(namespace: &str, name: &str) -> AgentTracing {
+        serde_yaml::from_str(&format!(
+            "{{apiVersion: agenttracing.dev/v1alpha1, kind: AgentTracing, metadata: {{namespace: {namespace}, \
+             name: {name}}}, spec: {{mlflow: {{mode: Standalone}}}}}}"
+        ))
+        .unwrap()
+    }
+}

@@ -1,0 +1,247 @@
+//! HTTP/1.1 over TLS or plain, for peers that may be slow, many or hostile.
+//!
+//! Why not a ready-made server: the API server keeps using its connections to a terminating pod (kubernetes#127335) and
+//! does not repeat a POST that a closing connection swallowed, so every ending has to be announced with
+//! `Connection: close` on an answer, never by hanging up on an idle connection.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+/// How far a server's end has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Drain {
+    /// Serving.
+    #[default]
+    Open,
+    /// Serving, and each answer asks the peer to go elsewhere with its next request.
+    Announced,
+    /// No new connections; those that are answering may finish.
+    Closed,
+}
+
+/// What a peer may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once; more wait in the kernel's queue.
+    pub connections: usize,
+    /// Time for the TLS handshake.
+    pub handshake: Duration,
+    /// Time from a request's first byte to the end of its header, and from a connection's start to its first request.
+    pub header: Duration,
+    /// Time between two requests. Above the 90 s after which Go's HTTP client hangs up by itself: whoever hangs up
+    /// first may swallow a request that is under way.
+    pub idle: Duration,
+    /// Age, ± 20 %, from which on answers ask for a new connection, so that load spreads over new replicas.
+    pub age: Duration,
+    /// Time for the requests in flight at the end.
+    pub finish: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            connections: 256,
+            handshake: seconds(5),
+            header: seconds(5),
+            idle: seconds(120),
+            age: seconds(300),
+            finish: seconds(5),
+        }
+    }
+}
+
+/// The TLS configuration to use for new connections; none yet: connections wait.
+pub type Tls = watch::Receiver<Option<Arc<ServerConfig>>>;
+
+/// Serves until [`Drain::Closed`] and the requests in flight are answered.
+pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router, limits: Limits, drain: watch::Receiver<Drain>) {
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let mut connections = JoinSet::new();
+    let mut closing = pin!(closed(drain.clone()));
+    loop {
+        while connections.try_join_next().is_some() {}
+        let accepted = async {
+            let slot = slots.clone().acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, stream) = tokio::select! {
+            biased;
+            () = &mut closing => break,
+            (slot, accepted) = accepted => match accepted {
+                Ok((stream, _)) => (slot, stream),
+                Err(error) => {
+                    // Out of file descriptors, most likely: others must close first.
+                    tracing::warn!(%error, "failed to accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let (tls, router, drain) = (tls.clone(), router.clone(), drain.clone());
+        connections.spawn(async move {
+            let _slot = slot;
+            if let Err(error) = connection(stream, tls, router, limits, drain).await {
+                tracing::debug!(%error, "a connection failed");
+            }
+        });
+    }
+    drop(listener);
+    let rest = async { while connections.join_next().await.is_some() {} };
+    if timeout(limits.finish, rest).await.is_err() {
+        tracing::warn!("ended before every request was answered");
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    tls: Option<Tls>,
+    router: Router,
+    limits: Limits,
+    drain: watch::Receiver<Drain>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let Some(mut tls) = tls else { return http(stream, router, limits, drain).await };
+    let handshake = async {
+        let config = tls.wait_for(Option::is_some).await.ok().and_then(|config| config.clone());
+        let config = config.ok_or(io::ErrorKind::NotConnected)?;
+        TlsAcceptor::from(config).accept(stream).await
+    };
+    let stream = timeout(limits.handshake, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    http(stream, router, limits, drain).await
+}
+
+async fn http<S>(stream: S, router: Router, limits: Limits, drain: watch::Receiver<Drain>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let state = Arc::new(AtomicU8::new(HEADER));
+    let stream = Impatient {
+        stream,
+        state: state.clone(),
+        patience: limits.header,
+        limit: Box::pin(sleep(limits.header)),
+    };
+    let old_from = Instant::now() + limits.age.mul_f64(0.8 + 0.4 * chance());
+    let answers = TowerToHyperService::new(router);
+    let service = hyper::service::service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+        state.store(BUSY, Ordering::Relaxed);
+        let answer = hyper::service::Service::call(&answers, request.map(Body::new));
+        async {
+            let mut response = answer.await?;
+            state.store(IDLE, Ordering::Relaxed);
+            if *drain.borrow() >= Drain::Announced || Instant::now() >= old_from {
+                response.headers_mut().insert(header::CONNECTION, CLOSE);
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            // hyper's limit runs between requests too; the one for a started header is ours.
+            .header_read_timeout(limits.idle)
+            .max_buf_size(BUFFER)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = closed(drain.clone()) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    ended.map_err(io::Error::other)
+}
+
+async fn closed(mut drain: watch::Receiver<Drain>) {
+    // An error means that nobody can say any more when to end: then it is the end.
+    let _ = drain.wait_for(|drain| *drain == Drain::Closed).await;
+}
+
+/// A stream that gives a peer limited time from a header's first byte to its last.
+struct Impatient<S> {
+    stream: S,
+    state: Arc<AtomicU8>,
+    patience: Duration,
+    limit: Pin<Box<Sleep>>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            Poll::Ready(read) => {
+                if self.state.compare_exchange(IDLE, HEADER, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                    let until = Instant::now() + self.patience;
+                    self.limit.as_mut().reset(until);
+                }
+                Poll::Ready(read)
+            }
+            Poll::Pending if self.state.load(Ordering::Relaxed) == HEADER => {
+                ready!(self.limit.as_mut().poll(cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+/// From 0 to 1; for spreading, not for secrets.
+fn chance() -> f64 {
+    let bits = RandomState::new().hash_one(0_u8) >> 11;
+    bits as f64 / (1_u64 << 53) as f64
+}
+
+/// States of a connection: between requests, reading a header, reading a body or answering.
+const IDLE: u8 = 0;
+const HEADER: u8 = 1;
+const BUSY: u8 = 2;
+/// Bounds what 256 connections can make us buffer: hyper's own limit is 400 KiB each.
+const BUFFER: usize = 64 << 10;
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

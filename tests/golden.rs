@@ -38,7 +38,12 @@ fn every_case_prints_what_is_expected() {
         let skips = run.stderr.contains(": skipped: ");
         assert_eq!(run.code, i32::from(skips), "{}: exit code; stderr {}", case.display(), run.stderr);
     }
-    assert!(failures.is_empty(), "{} of the cases differ; `make generate` writes them anew\n{}", failures.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of the cases differ; `make generate` writes them anew\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
 }
 
 #[test]

@@ -129,7 +129,8 @@ fn sorted_env(container: &Value) -> Vec<String> {
 
 /// The (container, entry) positions that injection added: all behind the user's own.
 fn ours(after: &Value, before: &Value) -> Vec<(usize, usize)> {
-    let list = |document: &Value| document["spec"]["template"]["spec"]["containers"].as_array().cloned().unwrap_or_default();
+    let list =
+        |document: &Value| document["spec"]["template"]["spec"]["containers"].as_array().cloned().unwrap_or_default();
     let length = |container: &Value| container["env"].as_array().map_or(0, Vec::len);
     list(after)
         .iter()
@@ -172,12 +173,15 @@ fn variable_name() -> impl Strategy<Value = String> {
 }
 
 fn env_entry() -> impl Strategy<Value = Value> {
-    (variable_name(), prop_oneof![
-        Just(json!({})),
-        Just(json!({"value": ""})),
-        "[a-z\"\\\\ é]{0,6}".prop_map(|v| json!({"value": v})),
-        Just(json!({"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}})),
-    ])
+    (
+        variable_name(),
+        prop_oneof![
+            Just(json!({})),
+            Just(json!({"value": ""})),
+            "[a-z\"\\\\ é]{0,6}".prop_map(|v| json!({"value": v})),
+            Just(json!({"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}})),
+        ],
+    )
         .prop_map(|(name, rest)| {
             let mut entry = json!({"name": name});
             entry.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
@@ -232,7 +236,8 @@ fn deployment() -> impl Strategy<Value = Value> {
             }
             spec["initContainers"] = json!([init]);
         }
-        let mut out = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": {}}});
+        let mut out =
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": {}}});
         if let Some(template) = template {
             out["spec"]["template"]["metadata"] = template;
         }

@@ -16,14 +16,16 @@ pub fn read(path: &Path) -> anyhow::Result<String> {
         std::io::stdin().read_to_string(&mut text).context("stdin cannot be read")?;
         return Ok(text);
     }
-    std::fs::read_to_string(path).with_context(|| format!("{} cannot be read; give an existing file with -f", path.display()))
+    std::fs::read_to_string(path)
+        .with_context(|| format!("{} cannot be read; give an existing file with -f", path.display()))
 }
 
 /// Parses all documents of a text. Empty ones are left out, as kubectl does.
 pub fn parse(text: &str, source: &str) -> anyhow::Result<Vec<Value>> {
     let mut documents = Vec::new();
     for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
-        let value = to_json(document).with_context(|| format!("document {} of {source} is not valid YAML", index + 1))?;
+        let value =
+            to_json(document).with_context(|| format!("document {} of {source} is not valid YAML", index + 1))?;
         if !value.is_null() {
             documents.push(value);
         }
@@ -36,24 +38,24 @@ fn to_json(document: serde_yaml::Deserializer<'_>) -> anyhow::Result<Value> {
     let mut yaml = serde_yaml::Value::deserialize(document)?;
     yaml.apply_merge()?;
     let mut value = serde_json::to_value(yaml)?;
-    octal_modes(&mut value);
+    octal_modes(&mut value, false);
     Ok(value)
 }
 
-/// kubectl reads YAML 1.1, where a plain `0440` is octal; our parser reads 1.2, where it is text. Only file modes are
-/// written so, and no file mode is ever text.
-fn octal_modes(value: &mut Value) {
+/// kubectl reads YAML 1.1, where a plain `0440` is octal; our parser reads 1.2, where it is text. Only the file modes of
+/// volumes are written so, and there they are never text.
+fn octal_modes(value: &mut Value, in_volumes: bool) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
-                let octal = value.as_str().filter(|_| key == "mode" || key == "defaultMode");
+                let octal = value.as_str().filter(|_| in_volumes && (key == "mode" || key == "defaultMode"));
                 match octal.and_then(|text| i64::from_str_radix(text, 8).ok()) {
                     Some(mode) => *value = Value::from(mode),
-                    None => octal_modes(value),
+                    None => octal_modes(value, key == "volumes" || in_volumes && key != "metadata"),
                 }
             }
         }
-        Value::Array(list) => list.iter_mut().for_each(octal_modes),
+        Value::Array(list) => list.iter_mut().for_each(|v| octal_modes(v, in_volumes)),
         _ => {}
     }
 }
@@ -73,13 +75,23 @@ pub fn to_yaml(document: &Value) -> anyhow::Result<String> {
 
 fn mark_ambiguous(value: &mut Value, quoted: &mut Vec<String>) {
     match value {
-        Value::Object(map) => map.values_mut().for_each(|v| mark_ambiguous(v, quoted)),
-        Value::Array(list) => list.iter_mut().for_each(|v| mark_ambiguous(v, quoted)),
-        Value::String(text) if is_ambiguous(text) => {
-            quoted.push(std::mem::take(text));
-            *text = marker(quoted.len() - 1);
+        Value::Object(map) => {
+            for (mut key, mut value) in std::mem::take(map) {
+                mark_text(&mut key, quoted);
+                mark_ambiguous(&mut value, quoted);
+                map.insert(key, value);
+            }
         }
+        Value::Array(list) => list.iter_mut().for_each(|v| mark_ambiguous(v, quoted)),
+        Value::String(text) => mark_text(text, quoted),
         _ => {}
+    }
+}
+
+fn mark_text(text: &mut String, quoted: &mut Vec<String>) {
+    if is_ambiguous(text) {
+        quoted.push(std::mem::take(text));
+        *text = marker(quoted.len() - 1);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The command line. Everything here but `run` works with no network and no kubeconfig.
 
-mod documents;
+pub mod documents;
 mod offline;
 
 use std::path::PathBuf;
@@ -113,7 +113,9 @@ impl Cli {
                 print!("{}", crd_yaml()?);
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Inject(InjectArgs { filename, namespace, output }) => offline::inject(&filename, &namespace, output),
+            Command::Inject(InjectArgs { filename, namespace, output }) => {
+                offline::inject(&filename, &namespace, output)
+            }
             Command::Uninject(UninjectArgs { filename, output }) => offline::uninject(&filename, output),
             Command::Explain(ExplainArgs { filename, output }) => explain_command(filename, output),
         }

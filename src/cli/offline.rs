@@ -24,14 +24,17 @@ const WIRED_KINDS: [&str; 1] = ["Deployment"];
 /// Kinds that run pods and are not wired.
 const OTHER_WORKLOADS: [&str; 6] = ["StatefulSet", "DaemonSet", "Job", "CronJob", "ReplicaSet", "Pod"];
 
+/// Without a record everything present is the user's: the annotation alone must not go.
+const BY_HAND: &str = "remove the annotation together with the MLFLOW_* variables beside it to have it wired anew";
+
 /// What is to become of one document.
 enum Outcome {
     /// Not a workload.
     Passed,
     /// A workload with this patch; what the user should know goes to stderr.
     Patched(Vec<PatchOperation>, Vec<String>),
-    /// A workload that is left alone, and why.
-    Skipped(String),
+    /// A workload that is not wired, and why; the patch takes out what an earlier wiring left.
+    Skipped(Vec<PatchOperation>, String),
 }
 
 /// `inject`.
@@ -57,7 +60,7 @@ pub fn uninject(files: &[PathBuf], output: Output) -> anyhow::Result<ExitCode> {
         }
         Ok(match removal(&view(document)?) {
             Ok(patch) => Outcome::Patched(patch, Vec::new()),
-            Err(error) => Outcome::Skipped(format!("{error}; remove the annotation and our entries by hand")),
+            Err(error) => Outcome::Skipped(Vec::new(), format!("{error}; {BY_HAND}")),
         })
     })
 }
@@ -85,7 +88,7 @@ fn load(files: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
 fn wire(document: &Value, namespace: &str, policies: &[Policy]) -> anyhow::Result<Outcome> {
     let kind = documents::kind(document);
     if OTHER_WORKLOADS.contains(&kind) {
-        return Ok(Outcome::Skipped(format!("kind {kind} is not wired; put the agent into a Deployment")));
+        return Ok(Outcome::Skipped(Vec::new(), format!("kind {kind} is not wired; put the agent into a Deployment")));
     }
     if !WIRED_KINDS.contains(&kind) {
         return Ok(Outcome::Passed);
@@ -103,14 +106,15 @@ fn wire(document: &Value, namespace: &str, policies: &[Policy]) -> anyhow::Resul
         Decision::Wire { injection, .. } => {
             let notes: Vec<String> = injection.notes.iter().map(ToString::to_string).collect();
             match injection.skipped {
-                Some(reason) if injection.patch.is_empty() => {
-                    Outcome::Skipped([reason.as_str().to_owned()].into_iter().chain(notes).collect::<Vec<_>>().join("; "))
-                }
-                _ => Outcome::Patched(injection.patch, notes),
+                Some(reason) => Outcome::Skipped(
+                    injection.patch,
+                    [reason.as_str().to_owned()].into_iter().chain(notes).collect::<Vec<_>>().join("; "),
+                ),
+                None => Outcome::Patched(injection.patch, notes),
             }
         }
         Decision::Unwire(patch) => Outcome::Patched(patch, vec!["opted out: the wiring was taken out".to_owned()]),
-        Decision::Leave(leave) => Outcome::Skipped(leave_message(&leave, namespace)),
+        Decision::Leave(leave) => Outcome::Skipped(Vec::new(), leave_message(&leave, namespace)),
     })
 }
 
@@ -122,12 +126,17 @@ fn leave_message(leave: &Leave, namespace: &str) -> String {
         Leave::NotSelected(NotSelected::OperatorsOwn) => "it is one of the operator's own".to_owned(),
         Leave::NotSelected(NotSelected::Windows) => "Windows: its pods run on Windows".to_owned(),
         Leave::NotSelected(NotSelected::NoMatch) => {
-            format!("no AgentTracing of namespace {namespace} matches; check injection.selector, {} and -n", names::ANNOTATION_TRACING)
+            format!(
+                "no AgentTracing of namespace {namespace} matches; check injection.selector, {} and -n",
+                names::ANNOTATION_TRACING
+            )
         }
         Leave::Suspended { tracing } => format!("Suspended: AgentTracing {tracing} has spec.suspend set"),
         Leave::Waiting { missing, .. } => missing_message(*missing).to_owned(),
-        Leave::Record { error: error @ RecordError::Newer(_), .. } => format!("Outdated: {error}; upgrade this program"),
-        Leave::Record { error, .. } => format!("RecordUnreadable: {error}; remove the annotation to have it wired anew"),
+        Leave::Record { error: error @ RecordError::Newer(_), .. } => {
+            format!("Outdated: {error}; upgrade this program")
+        }
+        Leave::Record { error, .. } => format!("RecordUnreadable: {error}; {BY_HAND}"),
     }
 }
 
@@ -152,9 +161,10 @@ fn process(
             let label = format!("{} {}", documents::kind(item), documents::name(item));
             match outcome(item)? {
                 Outcome::Passed => {}
-                Outcome::Skipped(reason) => {
+                Outcome::Skipped(patch, reason) => {
                     skipped = true;
                     eprintln!("{label}: skipped: {reason}");
+                    change(item, patch, output)?;
                 }
                 Outcome::Patched(patch, notes) => {
                     notes.iter().for_each(|note| eprintln!("{label}: {note}"));
@@ -172,6 +182,9 @@ fn process(
 }
 
 fn change(item: &mut Value, patch: Vec<PatchOperation>, output: Output) -> anyhow::Result<()> {
+    if patch.is_empty() {
+        return Ok(());
+    }
     if output == Output::Patch {
         println!("{}", json!({"kind": item["kind"], "name": item["metadata"]["name"], "patch": patch}));
         return Ok(());
@@ -181,7 +194,10 @@ fn change(item: &mut Value, patch: Vec<PatchOperation>, output: Output) -> anyho
     if output == Output::Diff {
         let (old, new) = (documents::to_yaml(&before)?, documents::to_yaml(item)?);
         let name = format!("{}/{}", documents::kind(&before), documents::name(&before));
-        print!("{}", TextDiff::from_lines(&old, &new).unified_diff().header(&format!("a/{name}"), &format!("b/{name}")));
+        print!(
+            "{}",
+            TextDiff::from_lines(&old, &new).unified_diff().header(&format!("a/{name}"), &format!("b/{name}"))
+        );
     }
     Ok(())
 }

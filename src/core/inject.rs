@@ -141,8 +141,7 @@ pub fn uninject(workload: &Workload<'_>) -> Result<Vec<PatchOperation>, RecordEr
         && labels.contains_key(names::LABEL_WIRED)
     {
         let parent = labels.len() == 1 && record.created(CREATED_LABELS);
-        let path: &[&str] =
-            if parent { &["metadata", "labels"] } else { &["metadata", "labels", names::LABEL_WIRED] };
+        let path: &[&str] = if parent { &["metadata", "labels"] } else { &["metadata", "labels", names::LABEL_WIRED] };
         patch.push(remove(pointer(path)));
     }
     if workload.metadata.annotation(names::ANNOTATION_TOUCH).is_some() {
@@ -284,11 +283,8 @@ fn container_patch(
         }
     }
     removals.sort_unstable_by(|a, b| b.cmp(a));
-    let appended: Vec<Value> = wanted
-        .iter()
-        .filter(|e| !is_ours(&e.name))
-        .map(|e| json!({"name": e.name, "value": e.value}))
-        .collect();
+    let appended: Vec<Value> =
+        wanted.iter().filter(|e| !is_ours(&e.name)).map(|e| json!({"name": e.name, "value": e.value})).collect();
 
     let length = place.container.env.as_ref().map_or(0, Vec::len);
     if !removals.is_empty() && removals.len() == length && appended.is_empty() && record.created(&created) {

@@ -69,13 +69,14 @@ def spans_of(base, trace_id):
 
 
 def newest(base, experiment):
-    escaped = experiment.replace("'", "''")
-    found = ask(
-        f"{base}/api/2.0/mlflow/experiments/search", {"max_results": 1, "filter": f"name = '{escaped}'"}
-    ).get("experiments")
-    if not found:
+    name = urllib.parse.quote(experiment, safe="")
+    try:
+        found = ask(f"{base}/api/2.0/mlflow/experiments/get-by-name?experiment_name={name}")["experiment"]
+    except urllib.error.HTTPError as error:
+        if error.code != 404:
+            raise
         return None, f"there is no experiment '{experiment}'"
-    place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": found[0]["experiment_id"]}}
+    place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": found["experiment_id"]}}
     traces = ask(
         f"{base}/api/3.0/mlflow/traces/search",
         {"locations": [place], "max_results": 10, "order_by": ["timestamp_ms DESC"]},

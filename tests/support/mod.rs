@@ -15,14 +15,12 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
 /// All documents of a YAML text.
 pub fn documents(text: &str) -> Vec<Value> {
-    let all = serde_yaml::Deserializer::from_str(text).map(|d| Value::deserialize(d).unwrap());
-    all.filter(|d| !d.is_null()).collect()
+    agent_tracing::cli::documents::parse(text, "the case").unwrap()
 }
 
 /// The AgentTracings of a file, as if MLflow had answered at the address of their Service.

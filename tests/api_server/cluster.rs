@@ -148,35 +148,29 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// A namespace of its own for one test, which goes with it whatever becomes of it.
+/// A namespace of its own for one test. Its deletion is only begun at the end; whoever wants the name next waits.
 pub struct Namespace(pub String);
 
 impl Namespace {
-    /// `labels` besides the name.
     pub fn create(name: &str, labels: Value) -> Self {
         let admin = Cluster::admin();
-        // What a killed run left.
-        remove_namespace(&admin, name);
+        admin.delete("Namespace", "", name);
+        wait_until("the namespace of an earlier run is gone", || admin.get("Namespace", "", name).is_err());
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
         admin.create(&object, STRICT).unwrap();
-        let made = Self(name.to_owned());
         // Pods need it, and it comes a moment later.
         wait_until("the default service account", || admin.get("ServiceAccount", name, "default").is_ok());
-        made
+        Self(name.to_owned())
     }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        // What a failed test made stays for whoever looks into the failure.
         if !std::thread::panicking() {
-            remove_namespace(&Cluster::admin(), &self.0);
+            Cluster::admin().delete("Namespace", "", &self.0);
         }
     }
-}
-
-fn remove_namespace(admin: &Cluster, name: &str) {
-    admin.delete("Namespace", "", name);
-    wait_until("the namespace is gone", || admin.get("Namespace", "", name).is_err());
 }
 
 /// `config/default` without what would run: definitions, accounts and rights.

@@ -142,7 +142,7 @@ make_base() {
   rm -rf "$root"
   # shellcheck disable=SC2086 # no mirror, no word
   debootstrap --variant=minbase --include=python3,ca-certificates trixie "$root" $from
-  rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/* "$root"/usr/share/{doc,man,info,locale}/* \
+  rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/* "$root"/usr/share/{doc,man,info,locale}/* "$root"/var/cache/ldconfig/* \
     "$root"/etc/{hostname,resolv.conf,hosts,machine-id} "$root"/debootstrap
   ln -sf /usr/bin/python3 "$root/usr/local/bin/python3"
   ln -sf /usr/bin/python3 "$root/usr/local/bin/python"
@@ -206,7 +206,7 @@ make_file() {
 make_idle() {
   rm -rf "$WORK/idle"
   install -d -m 0755 "$WORK/idle"
-  (cd "$HERE/images/idle" && CGO_ENABLED=0 GOFLAGS=-mod=mod GOWORK=off go build -trimpath -ldflags "-s -w -buildid=" -o "$WORK/idle/idle" .)
+  (cd "$HERE/images/idle" && CGO_ENABLED=0 GOFLAGS=-mod=mod GOWORK=off go build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o "$WORK/idle/idle" .)
   pack "$WORK/idle" idle
 }
 
@@ -247,7 +247,7 @@ PYTHON
 
 missing_tools() {
   local missing=()
-  [[ $1 != *idle* ]] || command -v go >/dev/null || missing+=("go (https://go.dev/dl)")
+  [[ $1 != *idle* ]] || command -v go >/dev/null || missing+=("go")
   [[ $1 != *base* ]] || command -v debootstrap >/dev/null || missing+=("debootstrap (package debootstrap)")
   [[ $1 != *base* || -e /usr/share/keyrings/debian-archive-keyring.gpg ]] ||
     missing+=("Debian's keys (package debian-archive-keyring)")

@@ -18,4 +18,5 @@
 
 pub mod api;
 pub mod core;
+pub mod mlflow;
 pub mod names;

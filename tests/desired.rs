@@ -79,32 +79,32 @@ fn only_a_claim_that_is_to_be_deleted_belongs_to_the_agenttracing() {
 }
 
 #[test]
-#[ignore = "for tests/golden-desired/api.sh: writes $DIR/<case>/<n>.json"]
+#[ignore = "for tests/golden-desired/api.sh: writes $DIR/<case>/<n>.json, each case in a namespace of its name"]
 fn render() {
-    let dir = PathBuf::from(std::env::var_os("DIR").unwrap());
-    for case in cases() {
-        let into = dir.join(case.file_name().unwrap());
-        fs::create_dir_all(&into).unwrap();
-        for (n, child) in children(&case).iter().enumerate() {
-            fs::write(into.join(format!("{n}.json")), serde_json::to_vec(child).unwrap()).unwrap();
-        }
+    for (path, child) in on_api_server() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, serde_json::to_vec(&child).unwrap()).unwrap();
     }
 }
 
 #[test]
 #[ignore = "for tests/golden-desired/api.sh: compares $DIR/<case>/<n>.json.live, what an API server answered"]
 fn compare() {
-    let dir = PathBuf::from(std::env::var_os("DIR").unwrap());
-    let mut compared = 0;
-    for case in cases() {
-        for (n, child) in children(&case).iter().enumerate() {
-            let live = dir.join(case.file_name().unwrap()).join(format!("{n}.json.live"));
-            let live: Value = serde_json::from_slice(&fs::read(&live).unwrap()).unwrap();
-            assert!(!drifted(child, &live), "{} {}: {live:#}", case.display(), child["kind"]);
-            compared += 1;
-        }
+    for (path, child) in on_api_server() {
+        let live: Value = serde_json::from_slice(&fs::read(path.with_extension("json.live")).unwrap()).unwrap();
+        assert!(!drifted(&child, &live), "{}: {live:#}", path.display());
     }
-    println!("compared {compared} objects");
+}
+
+fn on_api_server() -> Vec<(PathBuf, Value)> {
+    let dir = PathBuf::from(std::env::var_os("DIR").unwrap());
+    let of_case = |case: PathBuf| {
+        let name = case.file_name().unwrap().to_str().unwrap().to_owned();
+        let into = dir.join(&name);
+        let children = children_in(&case, &name).into_iter().enumerate();
+        children.map(move |(n, child)| (into.join(format!("{n}.json")), child))
+    };
+    cases().into_iter().flat_map(of_case).collect()
 }
 
 fn folder(case: &str) -> PathBuf {
@@ -120,7 +120,13 @@ fn cases() -> Vec<PathBuf> {
 }
 
 fn children(case: &Path) -> Vec<Value> {
-    let settings: Settings = parse(&yaml::<AgentTracing>(&case.join("tracing.yaml")).unwrap()).unwrap();
+    children_in(case, "bank")
+}
+
+fn children_in(case: &Path, namespace: &str) -> Vec<Value> {
+    let mut tracing: AgentTracing = yaml(&case.join("tracing.yaml")).unwrap();
+    tracing.metadata.namespace = Some(namespace.to_owned());
+    let settings: Settings = parse(&tracing).unwrap();
     let platform: Value = yaml(&case.join("platform.yaml")).unwrap_or_default();
     let platform = Platform {
         openshift: platform["openshift"] == true,

@@ -52,7 +52,7 @@ pub fn network_policy(settings: &Settings, platform: &Platform) -> Option<Networ
             ..Default::default()
         },
     ];
-    peers.extend(from.iter().cloned());
+    peers.extend(from.iter().cloned().map(without_empty_lists));
     Some(NetworkPolicy {
         metadata: metadata(settings),
         spec: Some(NetworkPolicySpec {
@@ -70,4 +70,17 @@ pub fn network_policy(settings: &Settings, platform: &Platform) -> Option<Networ
             egress: None,
         }),
     })
+}
+
+/// Empty lists and maps that a user wrote, left out: the API server drops them, and each apply would count as a change.
+/// An empty selector stays: it selects everything.
+fn without_empty_lists(mut peer: NetworkPolicyPeer) -> NetworkPolicyPeer {
+    for selector in [&mut peer.pod_selector, &mut peer.namespace_selector].into_iter().flatten() {
+        selector.match_labels.take_if(|labels| labels.is_empty());
+        selector.match_expressions.take_if(|expressions| expressions.is_empty());
+    }
+    if let Some(block) = &mut peer.ip_block {
+        block.except.take_if(|except| except.is_empty());
+    }
+    peer
 }

@@ -8,6 +8,7 @@
 //! A field that we no longer want is not in `desired`, so no comparison finds it. [`crate::names::ANNOTATION_APPLIED`]
 //! does: it is a hash of the whole desired object.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -104,41 +105,60 @@ impl fmt::Display for Refused {
 }
 
 const SIZE: &str = "/spec/resources/requests/storage";
+const SIZE_FIELD: &str = "spec.mlflow.standalone.storage.size";
 const CLASS: &str = "/spec/storageClassName";
+const CLASS_FIELD: &str = "spec.mlflow.standalone.storage.storageClassName";
 
-/// What a PersistentVolumeClaim that exists will never become: a smaller one, or one of another class.
+/// What a PersistentVolumeClaim that exists will not become: a smaller one, one of another class and, until it is bound,
+/// one of any other size.
 pub fn refused(desired: &Value, live: &Value) -> Vec<Refused> {
     let text = |object: &Value, path| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let phase = text(live, "/status/phase");
+    let delete = format!("kubectl delete pvc -n {} {}", text(live, "/metadata/namespace"), text(live, "/metadata/name"));
+    let unbound = format!("nothing is stored yet and an unbound claim cannot change; let it be made anew: {delete}");
+    let is_bound = phase.is_empty() || phase == "Bound";
     let mut refused = Vec::new();
 
     let (wanted, found) = (text(desired, SIZE), text(live, SIZE));
-    if matches!((quantity::parse(&wanted), quantity::parse(&found)), (Some(w), Some(f)) if w < f) {
-        let remedy = format!("a volume cannot shrink; set the field to {found} or more");
-        refused.push(Refused { field: "spec.mlflow.standalone.storage.size", wanted, live: found, remedy });
+    let order = match (quantity::parse(&wanted), quantity::parse(&found)) {
+        (Some(wanted), Some(found)) => wanted.cmp(&found),
+        _ => Ordering::Equal,
+    };
+    if order == Ordering::Less || (order == Ordering::Greater && !is_bound) {
+        let remedy = if is_bound {
+            format!("a volume cannot shrink; set the field to {found} or more")
+        } else {
+            unbound.clone()
+        };
+        refused.push(Refused { field: SIZE_FIELD, wanted, live: found, remedy });
     }
     // A claim without a class yet gets the default class later; both may still be set once.
     let (wanted, found) = (text(desired, CLASS), text(live, CLASS));
     if !wanted.is_empty() && !found.is_empty() && wanted != found {
-        let remedy = format!(
-            "the class of a volume cannot change; set the field to {found}, or delete the volume with all its traces: \
-             kubectl delete pvc -n {} {}",
-            text(live, "/metadata/namespace"),
-            text(live, "/metadata/name"),
-        );
-        let field = "spec.mlflow.standalone.storage.storageClassName";
-        refused.push(Refused { field, wanted, live: found, remedy });
+        let remedy = if is_bound {
+            format!("a class cannot change; set the field to {found}, or delete the volume with all its traces: {delete}")
+        } else {
+            unbound
+        };
+        refused.push(Refused { field: CLASS_FIELD, wanted, live: found, remedy });
     }
     refused
 }
 
 /// The desired claim with what is [`refused`] left as it is, so that the rest of it, above all whether the AgentTracing
 /// owns it, still follows the spec. This is what is compared with [`drifted`] and what is applied.
+///
+/// A class that the spec does not name (any more) is the live one: an apply that leaves out a class which an earlier one
+/// had, as for an adopted claim, means to remove it, and is refused with 422.
 pub fn possible(mut desired: Value, live: &Value) -> Value {
-    for Refused { field, .. } in refused(&desired, live) {
-        let path = if field.ends_with("size") { SIZE } else { CLASS };
-        if let (Some(wanted), Some(found)) = (desired.pointer_mut(path), live.pointer(path)) {
-            *wanted = found.clone();
-        }
+    let refused = refused(&desired, live);
+    if let (Some(size), Some(found)) = (desired.pointer_mut(SIZE), live.pointer(SIZE))
+        && refused.iter().any(|r| r.field == SIZE_FIELD)
+    {
+        *size = found.clone();
+    }
+    if let (Some(spec), Some(found)) = (desired.get_mut("spec").and_then(Value::as_object_mut), live.pointer(CLASS)) {
+        spec.insert("storageClassName".to_owned(), found.clone());
     }
     desired
 }
@@ -239,11 +259,15 @@ mod tests {
     #[test]
     fn a_claim_grows_but_neither_shrinks_nor_changes_its_class() {
         let live = claim("10Gi", Some("fast"));
-        for possible_claim in [claim("10240Mi", None), claim("20Gi", Some("fast"))] {
-            assert_eq!(refused(&possible_claim, &live), [], "{possible_claim}");
-            assert_eq!(possible(possible_claim.clone(), &live), possible_claim);
+        for size in ["10240Mi", "20Gi"] {
+            for class in [None, Some("fast")] {
+                assert_eq!(refused(&claim(size, class), &live), []);
+                assert_eq!(possible(claim(size, class), &live), claim(size, Some("fast")));
+            }
         }
-        assert_eq!(refused(&claim("10Gi", Some("fast")), &claim("10Gi", None)), [], "bound to no class yet");
+        let (wanted, classless) = (claim("10Gi", Some("fast")), claim("10Gi", None));
+        assert_eq!(refused(&wanted, &classless), [], "a claim without a class yet may get one");
+        assert_eq!(possible(wanted.clone(), &classless), wanted);
 
         let impossible = claim("5Gi", Some("slow"));
         let told: Vec<String> = refused(&impossible, &live).iter().map(ToString::to_string).collect();
@@ -251,6 +275,19 @@ mod tests {
         assert!(told[0].contains("5Gi") && told[0].contains("set the field to 10Gi"), "{}", told[0]);
         assert!(told[1].contains("slow") && told[1].ends_with("kubectl delete pvc -n bank tracing-mlflow"), "{}", told[1]);
         assert_eq!(possible(impossible, &live), live);
+    }
+
+    #[test]
+    fn a_claim_that_is_not_bound_is_made_anew_by_the_user() {
+        let mut live = claim("5Ti", Some("misspelt"));
+        live["status"] = json!({"phase": "Pending"});
+        for size in ["5Gi", "6Ti"] {
+            let told = refused(&claim(size, Some("fast")), &live);
+            assert_eq!(told.len(), 2);
+            assert!(told.iter().all(|r| r.remedy.ends_with("made anew: kubectl delete pvc -n bank tracing-mlflow")));
+        }
+        live["status"]["phase"] = json!("Bound");
+        assert_eq!(refused(&claim("6Ti", None), &live), []);
     }
 
     fn any_value() -> impl Strategy<Value = Value> {

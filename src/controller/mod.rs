@@ -53,6 +53,8 @@ pub struct Options {
     pub identity: String,
     /// Client of MLflow servers.
     pub http: Http,
+    /// Told the outcome of each pass, for metrics: `ok`, or the name of the error.
+    pub passes: Arc<dyn Fn(&'static str) + Send + Sync>,
 }
 
 /// Why the controller ended, or why a pass failed.
@@ -78,6 +80,20 @@ pub enum Error {
     Ended,
 }
 
+impl Error {
+    /// The name of the variant, as a metric label.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Discover(_) => "discover",
+            Self::Timeout => "timeout",
+            Self::Panicked => "panicked",
+            Self::Observe(_) => "observe",
+            Self::Apply(_) => "apply",
+            Self::Ended => "ended",
+        }
+    }
+}
+
 /// One bad AgentTracing must not stop the watch of all others.
 type Guarded = DeserializeGuard<AgentTracing>;
 
@@ -88,6 +104,7 @@ pub(crate) struct Context {
     http: Http,
     store: Store<Guarded>,
     recorder: Recorder,
+    passes: Arc<dyn Fn(&'static str) + Send + Sync>,
     memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Memory>>>>,
 }
 
@@ -145,13 +162,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
 
 impl Context {
     pub(crate) fn new(options: Options, openshift: bool, store: Store<Guarded>) -> Self {
-        let Options { client, operator_namespace, cluster_domain, identity, http } = options;
+        let Options { client, operator_namespace, cluster_domain, identity, http, passes } = options;
         let reporter = Reporter { controller: names::MANAGED_BY.to_owned(), instance: Some(identity) };
         Self {
             recorder: Recorder::new(client.clone(), reporter),
             platform: Platform { openshift, cluster_domain, operator_namespace },
             http,
             store,
+            passes,
             memories: Mutex::default(),
             client,
         }
@@ -181,11 +199,13 @@ async fn pass(tracing: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error>
         }
     };
     let pass = AssertUnwindSafe(reconcile::reconcile(tracing, &ctx)).catch_unwind();
-    match tokio::time::timeout(PASS_TIMEOUT, pass).await {
+    let done = match tokio::time::timeout(PASS_TIMEOUT, pass).await {
         Ok(Ok(done)) => done,
         Ok(Err(_)) => Err(Error::Panicked),
         Err(_) => Err(Error::Timeout),
-    }
+    };
+    (ctx.passes)(done.as_ref().map_or_else(Error::label, |_| "ok"));
+    done
 }
 
 /// How long to wait after a failed pass, by what failed.

@@ -101,7 +101,7 @@ pub(super) async fn bring(
 enum Touched {
     Wired,
     /// The workload as the answer shows it, still without the wiring.
-    Unanswered(Judged),
+    Unanswered(Box<Judged>),
     /// Gone, or no longer to be wired.
     Dropped,
 }
@@ -126,7 +126,7 @@ async fn touch(
     tracing::info!(namespace = around.namespace, name, touch = value, "touched");
     Ok(match judged {
         Some(Judged { standing: Standing::Current, .. }) => Touched::Wired,
-        Some(judged) if matches!(judged.standing, Standing::Wanting { .. }) => Touched::Unanswered(judged),
+        Some(judged) if matches!(judged.standing, Standing::Wanting { .. }) => Touched::Unanswered(Box::new(judged)),
         _ => Touched::Dropped,
     })
 }

@@ -40,6 +40,7 @@ impl World {
             cluster_domain: "cluster.local".into(),
             identity: "operator-0".into(),
             http: Http::with(names).unwrap(),
+            passes: Arc::new(|_| {}),
         };
         let (store, writer) = reflector::store();
         let ctx = Context::new(options, false, store);

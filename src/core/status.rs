@@ -455,8 +455,7 @@ fn conditions(tracing: &AgentTracing, verdicts: &[(ConditionType, Verdict)], now
 fn list(names: &[&str]) -> String {
     match names {
         [] => "none".to_owned(),
-        [few @ ..] if few.len() <= 5 => few.join(", "),
-        [first, second, third, rest @ ..] => format!("{first}, {second}, {third} and {} more", rest.len()),
-        [few @ ..] => few.join(", "),
+        [first, second, third, rest @ ..] if rest.len() > 2 => format!("{first}, {second}, {third} and {} more", rest.len()),
+        few => few.join(", "),
     }
 }

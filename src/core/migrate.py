@@ -120,7 +120,7 @@ def server_database():
     say("looking at the database")
     # A connection may hang in the driver, where no Python exception reaches it.
     silent = "the database does not answer: check its address and its network policies"
-    watchdog = threading.Timer(PATIENCE + 30, lambda: (report(silent), os._exit(1)))
+    watchdog = threading.Timer(PATIENCE + 10, lambda: (report(silent), os._exit(1)))
     watchdog.daemon = True
     watchdog.start()
     deadline = time.monotonic() + PATIENCE
@@ -207,6 +207,7 @@ def check_room(path):
 def back_up(path, target):
     with opened(path) as source, opened(target + ".part") as sink:
         source.backup(sink)
+    shutil.copymode(path, target + ".part")
     os.replace(target + ".part", target)
 
 

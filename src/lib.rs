@@ -18,7 +18,9 @@
 
 pub mod api;
 pub mod cli;
+pub mod controller;
 pub mod core;
+pub mod mlflow;
 pub mod names;
 pub mod run;
 pub mod telemetry;

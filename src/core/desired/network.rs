@@ -1,16 +1,86 @@
 //! The server's Service and NetworkPolicy.
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::networking::v1::{
+    NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{metadata, selector_labels};
 use crate::core::settings::{Platform, Settings};
+use crate::names;
+
+/// Name of the server's port.
+pub const PORT_NAME: &str = "http";
 
 /// The Service.
-pub fn service(_settings: &Settings) -> Service {
-    Service::default()
+pub fn service(settings: &Settings) -> Service {
+    Service {
+        metadata: metadata(settings),
+        spec: Some(ServiceSpec {
+            type_: Some("ClusterIP".to_owned()),
+            selector: Some(selector_labels(settings)),
+            ports: Some(vec![ServicePort {
+                name: Some(PORT_NAME.to_owned()),
+                // Part of the list's merge key: left out, an apply of another port adds it to the list.
+                protocol: Some("TCP".to_owned()),
+                port: i32::from(settings.standalone.port),
+                target_port: Some(IntOrString::String(PORT_NAME.to_owned())),
+                ..Default::default()
+            }]),
+            ..Default::default()
+        }),
+        status: None,
+    }
 }
 
-/// The NetworkPolicy, where one is wanted.
-pub fn network_policy(_settings: &Settings, _platform: &Platform) -> Option<NetworkPolicy> {
-    None
+/// The NetworkPolicy, where one is wanted: this namespace (the agents), the operator's (it looks for traces) and the
+/// user's peers. The kubelet's probes need no rule.
+pub fn network_policy(settings: &Settings, platform: &Platform) -> Option<NetworkPolicy> {
+    let from = settings.standalone.network_policy.as_ref()?;
+    let selector = |labels| LabelSelector { match_labels: Some(labels), match_expressions: None };
+    let mut peers = vec![
+        NetworkPolicyPeer { pod_selector: Some(LabelSelector::default()), ..Default::default() },
+        NetworkPolicyPeer {
+            namespace_selector: Some(selector(BTreeMap::from([(
+                names::LABEL_NAMESPACE_NAME.to_owned(),
+                platform.operator_namespace.clone(),
+            )]))),
+            ..Default::default()
+        },
+    ];
+    peers.extend(from.iter().cloned().map(without_empty_lists));
+    Some(NetworkPolicy {
+        metadata: metadata(settings),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(selector(selector_labels(settings))),
+            policy_types: Some(vec!["Ingress".to_owned()]),
+            ingress: Some(vec![NetworkPolicyIngressRule {
+                from: Some(peers),
+                ports: Some(vec![NetworkPolicyPort {
+                    protocol: Some("TCP".to_owned()),
+                    // The number: not every network plugin knows the names of ports.
+                    port: Some(IntOrString::Int(i32::from(settings.standalone.port))),
+                    end_port: None,
+                }]),
+            }]),
+            egress: None,
+        }),
+    })
+}
+
+/// Empty lists and maps that a user wrote, left out: the API server drops them, and each apply would count as a change.
+/// An empty selector stays: it selects everything.
+fn without_empty_lists(mut peer: NetworkPolicyPeer) -> NetworkPolicyPeer {
+    for selector in [&mut peer.pod_selector, &mut peer.namespace_selector].into_iter().flatten() {
+        selector.match_labels.take_if(|labels| labels.is_empty());
+        selector.match_expressions.take_if(|expressions| expressions.is_empty());
+    }
+    if let Some(block) = &mut peer.ip_block {
+        block.except.take_if(|except| except.is_empty());
+    }
+    peer
 }

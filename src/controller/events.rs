@@ -1,0 +1,136 @@
+//! Events: what happened, once per transition, where `kubectl describe` shows it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
+use kube::runtime::events::{Event, EventType};
+
+use super::{Context, report};
+use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, Reason, WorkloadState};
+use crate::core::status::is_true;
+use crate::core::workload::{Judged, Standing};
+use crate::names::event;
+
+/// What was already said about each workload, by name. Filled from status at the first pass, so that a restarted operator
+/// repeats nothing.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    workloads: BTreeMap<String, Word>,
+    seeded: bool,
+    /// The list in status was full: what is not in it may have been said as well.
+    unsure: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Word {
+    Wired,
+    Skipped(String),
+}
+
+/// Says what changed between two statuses.
+pub(super) async fn transitions(
+    ctx: &Context,
+    tracing: &AgentTracing,
+    judged: &[Judged],
+    new: &AgentTracingStatus,
+    said: &mut Said,
+) {
+    let old = tracing.status.as_ref();
+    for (condition, reason) in
+        [(ConditionType::MLflowReady, event::MLFLOW_READY), (ConditionType::TracesFlowing, event::TRACES_RECEIVED)]
+    {
+        if is_true(Some(new), condition) && !is_true(old, condition) {
+            let message = new.conditions.iter().find(|c| c.type_ == condition.as_str()).map(|c| c.message.clone());
+            publish(ctx, tracing.object_ref(&()), EventType::Normal, reason, message.unwrap_or_default()).await;
+        }
+    }
+    seed(said, old);
+    said.workloads.retain(|name, _| judged.iter().any(|j| j.name == *name));
+    for workload in judged {
+        let before = said.workloads.get(&workload.name);
+        let word = match &workload.standing {
+            Standing::Current => Word::Wired,
+            Standing::Skipped { reason, .. } => Word::Skipped(reason.as_str().to_owned()),
+            _ => continue,
+        };
+        if before != Some(&word) && !(before.is_none() && said.unsure) {
+            let row = new.workloads.iter().find(|w| w.name == workload.name);
+            let message = row.and_then(|w| w.message.clone());
+            match &word {
+                Word::Wired => wired(ctx, tracing, workload, event::INJECTED).await,
+                Word::Skipped(reason) => {
+                    let note = format!("{reason}: {}", message.unwrap_or_default());
+                    let harmless = [Reason::OptedOut, Reason::OwnTrackingURI].iter().any(|r| r.as_str() == reason);
+                    let kind = if harmless { EventType::Normal } else { EventType::Warning };
+                    publish(ctx, reference(tracing, workload), kind, event::INJECTION_SKIPPED, note).await;
+                }
+            }
+        }
+        said.workloads.insert(workload.name.clone(), word);
+    }
+    said.unsure = false;
+    let rows = |status: Option<&AgentTracingStatus>, name: &str| {
+        status.and_then(|s| s.workloads.iter().find(|w| w.name == name)).is_some_and(|w| w.last_trace_time.is_some())
+    };
+    for workload in judged.iter().filter(|j| rows(Some(new), &j.name) && !rows(old, &j.name)) {
+        let note = "A trace with its spans arrived in MLflow.".to_owned();
+        publish(ctx, reference(tracing, workload), EventType::Normal, event::TRACES_RECEIVED, note).await;
+    }
+}
+
+/// Says that the operator itself wired a workload: for the first time, or again.
+pub(super) async fn brought(ctx: &Context, tracing: &AgentTracing, workload: &Judged, said: &mut Said) {
+    let reason = if workload.wired { event::REPAIRED } else { event::INJECTED };
+    wired(ctx, tracing, workload, reason).await;
+    said.workloads.insert(workload.name.clone(), Word::Wired);
+}
+
+/// Says that the operator took its wiring out of a workload.
+pub(super) async fn removed(ctx: &Context, tracing: &AgentTracing, workload: &Judged) {
+    let note = "The wiring was taken out; the template is what it was.".to_owned();
+    publish(ctx, reference(tracing, workload), EventType::Normal, event::REMOVED, note).await;
+}
+
+fn seed(said: &mut Said, old: Option<&AgentTracingStatus>) {
+    if std::mem::replace(&mut said.seeded, true) {
+        return;
+    }
+    let rows = old.map(|s| s.workloads.as_slice()).unwrap_or_default();
+    said.unsure = rows.len() >= 100;
+    for row in rows {
+        let word = match (row.state, &row.reason) {
+            (WorkloadState::Injected | WorkloadState::RollingOut | WorkloadState::Outdated, _) => Word::Wired,
+            (WorkloadState::Skipped, Some(reason)) => Word::Skipped(reason.clone()),
+            _ => continue,
+        };
+        said.workloads.entry(row.name.clone()).or_insert(word);
+    }
+}
+
+async fn wired(ctx: &Context, tracing: &AgentTracing, workload: &Judged, reason: &str) {
+    let name = tracing.metadata.name.as_deref().unwrap_or_default();
+    let experiment = workload.experiment.display().map(|e| format!(", experiment {e}")).unwrap_or_default();
+    let note = format!("The pod template carries the wiring of AgentTracing {name}{experiment}.");
+    publish(ctx, reference(tracing, workload), EventType::Normal, reason, note).await;
+}
+
+fn reference(tracing: &AgentTracing, workload: &Judged) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("apps/v1".to_owned()),
+        kind: Some("Deployment".to_owned()),
+        name: Some(workload.name.clone()),
+        namespace: tracing.metadata.namespace.clone(),
+        uid: Some(workload.uid.clone()),
+        ..ObjectReference::default()
+    }
+}
+
+/// An event that cannot be published is no reason to do anything else differently.
+async fn publish(ctx: &Context, regarding: ObjectReference, type_: EventType, reason: &str, note: String) {
+    let note = note.chars().take(1000).collect();
+    let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary: None };
+    if let Err(error) = ctx.recorder.publish(&event, &regarding).await {
+        tracing::warn!(reason, name = regarding.name, error = report(&error), "failed to publish an event");
+    }
+}

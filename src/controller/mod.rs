@@ -1,0 +1,294 @@
+//! The controller: brings the objects of each AgentTracing, and the workloads of its namespace, to what the spec says.
+//!
+//! A controller is a loop over *keys*, not over events: watches only say which AgentTracing may need a look, and
+//! [`reconcile`](reconcile::reconcile) reads the world anew each time. So a missed, doubled or reordered event changes
+//! nothing, and neither does a restart.
+//!
+//! The watches carry metadata only and nothing of them is kept but the AgentTracings themselves. Each has its own back-off
+//! and its errors are logged, never passed on: a watch that is refused costs promptness, not the process.
+
+mod apply;
+mod events;
+mod observe;
+mod reconcile;
+mod rollout;
+mod tracking;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Debug;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::stream::{BoxStream, select_all};
+use futures::{FutureExt, Stream, StreamExt, stream};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{Api, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{self, Action, applier};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use crate::api::AgentTracing;
+use crate::core::settings::Platform;
+use crate::mlflow::Http;
+use crate::names;
+use reconcile::Memory;
+
+/// What the controller needs from outside.
+#[derive(Clone)]
+pub struct Options {
+    /// Client of the API server.
+    pub client: Client,
+    /// The operator's own namespace.
+    pub operator_namespace: String,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
+    /// Name of this replica, for events.
+    pub identity: String,
+    /// Client of MLflow servers.
+    pub http: Http,
+    /// Told the outcome of each pass, for metrics: `ok`, or the name of the error.
+    pub passes: Arc<dyn Fn(&'static str) + Send + Sync>,
+}
+
+/// Why the controller ended, or why a pass failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// At start.
+    #[error("failed to discover what the cluster offers")]
+    Discover(#[source] observe::Error),
+    /// A pass did not end in time.
+    #[error("failed to reconcile within {} s", PASS_TIMEOUT.as_secs())]
+    Timeout,
+    /// A pass panicked.
+    #[error("failed to reconcile: a bug")]
+    Panicked,
+    /// A read failed.
+    #[error(transparent)]
+    Observe(#[from] observe::Error),
+    /// A write failed.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// All watches ended, which they never do.
+    #[error("failed to keep watching")]
+    Ended,
+}
+
+impl Error {
+    /// The name of the variant, as a metric label.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Discover(_) => "discover",
+            Self::Timeout => "timeout",
+            Self::Panicked => "panicked",
+            Self::Observe(_) => "observe",
+            Self::Apply(_) => "apply",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// One bad AgentTracing must not stop the watch of all others.
+type Guarded = DeserializeGuard<AgentTracing>;
+
+/// What every pass shares.
+pub(crate) struct Context {
+    client: Client,
+    platform: Platform,
+    http: Http,
+    store: Store<Guarded>,
+    recorder: Recorder,
+    passes: Arc<dyn Fn(&'static str) + Send + Sync>,
+    memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Memory>>>>,
+}
+
+/// Kubernetes calls have no timeout of their own.
+const PASS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Events that arrive within this time make one pass.
+const WINDOW: Duration = Duration::from_millis(500);
+/// Passes at a time.
+const CONCURRENCY: u16 = 4;
+
+/// Runs until the process ends; only the leader calls this.
+pub async fn run(options: Options) -> Result<(), Error> {
+    let openshift = observe::openshift(&options.client).await.map_err(Error::Discover)?;
+    tracing::info!(openshift, "controller starts");
+    let client = options.client.clone();
+    let (store, writer) = reflector::store();
+    let ctx = Arc::new(Context::new(options, openshift, store.clone()));
+
+    let own = watcher(Api::<Guarded>::all(client.clone()), watcher::Config::default().page_size(100))
+        .modify(|tracing| tracing.meta_mut().managed_fields = None)
+        .default_backoff()
+        .reflect(writer)
+        .touched_objects()
+        .filter_map(|event| async move { logged("agenttracings", event).map(|o| ObjectRef::from_obj(&o)) });
+    let any = || watcher::Config::default().page_size(100);
+    let children = || any().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
+    let queue = select_all([
+        own.boxed(),
+        // All Deployments: agents and our server alike.
+        triggers::<Deployment>(&client, any(), &store, namespace_of),
+        triggers::<Service>(&client, children(), &store, namespace_of),
+        triggers::<PersistentVolumeClaim>(&client, children(), &store, namespace_of),
+        triggers::<NetworkPolicy>(&client, children(), &store, namespace_of),
+        // With a selector, a label that goes away is a deletion: both ways are seen.
+        triggers::<Namespace>(&client, any().labels(names::LABEL_INJECTION), &store, |o| o.name_any()),
+    ]);
+    let queue = coalesced(queue, WINDOW).map(Ok::<_, std::convert::Infallible>);
+    let config = controller::Config::default().concurrency(CONCURRENCY);
+    let passes = applier(|tracing, ctx| Box::pin(pass(tracing, ctx)), after_failure, ctx.clone(), store, queue, config);
+    passes
+        .for_each(|done| {
+            let ctx = ctx.clone();
+            async move {
+                match done {
+                    Ok((tracing, _)) => tracing::debug!(%tracing, "reconciled"),
+                    Err(controller::Error::ObjectNotFound(gone)) => ctx.forget_deleted(&gone.to_string()),
+                    Err(controller::Error::ReconcilerFailed(..)) => {}
+                    Err(error) => tracing::warn!(%error, "controller"),
+                }
+            }
+        })
+        .await;
+    Err(Error::Ended)
+}
+
+impl Context {
+    pub(crate) fn new(options: Options, openshift: bool, store: Store<Guarded>) -> Self {
+        let Options { client, operator_namespace, cluster_domain, identity, http, passes } = options;
+        let reporter = Reporter { controller: names::MANAGED_BY.to_owned(), instance: Some(identity) };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            platform: Platform { openshift, cluster_domain, operator_namespace },
+            http,
+            store,
+            passes,
+            memories: Mutex::default(),
+            client,
+        }
+    }
+
+    /// What is remembered of an AgentTracing between passes. Losing it costs a few reads.
+    fn memory(&self, uid: &str) -> Arc<tokio::sync::Mutex<Memory>> {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        memories.entry(uid.to_owned()).or_default().clone()
+    }
+
+    fn forget_deleted(&self, gone: &str) {
+        tracing::debug!(tracing = gone, "deleted");
+        let known: HashSet<_> = self.store.state().iter().filter_map(|t| t.uid()).collect();
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| known.contains(uid));
+    }
+}
+
+/// One pass over one AgentTracing; it ends in time and never takes the others down.
+async fn pass(tracing: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let tracing = match &tracing.0 {
+        Ok(tracing) => tracing,
+        Err(invalid) => {
+            // The API server's schema admits nothing that we cannot read; this is an older or newer operator's object.
+            tracing::warn!(name = ?invalid.metadata.name, namespace = ?invalid.metadata.namespace, error = %invalid.error, "unreadable AgentTracing");
+            return Ok(Action::await_change());
+        }
+    };
+    let pass = AssertUnwindSafe(reconcile::reconcile(tracing, &ctx)).catch_unwind();
+    let done = match tokio::time::timeout(PASS_TIMEOUT, pass).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(_)) => Err(Error::Panicked),
+        Err(_) => Err(Error::Timeout),
+    };
+    (ctx.passes)(done.as_ref().map_or_else(Error::label, |_| "ok"));
+    done
+}
+
+/// How long to wait after a failed pass, by what failed.
+fn after_failure(tracing: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Action {
+    let failures = reconcile::failed_again(&ctx, tracing.meta().uid.as_deref().unwrap_or_default());
+    let name = tracing.name_any();
+    let namespace = tracing.namespace();
+    let delay = match error {
+        // Someone else wrote in between: nothing is wrong.
+        Error::Apply(e) if e.is_conflict() && failures <= 3 => Duration::from_millis(200),
+        Error::Panicked => Duration::from_secs(300),
+        _ => Duration::from_secs(1 << failures.min(6)),
+    };
+    tracing::warn!(name, namespace, failures, error = report(error), retry_in = ?delay, "failed to reconcile");
+    Action::requeue(delay)
+}
+
+/// An error with its causes, on one line.
+fn report(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
+}
+
+fn namespace_of<K: Resource>(object: &PartialObjectMeta<K>) -> String {
+    object.metadata.namespace.clone().unwrap_or_default()
+}
+
+/// Changes of a kind, as the AgentTracings of the namespace concerned.
+fn triggers<K>(
+    client: &Client,
+    config: watcher::Config,
+    store: &Store<Guarded>,
+    namespace: fn(&PartialObjectMeta<K>) -> String,
+) -> BoxStream<'static, ObjectRef<Guarded>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let store = store.clone();
+    watcher(Api::<PartialObjectMeta<K>>::all(client.clone()), config)
+        .default_backoff()
+        .touched_objects()
+        .filter_map(|event| async move { logged(&K::plural(&()), event) })
+        .flat_map(move |object| {
+            let namespace = namespace(&object);
+            let concerned = store.state().into_iter().filter(move |t| t.namespace().as_deref() == Some(&*namespace));
+            stream::iter(concerned.map(|t| ObjectRef::from_obj(&*t)).collect::<Vec<_>>())
+        })
+        .boxed()
+}
+
+fn logged<T>(what: &str, event: Result<T, watcher::Error>) -> Option<T> {
+    event.inspect_err(|error| tracing::warn!(what, error = report(error), "watch interrupted")).ok()
+}
+
+/// Gathers keys for a while after the first and passes each on once.
+///
+/// The scheduler's own debounce starts over with each event, so a busy namespace would never be reconciled.
+fn coalesced<T: Eq + std::hash::Hash + Send>(
+    keys: impl Stream<Item = T> + Send + Unpin,
+    window: Duration,
+) -> impl Stream<Item = T> + Send {
+    stream::unfold(keys, move |mut keys| async move {
+        let mut gathered = HashSet::from([keys.next().await?]);
+        let end = tokio::time::sleep(window);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => break,
+                key = keys.next() => match key {
+                    Some(key) => gathered.insert(key),
+                    None => break,
+                },
+            };
+        }
+        Some((stream::iter(gathered), keys))
+    })
+    .flatten()
+}
+
+#[cfg(test)]
+mod tests;

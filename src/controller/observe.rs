@@ -1,0 +1,217 @@
+//! Every read from Kubernetes.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{Api, ApiResource, DynamicObject, GetParams, ListParams, PartialObjectMeta, Request};
+use kube::{Client, Resource};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::Context;
+use crate::api::AgentTracing;
+use crate::core::policy::Policy;
+use crate::core::select::Surroundings;
+use crate::core::settings::Settings;
+use crate::core::workload::{Judged, judge};
+use crate::names;
+
+/// A read that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A call to the API server.
+    #[error("failed to read {what}")]
+    Read {
+        /// The object or list.
+        what: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+    /// An answer that is not what it should be.
+    #[error("failed to understand {what}")]
+    Decode {
+        /// The object or list.
+        what: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// No answer in time.
+    #[error("failed to read {what} in time")]
+    Timeout {
+        /// The object or list.
+        what: String,
+    },
+}
+
+/// The child objects as they are.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    pub deployment: Option<Value>,
+    pub service: Option<Value>,
+    pub claim: Option<Value>,
+    pub network_policy: Option<Value>,
+}
+
+/// Whether the cluster is OpenShift: its SCCs give uid and fsGroup.
+pub(super) async fn openshift(client: &Client) -> Result<bool, Error> {
+    let what = || "the API groups".to_owned();
+    let groups = tokio::time::timeout(Duration::from_secs(30), client.list_api_groups()).await;
+    let groups = groups.map_err(|_| Error::Timeout { what: what() })?;
+    let groups = groups.map_err(|source| Error::Read { what: what(), source })?;
+    Ok(groups.groups.iter().any(|g| g.name == "security.openshift.io"))
+}
+
+/// The child objects, read live.
+pub(super) async fn children(ctx: &Context, settings: &Settings) -> Result<Live, Error> {
+    let (namespace, name) = (settings.namespace.as_str(), settings.object_name());
+    let (deployment, service, claim, network_policy) = futures::try_join!(
+        child::<Deployment>(ctx, namespace, &name),
+        child::<Service>(ctx, namespace, &name),
+        child::<PersistentVolumeClaim>(ctx, namespace, &name),
+        child::<NetworkPolicy>(ctx, namespace, &name),
+    )?;
+    Ok(Live { deployment, service, claim, network_policy })
+}
+
+/// One child object as it is.
+pub(super) async fn child<K: Resource<DynamicType = ()>>(
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Value>, Error> {
+    let what = || format!("{} {namespace}/{name}", K::kind(&()));
+    let api: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), namespace, &ApiResource::erase::<K>(&()));
+    let found = api.get_opt(name).await.map_err(|source| Error::Read { what: what(), source })?;
+    let Some(mut found) = found else { return Ok(None) };
+    found.metadata.managed_fields = None;
+    serde_json::to_value(found).map(Some).map_err(|source| Error::Decode { what: what(), source })
+}
+
+/// Whether the namespace carries the injection label.
+pub(super) async fn labelled(ctx: &Context, namespace: &str) -> Result<bool, Error> {
+    let read = |source| Error::Read { what: format!("Namespace {namespace}"), source };
+    let found = Api::<Namespace>::all(ctx.client.clone()).get_metadata_opt(namespace).await.map_err(read)?;
+    let Some(found) = found else { return Ok(false) };
+    Ok(found.metadata.labels.is_some_and(|l| l.get(names::LABEL_INJECTION).is_some_and(|v| v == names::ENABLED)))
+}
+
+/// The AgentTracings of a namespace, from memory; `this` one as it is given.
+pub(super) fn policies(ctx: &Context, namespace: &str, this: &AgentTracing) -> Vec<Policy> {
+    let all = ctx.store.state();
+    let readable = all.iter().filter_map(|t| t.0.as_ref().ok());
+    let others = readable.filter(|t| t.metadata.namespace.as_deref() == Some(namespace) && t.metadata.uid != this.metadata.uid);
+    others.map(Policy::of).chain([Policy::of(this)]).collect()
+}
+
+/// The AgentTracings of a namespace, read live, for what cannot be undone.
+pub(super) async fn live_policies(ctx: &Context, namespace: &str) -> Result<Vec<Policy>, Error> {
+    let api: Api<AgentTracing> = Api::namespaced(ctx.client.clone(), namespace);
+    let read = |source| Error::Read { what: format!("the AgentTracings of {namespace}"), source };
+    Ok(api.list(&ListParams::default()).await.map_err(read)?.items.iter().map(Policy::of).collect())
+}
+
+/// Most objects of one page.
+const PAGE: u32 = 100;
+
+/// The Deployments of a namespace, each judged for one AgentTracing.
+///
+/// Templates are looked at in place, page by page: a whole namespace of decoded Deployments would be the operator's
+/// largest piece of memory, and typed structs would lose fields that this build does not know.
+pub(super) async fn workloads(ctx: &Context, tracing: &str, around: &Surroundings<'_>) -> Result<Vec<Judged>, Error> {
+    #[derive(Deserialize)]
+    struct Page<'a> {
+        #[serde(default)]
+        metadata: PageMetadata,
+        #[serde(borrow)]
+        items: Vec<&'a RawValue>,
+    }
+    #[derive(Default, Deserialize)]
+    struct PageMetadata {
+        #[serde(default, rename = "continue")]
+        next: Option<String>,
+    }
+    let what = || format!("the Deployments of {}", around.namespace);
+    let request = Request::new(Deployment::url_path(&(), Some(around.namespace)));
+    let mut params = ListParams::default().limit(PAGE);
+    let mut judged = Vec::new();
+    loop {
+        let request = request.list(&params).map_err(kube::Error::BuildRequest);
+        let text = match request {
+            Ok(request) => ctx.client.request_text(request).await,
+            Err(error) => Err(error),
+        };
+        let text = text.map_err(|source| Error::Read { what: what(), source })?;
+        let page: Page<'_> = serde_json::from_str(&text).map_err(|source| Error::Decode { what: what(), source })?;
+        for item in page.items {
+            let item = judge(item.get(), tracing, around).map_err(|source| Error::Decode { what: what(), source })?;
+            judged.extend(item);
+        }
+        match page.metadata.next.filter(|next| !next.is_empty()) {
+            Some(next) => params.continue_token = Some(next),
+            None => return Ok(judged),
+        }
+    }
+}
+
+/// One Deployment, read live and judged.
+pub(super) async fn workload(
+    ctx: &Context,
+    name: &str,
+    tracing: &str,
+    around: &Surroundings<'_>,
+) -> Result<Option<Judged>, Error> {
+    let what = || format!("Deployment {}/{name}", around.namespace);
+    let request = Request::new(Deployment::url_path(&(), Some(around.namespace))).get(name, &GetParams::default());
+    let text = match request.map_err(kube::Error::BuildRequest) {
+        Ok(request) => ctx.client.request_text(request).await,
+        Err(error) => Err(error),
+    };
+    match text {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        Err(source) => Err(Error::Read { what: what(), source }),
+        Ok(text) => judge(&text, tracing, around).map_err(|source| Error::Decode { what: what(), source }),
+    }
+}
+
+/// The server's pods, at most a page of them.
+pub(super) async fn server_pods(ctx: &Context, settings: &Settings) -> Result<Vec<Pod>, Error> {
+    let labels = format!(
+        "{}={},{}={}",
+        names::LABEL_INSTANCE,
+        settings.name,
+        names::LABEL_MANAGED_BY,
+        names::MANAGED_BY
+    );
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &settings.namespace);
+    let read = |source| Error::Read { what: format!("the pods of {}/{}", settings.namespace, settings.object_name()), source };
+    let mut pods = api.list(&ListParams::default().labels(&labels).limit(20)).await.map_err(read)?.items;
+    // The newest says why it does not start; the others are on their way out.
+    pods.sort_by(|a, b| b.metadata.creation_timestamp.cmp(&a.metadata.creation_timestamp));
+    Ok(pods)
+}
+
+/// A StorageClass: `None` if there is none, else whether its volumes can grow.
+pub(super) async fn storage_class(ctx: &Context, name: &str) -> Result<Option<bool>, Error> {
+    let read = |source| Error::Read { what: format!("StorageClass {name}"), source };
+    let found = Api::<StorageClass>::all(ctx.client.clone()).get_opt(name).await.map_err(read)?;
+    Ok(found.map(|class| class.allow_volume_expansion.unwrap_or(false)))
+}
+
+/// Since when pods with a workload's current wiring exist: the oldest one that carries the same record.
+pub(super) async fn wired_since(ctx: &Context, namespace: &str, judged: &Judged) -> Result<Option<Timestamp>, Error> {
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
+    let read = |source| Error::Read { what: format!("the pods of {namespace}/{}", judged.name), source };
+    let list = api.list_metadata(&ListParams::default().labels(&judged.pods).limit(PAGE)).await.map_err(read)?;
+    let same = |pod: &&PartialObjectMeta<Pod>| {
+        let annotations = pod.metadata.annotations.as_ref();
+        judged.record.is_some() && annotations.and_then(|a| a.get(names::ANNOTATION_RECORD)) == judged.record.as_ref()
+    };
+    Ok(list.items.iter().filter(same).filter_map(|p| p.metadata.creation_timestamp.as_ref()).map(|t| t.0).min())
+}

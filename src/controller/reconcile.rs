@@ -1,0 +1,233 @@
+//! One pass over one AgentTracing, on one screen.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::runtime::controller::Action;
+use serde_json::Value;
+
+use super::observe::Live;
+use super::{Context, Error, apply, events, observe, rollout, tracking};
+use crate::api::{AgentTracing, AgentTracingStatus};
+use crate::core::desired::desired;
+use crate::core::health::{self, Obstacle, Probe, StorageClass, Verdict, mlflow_ready};
+use crate::core::select::Surroundings;
+use crate::core::settings::{Settings, parse};
+use crate::core::status::{self, Evidence, Findings};
+use crate::mlflow::Mlflow;
+
+/// What is remembered of an AgentTracing between passes.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// Failed passes in a row.
+    pub failures: u32,
+    /// What our writes of the status made of which resource versions, until the watch brings the last.
+    pub written: Option<(Vec<String>, AgentTracing)>,
+    /// What the API server refused.
+    pub refusals: apply::Refusals,
+    /// What MLflow said.
+    pub tracking: tracking::Memory,
+    /// What was said in events.
+    pub said: events::Said,
+    /// How our patches of workloads went.
+    pub rollout: rollout::Memory,
+    /// Since when the server is not well.
+    pub unwell: Option<Timestamp>,
+    /// When trace times were refreshed in status.
+    pub refreshed: Option<Timestamp>,
+}
+
+/// When everything is well.
+const CALM: Duration = Duration::from_secs(30);
+/// When something is awaited, and when it has been for a while.
+const SOON: Duration = Duration::from_secs(5);
+const LATER: Duration = Duration::from_secs(15);
+const A_WHILE: SignedDuration = SignedDuration::from_mins(3);
+/// Trace times in status are at most this old before they are refreshed, and at least before they may be.
+const REFRESH: SignedDuration = SignedDuration::from_mins(5);
+
+pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<Action, Error> {
+    let memory = ctx.memory(tracing.metadata.uid.as_deref().unwrap_or_default());
+    let memory = &mut *memory.lock().await;
+    let tracing = &newest(tracing, memory);
+    let now = Timestamp::now();
+    if tracing.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change()); // its children go with it
+    }
+    let settings = match parse(tracing) {
+        Ok(settings) if settings.suspend => return told(ctx, tracing, status::suspended(tracing, now), memory).await,
+        Ok(settings) => settings,
+        Err(problems) => {
+            let problems = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            return told(ctx, tracing, status::invalid(tracing, &problems, now), memory).await;
+        }
+    };
+
+    // The server.
+    let live = observe::children(ctx, &settings).await?; // IO
+    let wanted = desired(&settings, &ctx.platform); // pure
+    let obstacles = apply::children(ctx, tracing, &settings, wanted, &live, &mut memory.refusals).await?; // IO
+    let server = Mlflow::new(&ctx.http, &settings.tracking_uri());
+    let probe = tracking::probe(&server, &settings, is_available(&live)).await; // IO
+    let mlflow = judge_server(ctx, &settings, &live, &obstacles, &probe, now).await?; // IO, then pure
+    let answered = match &probe {
+        Probe::Answered(answered) => Some(answered.clone()),
+        _ => None,
+    };
+    let server = answered.as_ref().map(|_| &server);
+
+    // The workloads.
+    let labelled = observe::labelled(ctx, &settings.namespace).await?; // IO
+    let policies = observe::policies(ctx, &settings.namespace, tracing); // memory
+    let around = Surroundings {
+        namespace: &settings.namespace,
+        injection_enabled: labelled,
+        operator_namespace: &ctx.platform.operator_namespace,
+        policies: &policies,
+    };
+    let mut workloads = observe::workloads(ctx, &settings.name, &around).await?; // IO, each judged by core
+    memory.rollout.annotate(&mut workloads);
+
+    // What MLflow has of them.
+    let old = tracing.status.clone().unwrap_or_default();
+    let ask = &mut memory.tracking;
+    let experiments = tracking::experiments(server, &settings, &workloads, &old, ask, now).await; // IO
+    let question = tracking::Question { settings: &settings, workloads: &workloads, experiments: &experiments, old: &old };
+    let (traces, look_again) = tracking::traces(ctx, server, &question, ask, now).await?; // IO
+
+    // What to say.
+    let found = Findings {
+        mlflow,
+        answered,
+        labelled,
+        workloads: &workloads,
+        webhook_silent: memory.rollout.is_webhook_silent(now),
+        experiments: &experiments,
+        traces: &traces,
+        refresh_trace_times: memory.refreshed.is_none_or(|at| now.duration_since(at) >= REFRESH),
+    };
+    let status = status::status(tracing, &found, now); // pure
+    let pace = pace(&found.mlflow, look_again, now, memory);
+    let facts_hold = (&status.mlflow, &status.experiments) == (&old.mlflow, &old.experiments);
+    note_refresh(&old, &status, &traces, now, memory);
+    events::transitions(ctx, tracing, &workloads, &status, &mut memory.said).await; // IO
+    if status != old {
+        write(ctx, tracing, &status, memory).await?; // IO
+    }
+
+    // The webhook wires from the status that is stored: workloads are touched only in a pass that found it unchanged.
+    if facts_hold {
+        rollout::bring(ctx, tracing, &around, &workloads, memory, now).await?; // IO
+    }
+    memory.failures = 0;
+    Ok(Action::requeue(if facts_hold { pace } else { Duration::from_secs(1) }))
+}
+
+/// Counts a failed pass.
+pub(super) fn failed_again(ctx: &Context, uid: &str) -> u32 {
+    let memory = ctx.memory(uid);
+    let Ok(mut memory) = memory.try_lock() else { return 1 };
+    memory.failures = memory.failures.saturating_add(1);
+    memory.failures
+}
+
+/// The AgentTracing as our own last write left it, while the watch still shows what was before. Without this a pass in
+/// between would take the status for unwritten and write it again with other times.
+fn newest(tracing: &AgentTracing, memory: &mut Memory) -> AgentTracing {
+    let shown = tracing.metadata.resource_version.as_ref();
+    memory.written.take_if(|(before, _)| !shown.is_some_and(|shown| before.contains(shown)));
+    memory.written.as_ref().map_or_else(|| tracing.clone(), |(_, written)| written.clone())
+}
+
+/// Writes a status that ends the pass.
+async fn told(ctx: &Context, tracing: &AgentTracing, status: AgentTracingStatus, memory: &mut Memory) -> Result<Action, Error> {
+    if Some(&status) != tracing.status.as_ref() {
+        write(ctx, tracing, &status, memory).await?;
+    }
+    memory.failures = 0;
+    Ok(Action::await_change())
+}
+
+async fn write(ctx: &Context, tracing: &AgentTracing, status: &AgentTracingStatus, memory: &mut Memory) -> Result<(), Error> {
+    let mut before = memory.written.take().map_or_else(Vec::new, |(before, _)| before);
+    before.extend(tracing.metadata.resource_version.clone());
+    let written = apply::status(ctx, tracing, status).await?;
+    memory.written = Some((before, written));
+    Ok(())
+}
+
+fn is_available(live: &Live) -> bool {
+    let available = live.deployment.as_ref().and_then(|d| d.pointer("/status/availableReplicas")).and_then(Value::as_i64);
+    available.unwrap_or(0) > 0
+}
+
+/// Reads what explains a server that does not answer, and only then.
+async fn judge_server(
+    ctx: &Context,
+    settings: &Settings,
+    live: &Live,
+    obstacles: &[Obstacle],
+    probe: &Probe,
+    now: Timestamp,
+) -> Result<Verdict, Error> {
+    let typed = |value: &Option<Value>| value.clone().and_then(|v| serde_json::from_value::<Deployment>(v).ok());
+    let deployment = typed(&live.deployment);
+    let claim: Option<PersistentVolumeClaim> = live.claim.clone().and_then(|v| serde_json::from_value(v).ok());
+    let well = matches!(probe, Probe::Answered(_)) || !obstacles.is_empty();
+    let pods = if well { Vec::new() } else { observe::server_pods(ctx, settings).await? };
+    let class = match claim.as_ref().and_then(unbound_class).filter(|_| !well) {
+        None => StorageClass::NotAsked,
+        Some(class) => match observe::storage_class(ctx, class).await? {
+            None => StorageClass::Absent,
+            Some(_) => StorageClass::Present,
+        },
+    };
+    let server = health::Server {
+        namespace: &settings.namespace,
+        tracing: &settings.name,
+        name: &settings.object_name(),
+        url: &settings.tracking_uri(),
+        obstacles,
+        deployment: deployment.as_ref(),
+        claim: claim.as_ref(),
+        class,
+        pods: &pods,
+        probe,
+    };
+    Ok(mlflow_ready(&server, now))
+}
+
+fn unbound_class(claim: &PersistentVolumeClaim) -> Option<&str> {
+    let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
+    let class = claim.spec.as_ref().and_then(|s| s.storage_class_name.as_deref());
+    class.filter(|class| !class.is_empty() && phase != Some("Bound"))
+}
+
+fn pace(mlflow: &Verdict, look_again: Duration, now: Timestamp, memory: &mut Memory) -> Duration {
+    if mlflow.good == Some(true) {
+        memory.unwell = None;
+        return look_again.min(CALM);
+    }
+    let since = *memory.unwell.get_or_insert(now);
+    if now.duration_since(since) < A_WHILE { SOON } else { LATER }
+}
+
+/// A first trace time is written at once; newer ones wait five minutes.
+fn note_refresh(
+    old: &AgentTracingStatus,
+    new: &AgentTracingStatus,
+    traces: &BTreeMap<String, Evidence>,
+    now: Timestamp,
+    memory: &mut Memory,
+) {
+    let times = |status: &AgentTracingStatus| -> BTreeMap<String, String> {
+        let rows = status.workloads.iter();
+        rows.filter_map(|w| Some((w.name.clone(), w.last_trace_time.clone()?))).collect()
+    };
+    if !traces.is_empty() && times(old) != times(new) {
+        memory.refreshed = Some(now);
+    }
+}

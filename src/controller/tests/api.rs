@@ -1,0 +1,188 @@
+//! A fake API server: objects by path, the writes that came, and a webhook that wires what is touched.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use http::{Method, Request, Response};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use crate::api::AgentTracing;
+use crate::core::decide::{Decision, decide};
+use crate::core::policy::Policy;
+use crate::core::select::Surroundings;
+use crate::names;
+
+#[derive(Clone, Default)]
+pub struct FakeApi(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    writes: Vec<String>,
+    events: Vec<String>,
+    refused: BTreeMap<String, (u16, String)>,
+    webhook_away: bool,
+    version: u64,
+}
+
+impl FakeApi {
+    pub fn client(&self) -> Client {
+        let state = self.0.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let state = state.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect_bytes().await.unwrap();
+                let (code, answer) = state.lock().unwrap().answer(&head, &body);
+                let answer = Body::from(answer.to_string().into_bytes());
+                Ok::<_, Infallible>(Response::builder().status(code).body(answer).unwrap())
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    pub fn put(&self, path: &str, object: Value) {
+        self.0.lock().unwrap().put(path, object);
+    }
+
+    pub fn get(&self, path: &str) -> Option<Value> {
+        self.0.lock().unwrap().objects.get(path).cloned()
+    }
+
+    pub fn edit(&self, path: &str, merge: Value) {
+        let mut object = self.get(path).unwrap();
+        json_patch::merge(&mut object, &merge);
+        self.put(path, object);
+    }
+
+    pub fn delete(&self, path: &str) {
+        self.0.lock().unwrap().objects.remove(path);
+    }
+
+    /// Refuses writes of an object; an empty message lifts it.
+    pub fn refuse(&self, path: &str, code: u16, message: &str) {
+        let mut state = self.0.lock().unwrap();
+        match message {
+            "" => state.refused.remove(path),
+            _ => state.refused.insert(path.to_owned(), (code, message.to_owned())),
+        };
+    }
+
+    pub fn webhook(&self, answers: bool) {
+        self.0.lock().unwrap().webhook_away = !answers;
+    }
+
+    pub fn take_writes(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap().writes)
+    }
+
+    pub fn writes_to(&self, path: &str) -> usize {
+        self.0.lock().unwrap().writes.iter().filter(|w| w.ends_with(path)).count()
+    }
+
+    pub fn events(&self) -> Vec<String> {
+        self.0.lock().unwrap().events.clone()
+    }
+}
+
+impl State {
+    fn put(&mut self, path: &str, mut object: Value) {
+        self.version += 1;
+        let old = self.objects.get(path);
+        let uid = old.map_or_else(|| json!(format!("uid-{}", self.version)), |o| o["metadata"]["uid"].clone());
+        object["metadata"]["uid"] = uid;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        self.objects.insert(path.to_owned(), object);
+    }
+
+    fn answer(&mut self, head: &http::request::Parts, body: &[u8]) -> (u16, Value) {
+        let path = head.uri.path().to_owned();
+        if head.method == Method::GET {
+            return self.read(&path);
+        }
+        if path.ends_with("/events") {
+            let event: Value = serde_json::from_slice(body).unwrap();
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            self.events.push(format!("{} {}", text(&event["reason"]), text(&event["regarding"]["name"])));
+            return (201, event);
+        }
+        self.writes.push(format!("{} {path}", head.method));
+        if let Some((code, message)) = self.refused.get(&path) {
+            return (*code, failure(*code, message));
+        }
+        if head.method == Method::DELETE {
+            self.objects.remove(&path);
+            return (200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}));
+        }
+        self.patch(&path, head.headers["content-type"].to_str().unwrap(), body)
+    }
+
+    fn read(&self, path: &str) -> (u16, Value) {
+        if let Some(object) = self.objects.get(path) {
+            return (200, object.clone());
+        }
+        if path.rsplit('/').next().is_some_and(|last| ["deployments", "pods", "agenttracings"].contains(&last)) {
+            let within = format!("{path}/");
+            let items: Vec<_> = self.objects.range(within.clone()..).take_while(|(k, _)| k.starts_with(&within)).collect();
+            return (200, json!({"metadata": {}, "items": items.into_iter().map(|(_, o)| o).collect::<Vec<_>>()}));
+        }
+        (404, failure(404, "not found"))
+    }
+
+    fn patch(&mut self, path: &str, content_type: &str, body: &[u8]) -> (u16, Value) {
+        let path = path.strip_suffix("/status").unwrap_or(path);
+        let patch: Value = serde_json::from_slice(body).unwrap();
+        let old = self.objects.get(path).cloned();
+        let mut new = old.clone().unwrap_or_else(|| json!({}));
+        match content_type {
+            "application/apply-patch+yaml" | "application/merge-patch+json" => json_patch::merge(&mut new, &patch),
+            _ => {
+                let operations: json_patch::Patch = serde_json::from_value(patch.clone()).unwrap();
+                if json_patch::patch(&mut new, &operations).is_err() {
+                    let message = "the server rejected our request due to an error in our request";
+                    return (422, failure(422, message));
+                }
+            }
+        }
+        let touched = &new["metadata"]["annotations"][names::ANNOTATION_TOUCH];
+        let is_touch = old.as_ref().is_some_and(|o| o["metadata"]["annotations"][names::ANNOTATION_TOUCH] != *touched);
+        if is_touch && !touched.is_null() && !self.webhook_away {
+            self.wire(&mut new);
+        }
+        if old.as_ref() != Some(&new) {
+            self.put(path, new);
+        }
+        (200, self.objects[path].clone())
+    }
+
+    /// What the webhook does: decides from what is stored.
+    fn wire(&self, deployment: &mut Value) {
+        let tracings = self.objects.iter().filter(|(path, _)| path.contains("/agenttracings/"));
+        let policies: Vec<_> = tracings
+            .map(|(_, object)| Policy::of(&serde_json::from_value::<AgentTracing>(object.clone()).unwrap()))
+            .collect();
+        let around = Surroundings {
+            namespace: "bank-agents",
+            injection_enabled: true,
+            operator_namespace: "agent-tracing-system",
+            policies: &policies,
+        };
+        let text = deployment.to_string();
+        let workload = serde_json::from_str(&text).unwrap();
+        if let Decision::Wire { injection, .. } = decide(&workload, &around) {
+            json_patch::patch(deployment, &injection.patch).unwrap();
+        }
+    }
+}
+
+fn failure(code: u16, message: &str) -> Value {
+    let reason = match code {
+        404 => "NotFound",
+        403 => "Forbidden",
+        _ => "Invalid",
+    };
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message, "metadata": {}})
+}

@@ -1,0 +1,461 @@
+//! The status of an AgentTracing, from what a pass found.
+//!
+//! It is computed whole each time and written only when it differs: no field changes by itself, and a condition's
+//! `lastTransitionTime` moves only with its status.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::health::Verdict;
+use super::rollout::{Rest, next_touch};
+use super::workload::{Judged, Standing, Target};
+use crate::api::{
+    AgentTracing, AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason, WorkloadState,
+    WorkloadStatus,
+};
+use crate::names;
+
+/// What one pass found.
+#[derive(Clone, Debug)]
+pub struct Findings<'a> {
+    /// Condition `MLflowReady`.
+    pub mlflow: Verdict,
+    /// The MLflow that answered at the wanted address in this pass.
+    pub answered: Option<MlflowStatus>,
+    /// Whether the namespace carries the injection label.
+    pub labelled: bool,
+    /// The workloads.
+    pub workloads: &'a [Judged],
+    /// Whether a recent touch went unanswered.
+    pub webhook_silent: bool,
+    /// Experiments.
+    pub experiments: &'a Experiments,
+    /// Per workload, by uid, what is known of its traces.
+    pub traces: &'a BTreeMap<String, Evidence>,
+    /// Whether newer trace times may be written: at most once in five minutes.
+    pub refresh_trace_times: bool,
+}
+
+/// Experiments as far as they are known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Experiments {
+    /// Those that exist: name and id.
+    pub ensured: BTreeMap<String, String>,
+    /// Those that the workloads need, by name, and what is wrong with each.
+    pub problems: BTreeMap<String, (Reason, String)>,
+}
+
+/// What is known of a workload's traces since its current wiring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// Nobody could look.
+    NotAsked,
+    /// There is none.
+    Nothing,
+    /// One without its spans, long enough ago.
+    WithoutSpans,
+    /// One with its spans, that began at this time.
+    Received(Timestamp),
+}
+
+/// Most workloads in the list.
+const MAX_WORKLOADS: usize = 100;
+/// Most experiments in the list.
+const MAX_EXPERIMENTS: usize = 1000;
+/// Seconds that a workload is available before its silence is worth a word.
+const SILENCE: i64 = 600;
+
+/// The status that says what was found.
+pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> AgentTracingStatus {
+    let old = tracing.status.clone().unwrap_or_default();
+    let about = About::of(tracing);
+    let counted: Vec<_> = found.workloads.iter().filter(|j| is_counted(&j.standing)).collect();
+    let current = counted.iter().filter(|j| j.standing == Standing::Current).count();
+    let mut rows: Vec<_> = found.workloads.iter().filter_map(|j| row(&about, j, found, &old, now)).collect();
+    rows.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.name.cmp(&b.name)));
+    rows.truncate(MAX_WORKLOADS);
+
+    let mut verdicts = vec![
+        (ConditionType::MLflowReady, found.mlflow.clone()),
+        (ConditionType::InjectionReady, injection_ready(&about, found, counted.len())),
+        (ConditionType::ExperimentsReady, experiments_ready(&about, found)),
+        (ConditionType::WorkloadsReady, workloads_ready(&about, &counted, now)),
+        (ConditionType::TracesFlowing, traces_flowing(&about, &counted, found, now)),
+    ];
+    verdicts.insert(0, (ConditionType::Ready, ready(&about, found, &verdicts)));
+    AgentTracingStatus {
+        observed_generation: tracing.metadata.generation,
+        injected: Some(format!("{current}/{}", counted.len())),
+        mlflow: found.answered.clone().or(old.mlflow.clone()),
+        experiments: experiments(&old, found),
+        workloads: rows,
+        conditions: conditions(tracing, &verdicts, now),
+    }
+}
+
+/// The status of an AgentTracing with `spec.suspend`: everything as it was, only `Ready` says so.
+pub fn suspended(tracing: &AgentTracing, now: Timestamp) -> AgentTracingStatus {
+    let About { namespace, name } = About::of(tracing);
+    let resume = format!(
+        "Suspended by spec.suspend: nothing is injected, repaired or reconciled; resume with: kubectl patch agenttracing \
+         -n {namespace} {name} --type merge -p '{{\"spec\":{{\"suspend\":false}}}}'"
+    );
+    only_ready(tracing, Verdict::bad(Reason::Suspended, resume), now)
+}
+
+/// The status of an AgentTracing whose spec cannot be carried out.
+pub fn invalid(tracing: &AgentTracing, problems: &str, now: Timestamp) -> AgentTracingStatus {
+    let About { namespace, name } = About::of(tracing);
+    let message = format!("{problems}; change it with: kubectl edit agenttracing -n {namespace} {name}");
+    only_ready(tracing, Verdict::bad(Reason::InvalidSpec, message), now)
+}
+
+fn only_ready(tracing: &AgentTracing, verdict: Verdict, now: Timestamp) -> AgentTracingStatus {
+    let old = tracing.status.clone().unwrap_or_default();
+    let others = old.conditions.iter().filter(|c| c.type_ != ConditionType::Ready.as_str()).cloned();
+    let mut all = conditions(tracing, &[(ConditionType::Ready, verdict)], now);
+    all.extend(others);
+    AgentTracingStatus { observed_generation: tracing.metadata.generation, conditions: all, ..old }
+}
+
+/// Whether a condition of a status is `True`.
+pub fn is_true(status: Option<&AgentTracingStatus>, condition: ConditionType) -> bool {
+    let mut conditions = status.iter().flat_map(|s| &s.conditions);
+    conditions.any(|c| c.type_ == condition.as_str() && c.status == "True")
+}
+
+struct About<'a> {
+    namespace: &'a str,
+    name: &'a str,
+}
+
+impl<'a> About<'a> {
+    fn of(tracing: &'a AgentTracing) -> Self {
+        Self {
+            namespace: tracing.metadata.namespace.as_deref().unwrap_or_default(),
+            name: tracing.metadata.name.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
+/// What was chosen so by the user is reported, but is no part of "5/6".
+fn is_counted(standing: &Standing) -> bool {
+    match standing {
+        Standing::Current | Standing::Wanting { .. } | Standing::Waiting | Standing::Newer => true,
+        Standing::Skipped { deliberate, .. } => !deliberate,
+        Standing::Stray(_) | Standing::Elsewhere => false,
+    }
+}
+
+fn row(about: &About<'_>, judged: &Judged, found: &Findings<'_>, old: &AgentTracingStatus, now: Timestamp) -> Option<WorkloadStatus> {
+    let namespace = about.namespace;
+    let name = &judged.name;
+    let (state, reason, message) = match &judged.standing {
+        Standing::Stray(_) | Standing::Elsewhere => return None,
+        Standing::Current if judged.rollout.complete => (WorkloadState::Injected, None, None),
+        Standing::Current => {
+            let why = judged.rollout.stuck.as_deref().map(|s| format!(" ({s})")).unwrap_or_default();
+            let message = format!("Its pods are being replaced{why}; watch with: kubectl rollout status -n {namespace} deployment/{name}");
+            (WorkloadState::RollingOut, None, Some(message))
+        }
+        Standing::Waiting => {
+            let message =
+                format!("It is wired as soon as MLflow has answered once; watch with: kubectl get agenttracing -n {namespace} {} --watch", about.name);
+            (WorkloadState::Pending, Some(Reason::WaitingForMLflow), Some(message))
+        }
+        Standing::Newer => {
+            let message = format!(
+                "A newer operator wired it; upgrade this one: kubectl get deployment -A -l {}={}",
+                names::LABEL_NAME,
+                names::MANAGED_BY
+            );
+            (WorkloadState::Outdated, None, Some(message))
+        }
+        Standing::Wanting { .. } => {
+            let state = if judged.wired { WorkloadState::Outdated } else { WorkloadState::Pending };
+            let message = match next_touch(judged, now.as_second()) {
+                Err(Rest::Paused) => {
+                    format!("It is paused and waits; resume it with: kubectl rollout resume -n {namespace} deployment/{name}")
+                }
+                Err(Rest::Exhausted(_)) => format!(
+                    "Something takes the wiring out again and again; see who changes it: kubectl get deployment -n {namespace} \
+                     {name} -o yaml --show-managed-fields"
+                ),
+                _ => format!("It waits for its turn; watch with: kubectl get deployment -n {namespace} {name} --watch"),
+            };
+            (state, None, Some(message))
+        }
+        Standing::Skipped { reason, .. } => (WorkloadState::Skipped, Some(*reason), Some(why_skipped(namespace, name, *reason))),
+    };
+    let skipped = state == WorkloadState::Skipped;
+    let previous = old.workloads.iter().find(|w| w.kind == "Deployment" && w.name == *name);
+    let previous = previous.and_then(|w| w.last_trace_time.clone());
+    Some(WorkloadStatus {
+        kind: "Deployment".to_owned(),
+        name: name.clone(),
+        state,
+        reason: reason.map(|r| r.as_str().to_owned()),
+        message,
+        experiment: judged.experiment.display().filter(|_| !skipped),
+        last_trace_time: match found.traces.get(&judged.uid) {
+            Some(Evidence::Received(time)) if previous.is_none() || found.refresh_trace_times => Some(time.to_string()),
+            Some(Evidence::Received(_) | Evidence::NotAsked) => previous,
+            _ => None,
+        },
+        notes: notes(judged, found.workloads),
+    })
+}
+
+fn notes(judged: &Judged, all: &[Judged]) -> Vec<String> {
+    let mut notes = judged.notes.clone();
+    let sharers = || all.iter().filter(|j| is_counted(&j.standing) && j.experiment == judged.experiment);
+    if is_counted(&judged.standing) && judged.experiment != Target::Unknown && sharers().nth(1).is_some() {
+        notes.push(format!("SharedExperiment: {} workloads log to it, so traces are not told apart", sharers().count()));
+    }
+    notes.truncate(16);
+    notes
+}
+
+fn why_skipped(namespace: &str, name: &str, reason: Reason) -> String {
+    match reason {
+        Reason::OptedOut => format!(
+            "It is labelled {0}=false; to wire it: kubectl label deployment -n {namespace} {name} {0}-",
+            names::LABEL_INJECT
+        ),
+        Reason::OwnTrackingURI => format!(
+            "Its containers set MLFLOW_TRACKING_URI themselves, which is kept; to wire it: kubectl set env -n {namespace} \
+             deployment/{name} MLFLOW_TRACKING_URI-"
+        ),
+        Reason::NoContainers => format!(
+            "None of its containers is chosen; see injection.containers and the annotation {}: kubectl get deployment -n \
+             {namespace} {name} -o jsonpath='{{.spec.template.spec.containers[*].name}}'",
+            names::ANNOTATION_CONTAINERS
+        ),
+        Reason::Windows => format!(
+            "Windows pods are not wired; see its node selector: kubectl get deployment -n {namespace} {name} -o yaml"
+        ),
+        _ => format!(
+            "The record of what was injected cannot be read; remove our variables and the record by hand: kubectl edit \
+             deployment -n {namespace} {name} (annotation {})",
+            names::ANNOTATION_RECORD
+        ),
+    }
+}
+
+/// Worst first; what the user chose so is not bad at all.
+fn rank(row: &WorkloadStatus) -> (bool, WorkloadState) {
+    let chosen = [Reason::OptedOut, Reason::OwnTrackingURI, Reason::Windows].map(|r| r.as_str());
+    (row.reason.as_deref().is_some_and(|r| chosen.contains(&r)), row.state)
+}
+
+fn experiments(old: &AgentTracingStatus, found: &Findings<'_>) -> Vec<EnsuredExperiment> {
+    // Kept also when their workload is gone: it may come back. The needed ones go first, should there be too many.
+    let needed: BTreeSet<_> = found.workloads.iter().map(|j| &j.experiment).collect();
+    let mut all: BTreeMap<_, _> = old.experiments.iter().map(|e| (e.name.clone(), e.id.clone())).collect();
+    all.extend(found.experiments.ensured.clone());
+    let mut list: Vec<_> = all.into_iter().map(|(name, id)| EnsuredExperiment { name, id }).collect();
+    if list.len() > MAX_EXPERIMENTS {
+        list.sort_by_key(|e| (!needed.contains(&Target::Name(e.name.clone())), e.name.clone()));
+        list.truncate(MAX_EXPERIMENTS);
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    list
+}
+
+fn injection_ready(about: &About<'_>, found: &Findings<'_>, matched: usize) -> Verdict {
+    let About { namespace, .. } = about;
+    if !found.labelled {
+        let message = format!(
+            "Namespace {namespace} is not labelled, so nothing in it is injected; label it: kubectl label namespace {namespace} {}={}",
+            names::LABEL_INJECTION,
+            names::ENABLED
+        );
+        return Verdict::bad(Reason::NamespaceNotLabelled, message);
+    }
+    if matched == 0 {
+        let message = format!(
+            "No Deployment in namespace {namespace} matches; create one, or compare injection.selector with the pod \
+             templates' labels: kubectl get deployments -n {namespace} \
+             -o custom-columns=NAME:.metadata.name,LABELS:.spec.template.metadata.labels"
+        );
+        return Verdict::bad(Reason::NothingMatches, message);
+    }
+    if found.webhook_silent {
+        let message = format!(
+            "The webhook did not answer, so the operator patched the workloads itself; look with: kubectl get \
+             mutatingwebhookconfiguration {} -o yaml",
+            names::WEBHOOK_CONFIGURATION
+        );
+        return Verdict::bad(Reason::WebhookUnavailable, message);
+    }
+    let list = format!("kubectl get deployments -n {namespace} -l {}", names::LABEL_WIRED);
+    Verdict::good(Reason::Enabled, format!("The namespace is labelled and workloads match ({matched}); list the wired ones with: {list}"))
+}
+
+fn experiments_ready(about: &About<'_>, found: &Findings<'_>) -> Verdict {
+    let About { namespace, name } = about;
+    if let Some((experiment, (reason, what))) = found.experiments.problems.iter().next() {
+        let remedy = match reason {
+            Reason::ExperimentDeleted => format!(
+                "restore it with: kubectl patch agenttracing -n {namespace} {name} --type merge -p \
+                 '{{\"spec\":{{\"experiment\":{{\"restoreDeleted\":true}}}}}}'"
+            ),
+            Reason::NameInvalid => format!("choose another name: kubectl edit agenttracing -n {namespace} {name}"),
+            _ => format!("look with: kubectl describe agenttracing -n {namespace} {name}"),
+        };
+        return Verdict::bad(*reason, format!("Experiment \"{experiment}\" {what}; {remedy}"));
+    }
+    let count = found.experiments.ensured.len();
+    let list = format!("kubectl get agenttracing -n {namespace} {name} -o jsonpath='{{.status.experiments}}'");
+    Verdict::good(Reason::Ensured, format!("The experiments of the workloads exist in MLflow ({count}); list them with: {list}"))
+}
+
+fn workloads_ready(about: &About<'_>, counted: &[&Judged], now: Timestamp) -> Verdict {
+    let About { namespace, name } = about;
+    let named = |test: &dyn Fn(&Judged) -> bool| -> Vec<&str> {
+        counted.iter().filter(|j| test(j)).map(|j| j.name.as_str()).collect()
+    };
+    let held = |j: &Judged| j.standing == Standing::Newer || matches!(next_touch(j, now.as_second()), Err(Rest::Paused | Rest::Exhausted(_)));
+    let (held, skipped) = (named(&held), named(&|j| matches!(j.standing, Standing::Skipped { .. })));
+    let waiting = named(&|j| j.standing == Standing::Waiting);
+    let wanting = named(&|j| matches!(j.standing, Standing::Wanting { .. }));
+    let rolling = named(&|j| j.standing == Standing::Current && !j.rollout.complete);
+    let details = format!("kubectl get agenttracing -n {namespace} {name} -o jsonpath='{{.status.workloads}}'");
+    if !held.is_empty() {
+        return Verdict::bad(Reason::Outdated, format!("{} cannot be brought to the wanted wiring now; see why: {details}", list(&held)));
+    }
+    if !skipped.is_empty() {
+        return Verdict::bad(Reason::Skipped, format!("{} cannot be wired; see why: {details}", list(&skipped)));
+    }
+    if !waiting.is_empty() {
+        let message = format!(
+            "{} wait until MLflow has answered once; see how far it is: kubectl describe agenttracing -n {namespace} {name}",
+            list(&waiting)
+        );
+        return Verdict::bad(Reason::WaitingForMLflow, message);
+    }
+    if let Some(first) = rolling.first().or(wanting.first()) {
+        let message = format!(
+            "{} rolling out, {} to come; watch with: kubectl rollout status -n {namespace} deployment/{first}",
+            list(&rolling),
+            wanting.len()
+        );
+        return Verdict::bad(Reason::RolloutInProgress, message);
+    }
+    Verdict::good(Reason::AllCurrent, format!("All workloads that match are wired; see them with: {details}"))
+}
+
+fn traces_flowing(about: &About<'_>, counted: &[&Judged], found: &Findings<'_>, now: Timestamp) -> Verdict {
+    let About { namespace, name } = about;
+    let current: Vec<_> = counted.iter().filter(|j| j.standing == Standing::Current).collect();
+    let evidence = |j: &Judged| found.traces.get(&j.uid).copied().unwrap_or(Evidence::NotAsked);
+    let named = |test: &dyn Fn(&Judged) -> bool| -> Vec<&str> {
+        current.iter().filter(|j| test(j)).map(|j| j.name.as_str()).collect()
+    };
+    let spanless = named(&|j| evidence(j) == Evidence::WithoutSpans);
+    if let Some(first) = spanless.first() {
+        let message = format!(
+            "Traces of {} arrive without their spans: MLflow refuses their upload; read the agent's log: kubectl logs -n {namespace} \
+             deployment/{first}",
+            list(&spanless)
+        );
+        return Verdict::bad(Reason::TracesWithoutSpans, message);
+    }
+    let long_up = |j: &Judged| j.rollout.available_since.is_some_and(|since| now.as_second() - since.as_second() >= SILENCE);
+    let silent = named(&|j| evidence(j) == Evidence::Nothing && long_up(j));
+    if let Some(first) = silent.first() {
+        let message = format!(
+            "No trace from {} in more than 10 minutes: is it in use, and does its code switch MLflow tracing on (for example \
+             mlflow.langchain.autolog())? Read its log: kubectl logs -n {namespace} deployment/{first}",
+            list(&silent)
+        );
+        return Verdict::bad(Reason::NoTracesFrom, message);
+    }
+    let received = named(&|j| matches!(evidence(j), Evidence::Received(_)));
+    if !received.is_empty() {
+        let message = format!(
+            "Traces with their spans arrive from {}; see them with: kubectl port-forward -n {namespace} service/{} 5500",
+            list(&received),
+            names::mlflow_object(name)
+        );
+        return Verdict::good(Reason::TracesReceived, message);
+    }
+    let unknown = named(&|j| j.experiment == Target::Unknown);
+    if !unknown.is_empty() && unknown.len() == current.len() {
+        let message = format!(
+            "The experiment of {} comes from elsewhere (valueFrom), so nobody can look for its traces; see its \
+             environment: kubectl get deployment -n {namespace} {} -o yaml",
+            list(&unknown),
+            unknown[0]
+        );
+        return Verdict::unknown(Reason::NotObservable, message);
+    }
+    let next = match current.first() {
+        Some(first) => format!("send the agents a request, then read their log: kubectl logs -n {namespace} deployment/{}", first.name),
+        None => format!("no workload is wired yet; watch with: kubectl get agenttracing -n {namespace} {name} --watch"),
+    };
+    Verdict::bad(Reason::NoTracesYet, format!("No trace was seen since the current wiring: {next}"))
+}
+
+/// In progress, so that something else is the worst.
+const PASSING: [Reason; 4] =
+    [Reason::Progressing, Reason::WaitingForMLflow, Reason::RolloutInProgress, Reason::Creating];
+
+fn ready(about: &About<'_>, found: &Findings<'_>, verdicts: &[(ConditionType, Verdict)]) -> Verdict {
+    let About { namespace, .. } = about;
+    let lost = found.workloads.iter().filter(|j| j.standing == Standing::Elsewhere).count();
+    if lost > 0 && lost == found.workloads.len() {
+        let message = format!(
+            "All {lost} workloads that match belong to an older AgentTracing; delete one of the two or give them different \
+             injection.selectors: kubectl get agenttracing -n {namespace}"
+        );
+        return Verdict::bad(Reason::Conflict, message);
+    }
+    let lowers = |(condition, verdict): &&(ConditionType, Verdict)| {
+        let calm = *condition == ConditionType::TracesFlowing && verdict.reason != Reason::TracesWithoutSpans;
+        verdict.good == Some(false) && !calm
+    };
+    let bad = || verdicts.iter().filter(lowers).map(|(_, verdict)| verdict);
+    if let Some(worst) = bad().find(|v| !PASSING.contains(&v.reason)).or_else(|| bad().next()) {
+        return worst.clone();
+    }
+    match verdicts.iter().find(|(condition, _)| *condition == ConditionType::TracesFlowing) {
+        Some((_, traces)) if traces.good == Some(true) => Verdict::good(Reason::TracesReceived, traces.message.clone()),
+        Some((_, traces)) => Verdict::good(Reason::WaitingForTraces, traces.message.clone()),
+        None => Verdict::good(Reason::WaitingForTraces, ""),
+    }
+}
+
+fn conditions(tracing: &AgentTracing, verdicts: &[(ConditionType, Verdict)], now: Timestamp) -> Vec<Condition> {
+    let old = tracing.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+    let condition = |(kind, verdict): &(ConditionType, Verdict)| {
+        let status = match verdict.good {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        };
+        let before = old.iter().find(|c| c.type_ == kind.as_str() && c.status == status);
+        // What is written has whole seconds; more would differ from what is read back.
+        let whole = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        Condition {
+            type_: kind.as_str().to_owned(),
+            status: status.to_owned(),
+            reason: verdict.reason.as_str().to_owned(),
+            message: verdict.message.clone(),
+            observed_generation: tracing.metadata.generation,
+            last_transition_time: before.map_or(Time(whole), |c| c.last_transition_time.clone()),
+        }
+    };
+    verdicts.iter().map(condition).collect()
+}
+
+/// A few names, and how many more.
+fn list(names: &[&str]) -> String {
+    match names {
+        [] => "none".to_owned(),
+        [first, second, third, rest @ ..] if rest.len() > 2 => format!("{first}, {second}, {third} and {} more", rest.len()),
+        few => few.join(", "),
+    }
+}

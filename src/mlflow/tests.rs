@@ -1,0 +1,197 @@
+use std::time::{Duration, Instant};
+
+use wiremock::matchers::{body_partial_json, method, path};
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use super::*;
+
+const HOST_REFUSED: &str = "Invalid Host header - possible DNS rebinding attack detected";
+const DUPLICATE: &str =
+    r#"{"error_code": "RESOURCE_ALREADY_EXISTS", "message": "[parameters: ('sample-a', 'secret-text')]"}"#;
+
+fn client(origin: &str) -> Mlflow {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Mlflow::new(&Http::new().unwrap(), origin)
+}
+
+async fn answer(server: &MockServer, verb: &str, at: &str, template: ResponseTemplate) {
+    Mock::given(method(verb)).and(path(at)).respond_with(template).mount(server).await;
+}
+
+fn text(status: u16, body: &str, content_type: &str) -> ResponseTemplate {
+    ResponseTemplate::new(status).set_body_raw(body.as_bytes().to_vec(), content_type)
+}
+
+fn json_body(body: &str) -> ResponseTemplate {
+    text(200, body, "application/json")
+}
+
+async fn up(server: &MockServer) {
+    answer(server, "GET", "/version", text(200, "3.10.1", "text/html; charset=utf-8")).await;
+    let info = r#"{"store_type":"SqlStore","workspaces_enabled":false}"#;
+    answer(server, "GET", "/api/3.0/mlflow/server-info", json_body(info)).await;
+}
+
+#[tokio::test]
+async fn a_server_says_its_version_and_whether_it_has_workspaces() {
+    let server = MockServer::start().await;
+    up(&server).await;
+    let said = client(&server.uri()).server().await.unwrap();
+    assert_eq!(said, Server { version: "3.10.1".into(), workspaces: false });
+}
+
+#[tokio::test]
+async fn a_refused_host_header_is_found_although_version_answers() {
+    let server = MockServer::start().await;
+    answer(&server, "GET", "/version", text(200, "3.10.1", "text/html")).await;
+    answer(&server, "GET", "/api/3.0/mlflow/server-info", text(403, HOST_REFUSED, "text/plain")).await;
+    assert!(matches!(client(&server.uri()).server().await, Err(Error::HostHeader)));
+}
+
+#[tokio::test]
+async fn what_is_not_mlflow_is_told_apart() {
+    let denied = r#"{"error_code":"PERMISSION_DENIED","message":"no"}"#;
+    let forbidden: fn(&Error) -> bool = |e| matches!(e, Error::Forbidden(Some(c)) if c == "PERMISSION_DENIED");
+    let cases: [(ResponseTemplate, fn(&Error) -> bool); 11] = [
+        (text(200, "<!doctype html><title>Log in</title>", "text/html"), |e| matches!(e, Error::LoginPage)),
+        (ResponseTemplate::new(302).insert_header("location", "/login"), |e| matches!(e, Error::LoginPage)),
+        (text(403, "<html>Log in</html>", "text/html"), |e| matches!(e, Error::LoginPage)),
+        (text(200, "\u{0}\u{1}garbage", "text/html"), |e| matches!(e, Error::Garbage)),
+        (text(200, "", "text/html"), |e| matches!(e, Error::Garbage)),
+        (text(200, &"3".repeat(2 << 20), "text/html"), |e| matches!(e, Error::Garbage)),
+        (text(200, "2.22.0", "text/html"), |e| matches!(e, Error::TooOld(v) if v == "2.22.0")),
+        (text(401, "", "text/html"), |e| matches!(e, Error::Unauthorized)),
+        (text(403, denied, "application/json"), forbidden),
+        (text(404, "<h1>Not Found</h1>", "text/html"), |e| matches!(e, Error::NotFound(None))),
+        (text(503, "upstream", "text/plain"), |e| matches!(e, Error::Server { status: 503, code: None })),
+    ];
+    for (template, expected) in cases {
+        let server = MockServer::start().await;
+        answer(&server, "GET", "/version", template).await;
+        let error = client(&server.uri()).server().await.unwrap_err();
+        assert!(expected(&error), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_before_3_10_has_no_workspaces() {
+    let server = MockServer::start().await;
+    answer(&server, "GET", "/version", text(200, "3.4.0", "text/html")).await;
+    assert!(!client(&server.uri()).server().await.unwrap().workspaces);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_refused_unresolved_or_without_tls() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    assert!(matches!(client(&format!("http://127.0.0.1:{port}")).server().await, Err(Error::Refused(_))));
+    assert!(matches!(client("http://no-such-host.invalid:5500").server().await, Err(Error::Dns(_))));
+    let server = MockServer::start().await;
+    let plain = server.uri().replace("http://", "https://");
+    let error = client(&plain).server().await.unwrap_err();
+    assert!(matches!(error, Error::Tls(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_hanging_server_costs_five_seconds_and_a_slow_one_is_waited_for() {
+    let hanging = MockServer::start().await;
+    let slow = MockServer::start().await;
+    answer(&hanging, "GET", "/version", text(200, "3.10.1", "text/html").set_delay(Duration::from_secs(60))).await;
+    answer(&slow, "GET", "/version", text(200, "3.10.1", "text/html").set_delay(Duration::from_secs(1))).await;
+    let began = Instant::now();
+    let (hanging, slow) = (client(&hanging.uri()), client(&slow.uri()));
+    let (hangs, answers) = tokio::join!(hanging.server(), slow.server());
+    assert!(matches!(hangs, Err(Error::Timeout)));
+    assert!(answers.is_ok());
+    assert!(began.elapsed() < Duration::from_secs(8));
+}
+
+const SEARCH: &str = "/api/2.0/mlflow/experiments/search";
+const CREATE: &str = "/api/2.0/mlflow/experiments/create";
+const RESTORE: &str = "/api/2.0/mlflow/experiments/restore";
+
+fn experiment(stage: &str) -> ResponseTemplate {
+    json_body(&format!(r#"{{"experiments":[{{"experiment_id":"7","name":"teller","lifecycle_stage":"{stage}"}}]}}"#))
+}
+
+#[tokio::test]
+async fn an_experiment_that_exists_is_used() {
+    let server = MockServer::start().await;
+    let body = json!({"max_results": 1, "filter": "name = 'teller'", "view_type": "ALL"});
+    let found = Mock::given(method("POST")).and(path(SEARCH)).and(body_partial_json(body));
+    found.respond_with(experiment("active")).mount(&server).await;
+    let ensured = client(&server.uri()).ensure_experiment("teller", false).await.unwrap();
+    assert_eq!(ensured, Experiment::Active("7".into()));
+}
+
+#[tokio::test]
+async fn an_experiment_that_is_absent_is_created() {
+    let server = MockServer::start().await;
+    answer(&server, "POST", SEARCH, json_body("{}")).await;
+    answer(&server, "POST", CREATE, json_body(r#"{"experiment_id": "2"}"#)).await;
+    let ensured = client(&server.uri()).ensure_experiment("teller", false).await.unwrap();
+    assert_eq!(ensured, Experiment::Active("2".into()));
+}
+
+#[tokio::test]
+async fn an_experiment_that_someone_else_creates_meanwhile_is_used() {
+    let server = MockServer::start().await;
+    Mock::given(path(SEARCH)).respond_with(json_body("{}")).up_to_n_times(1).mount(&server).await;
+    answer(&server, "POST", SEARCH, experiment("active")).await;
+    answer(&server, "POST", CREATE, text(400, DUPLICATE, "application/json")).await;
+    let ensured = client(&server.uri()).ensure_experiment("teller", false).await.unwrap();
+    assert_eq!(ensured, Experiment::Active("7".into()));
+}
+
+#[tokio::test]
+async fn a_deleted_experiment_is_reported_or_restored() {
+    let server = MockServer::start().await;
+    answer(&server, "POST", SEARCH, experiment("deleted")).await;
+    let reported = client(&server.uri()).ensure_experiment("teller", false).await.unwrap();
+    assert_eq!(reported, Experiment::Deleted("7".into()));
+    answer(&server, "POST", RESTORE, json_body("{}")).await;
+    let restored = client(&server.uri()).ensure_experiment("teller", true).await.unwrap();
+    assert_eq!(restored, Experiment::Active("7".into()));
+}
+
+#[tokio::test]
+async fn an_error_quotes_the_code_and_never_the_servers_text() {
+    let server = MockServer::start().await;
+    answer(&server, "POST", SEARCH, text(400, DUPLICATE, "application/json")).await;
+    let error = client(&server.uri()).ensure_experiment("teller", false).await.unwrap_err().to_string();
+    assert!(error.contains("RESOURCE_ALREADY_EXISTS") && !error.contains("secret-text"), "{error}");
+}
+
+#[test]
+fn a_name_with_a_quote_is_searched_for_in_the_other_quotes() {
+    assert_eq!(filter("teller").unwrap(), "name = 'teller'");
+    assert_eq!(filter("o'brien").unwrap(), "name = \"o'brien\"");
+    assert_eq!(filter("o'brien \"x\""), None);
+}
+
+const TRACES: &str = "/api/3.0/mlflow/traces/search";
+const ARTIFACT: &str = "/ajax-api/2.0/mlflow/get-trace-artifact";
+
+fn trace(tags: Value) -> ResponseTemplate {
+    ResponseTemplate::new(200).set_body_json(json!({"traces": [{
+        "trace_id": "tr-1", "request_time": "2026-11-21T10:52:17.365Z", "state": "OK", "tags": tags,
+    }]}))
+}
+
+#[tokio::test]
+async fn a_trace_counts_with_its_spans_in_the_store_or_in_a_file() {
+    let server = MockServer::start().await;
+    let mlflow = client(&server.uri());
+    Mock::given(path(TRACES)).respond_with(json_body("{}")).up_to_n_times(1).mount(&server).await;
+    assert_eq!(mlflow.latest_trace("3").await.unwrap(), None);
+
+    let time: Timestamp = "2026-11-21T10:52:17.365Z".parse().unwrap();
+    let tagged = trace(json!({"mlflow.trace.spansLocation": "TRACKING_STORE"}));
+    Mock::given(path(TRACES)).respond_with(tagged).up_to_n_times(1).mount(&server).await;
+    let expected = Trace { time, has_spans: true, finished: true };
+    assert_eq!(mlflow.latest_trace("3").await.unwrap(), Some(expected));
+
+    answer(&server, "POST", TRACES, trace(json!({}))).await;
+    assert_eq!(mlflow.latest_trace("3").await.unwrap(), Some(Trace { has_spans: false, ..expected }));
+    answer(&server, "GET", ARTIFACT, json_body(r#"{"spans": []}"#)).await;
+    assert_eq!(mlflow.latest_trace("3").await.unwrap(), Some(expected));
+}

@@ -1,0 +1,150 @@
+//! The children of a standalone server, as they are applied: one folder of `tests/golden-desired` each.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test desired` writes what is expected anew. `tests/golden-desired/api.sh` applies all of
+//! them to a real API server and compares what it answers.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use agent_tracing::api::AgentTracing;
+use agent_tracing::core::desired::{Desired, desired};
+use agent_tracing::core::drift::drifted;
+use agent_tracing::core::settings::{Platform, Settings, parse};
+use agent_tracing::names;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+const MIGRATE: &str = include_str!("../src/core/migrate.py");
+
+#[test]
+fn the_children_are_those_of_the_golden_files() {
+    let mut stale = Vec::new();
+    for case in cases() {
+        let shown: String = children(&case)
+            .iter_mut()
+            .map(|child| {
+                assert_eq!(hash(child).len(), 8);
+                child["metadata"]["annotations"][names::ANNOTATION_APPLIED] = json!("(hash of this object)");
+                if let Some(script) = child.pointer_mut("/spec/template/spec/initContainers/0/command/2") {
+                    assert_eq!(*script, json!(MIGRATE.replace('$', "$$")));
+                    *script = json!("(src/core/migrate.py)");
+                }
+                format!("---\n{}", serde_yaml::to_string(child).unwrap())
+            })
+            .collect();
+        let expected = case.join("expected.yaml");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&expected, shown).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != shown {
+            stale.push(expected);
+        }
+    }
+    assert!(stale.is_empty(), "not as expected; if it is right: UPDATE_GOLDEN=1 cargo test --test desired\n{stale:#?}");
+}
+
+#[test]
+fn a_child_does_not_drift_from_itself_and_its_hash_tells_a_field_that_is_gone() {
+    let with = children(&folder("resources"));
+    let without = children(&folder("minimal"));
+    for (with, without) in with.iter().zip(&without) {
+        assert!(!drifted(with, with));
+        if with["kind"] == "Deployment" {
+            assert_ne!(hash(with), hash(without));
+            assert!(drifted(without, with), "a toleration that is no longer wanted");
+        } else {
+            assert_eq!(hash(with), hash(without), "{}", with["kind"]);
+        }
+    }
+}
+
+#[test]
+fn the_selector_never_changes_and_always_matches_the_pods() {
+    for case in cases() {
+        let deployment = &children(&case)[0];
+        let selector = &deployment["spec"]["selector"]["matchLabels"];
+        assert_eq!(*selector, json!({"app.kubernetes.io/instance": "tracing", "app.kubernetes.io/name": "mlflow"}));
+        assert!(!drifted(selector, &deployment["spec"]["template"]["metadata"]["labels"]), "{}", case.display());
+    }
+}
+
+#[test]
+fn only_a_claim_that_is_to_be_deleted_belongs_to_the_agenttracing() {
+    for case in cases() {
+        for child in children(&case) {
+            let owned = !child["metadata"]["ownerReferences"].is_null();
+            let kept = child["kind"] == "PersistentVolumeClaim" && !case.ends_with("delete-policy");
+            assert_eq!(owned, !kept, "{} {}", case.display(), child["kind"]);
+        }
+    }
+}
+
+#[test]
+#[ignore = "for tests/golden-desired/api.sh: writes $DIR/<case>/<n>.json, each case in a namespace of its name"]
+fn render() {
+    for (path, child) in on_api_server() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, serde_json::to_vec(&child).unwrap()).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "for tests/golden-desired/api.sh: compares $DIR/<case>/<n>.json.live, what an API server answered"]
+fn compare() {
+    for (path, child) in on_api_server() {
+        let live: Value = serde_json::from_slice(&fs::read(path.with_extension("json.live")).unwrap()).unwrap();
+        assert!(!drifted(&child, &live), "{}: {live:#}", path.display());
+    }
+}
+
+fn on_api_server() -> Vec<(PathBuf, Value)> {
+    let dir = PathBuf::from(std::env::var_os("DIR").unwrap());
+    let of_case = |case: PathBuf| {
+        let name = case.file_name().unwrap().to_str().unwrap().to_owned();
+        let into = dir.join(&name);
+        let children = children_in(&case, &name).into_iter().enumerate();
+        children.map(move |(n, child)| (into.join(format!("{n}.json")), child))
+    };
+    cases().into_iter().flat_map(of_case).collect()
+}
+
+fn folder(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden-desired").join(case)
+}
+
+fn cases() -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder("")).unwrap().map(|entry| entry.unwrap().path());
+    let mut cases: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+    cases.sort();
+    assert!(cases.len() >= 12);
+    cases
+}
+
+fn children(case: &Path) -> Vec<Value> {
+    children_in(case, "bank")
+}
+
+fn children_in(case: &Path, namespace: &str) -> Vec<Value> {
+    let mut tracing: AgentTracing = yaml(&case.join("tracing.yaml")).unwrap();
+    tracing.metadata.namespace = Some(namespace.to_owned());
+    let settings: Settings = parse(&tracing).unwrap();
+    let platform: Value = yaml(&case.join("platform.yaml")).unwrap_or_default();
+    let platform = Platform {
+        openshift: platform["openshift"] == true,
+        cluster_domain: platform["clusterDomain"].as_str().unwrap_or("cluster.local").to_owned(),
+        operator_namespace: "agent-tracing-system".to_owned(),
+    };
+    let Desired { deployment, service, claim, network_policy } = desired(&settings, &platform);
+    let optional = [claim.map(|c| json!(c)), network_policy.map(|n| json!(n))];
+    [json!(deployment), json!(service)].into_iter().chain(optional.into_iter().flatten()).collect()
+}
+
+fn yaml<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(serde_yaml::from_str(&text).unwrap())
+}
+
+fn hash(child: &Value) -> String {
+    child["metadata"]["annotations"][names::ANNOTATION_APPLIED].as_str().unwrap().to_owned()
+}

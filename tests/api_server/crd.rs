@@ -85,7 +85,7 @@ fn refused_specs() -> Vec<(String, String, String)> {
         let bound = if port < 1024 { "greater than or equal to 1024" } else { "less than or equal to 65535" };
         standalone(&format!("port: {port}"), "port", &invalid(port, &format!("spec.mlflow.standalone.port in body should be {bound}")));
     }
-    standalone("port: 80.5", "port", "Invalid value: \"number\": spec.mlflow.standalone.port in body must be of type integer: \"number\"");
+    standalone("port: 80.5", "port", "Invalid value: \"float64\": spec.mlflow.standalone.port in body must be of type int32: \"float64\"");
     standalone("port: '5500'", "port", "Invalid value: \"string\": spec.mlflow.standalone.port in body must be of type integer: \"string\"");
     standalone("workers: 0", "workers", &invalid(0, "spec.mlflow.standalone.workers in body should be greater than or equal to 1"));
     standalone("workers: 33", "workers", &invalid(33, "spec.mlflow.standalone.workers in body should be less than or equal to 32"));
@@ -175,7 +175,7 @@ fn a_name_must_do_for_a_service() {
     }
     for name in [too_long.as_str(), "0tracing", "team.a", "9"] {
         let refused = admin.create(&tracing(name, "{mlflow: {mode: Standalone}}"), DRY).expect_err(name);
-        assert_eq!(refused.causes, [(String::new(), format!("Invalid value: {NAME}"))], "{name}: {refused}");
+        assert_eq!(refused.causes, [("<nil>".to_owned(), format!("Invalid value: {NAME}"))], "{name}: {refused}");
     }
 }
 

@@ -6,7 +6,7 @@
 
 mod cluster;
 mod crd;
-//mod golden;
-//mod schema;
+mod golden;
+mod schema;
 #[path = "../support/mod.rs"]
 mod support;

@@ -137,12 +137,16 @@ mirror() {
 }
 
 make_base() {
-  local root=$WORK/base from
+  local root=$WORK/base from attempt
   from=$(mirror)
-  rm -rf "$root"
-  # shellcheck disable=SC2086 # no mirror, no word
-  debootstrap --variant=minbase --include=python3,ca-certificates trixie "$root" $from
-  rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/* "$root"/usr/share/{doc,man,info,locale}/* "$root"/var/cache/ldconfig/* \
+  for attempt in 1 2 3; do # mirrors have bad minutes
+    rm -rf "$root"
+    # shellcheck disable=SC2086 # no mirror, no word
+    ! debootstrap --variant=minbase --include=python3,ca-certificates trixie "$root" $from || break
+    ((attempt < 3)) || die "debootstrap failed three times"
+    sleep $((attempt * 5))
+  done
+  rm -rf "$root"/var/{cache/apt,cache/ldconfig,lib/apt/lists,log}/* "$root"/usr/share/{doc,man,info,locale}/* \
     "$root"/etc/{hostname,resolv.conf,hosts,machine-id} "$root"/debootstrap
   ln -sf /usr/bin/python3 "$root/usr/local/bin/python3"
   ln -sf /usr/bin/python3 "$root/usr/local/bin/python"

@@ -1,0 +1,147 @@
+//! The output of every golden case goes to a real API server, in a namespace that enforces Pod Security `restricted`: as a
+//! Deployment and, since only pods are judged there, as the pod that it would make.
+
+use std::path::{Path, PathBuf};
+
+use agent_tracing::core::decide::{Decision, decide};
+use agent_tracing::core::select::Surroundings;
+use agent_tracing::core::view::Workload;
+use agent_tracing::names;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, DRY, Namespace, STRICT, operator};
+use crate::support::{documents, folders, policies_of};
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn every_golden_deployment_and_its_pod_are_admitted() {
+    let namespace = restricted("api-server-golden");
+    let admin = Cluster::admin();
+    let mut failures = Vec::new();
+    let mut admitted = 0;
+    for case in folders("tests/golden") {
+        for deployment in expected(&case) {
+            let deployment = moved(deployment, &namespace.0);
+            let pod = pod_of(&deployment);
+            furnish(&admin, &pod);
+            for object in [deployment, pod] {
+                match admin.create(&object, DRY) {
+                    Ok(_) => admitted += 1,
+                    Err(refused) => failures.push(format!("{}: {}: {refused}", case.display(), object["kind"])),
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} refused\n{}", failures.len(), failures.join("\n"));
+    assert!(admitted >= 120, "only {admitted} objects were tried");
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn what_the_api_server_stores_is_not_wired_again() {
+    let namespace = restricted("api-server-stored");
+    let admin = Cluster::admin();
+    for (case, tries) in [
+        // Values of every kind, `""` among them, which the API server gives back as an absent value.
+        ("two-hundred-variables", 1),
+        ("several-agents-one-pod", 1),
+        ("adk-cloudsql-native-sidecar", 1),
+        ("record-empty-value-comes-back-absent", 1),
+        ("injection-env", 1),
+        ("two-tracings-disjoint-selectors", 2),
+    ] {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
+        let policies = policies_of(&case.join("tracing.yaml"));
+        let mut wired = 0;
+        for deployment in expected(&case) {
+            // The AgentTracings of the case keep their namespace: addresses contain it.
+            let home = deployment["metadata"]["namespace"].as_str().unwrap_or("default").to_owned();
+            let deployment = moved(deployment, &namespace.0);
+            let mut live = admin.create(&deployment, STRICT).unwrap();
+            live["metadata"]["namespace"] = json!(home);
+            let here: Vec<_> = policies.iter().filter(|policy| policy.namespace == home).cloned().collect();
+            let around = Surroundings {
+                namespace: &home,
+                injection_enabled: true,
+                operator_namespace: names::OPERATOR_NAMESPACE,
+                policies: &here,
+            };
+            let Decision::Wire { injection, .. } = decide(&Workload::deserialize(&live).unwrap(), &around) else {
+                continue;
+            };
+            assert!(injection.was_wired, "{}: the record came back", case.display());
+            assert_eq!(injection.patch, [], "{}: defaults of the API server look like drift", case.display());
+            wired += 1;
+        }
+        assert!(wired >= tries, "{}: {wired} of {tries} are wired", case.display());
+    }
+}
+
+/// What the command line makes of a live object is what it made of the file: users replay a report from `kubectl get -o
+/// yaml`.
+#[test]
+#[ignore = "needs an API server: make test"]
+fn a_removal_from_the_live_object_is_admitted_and_leaves_nothing_of_ours() {
+    let namespace = restricted("api-server-removal");
+    let admin = Cluster::admin();
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/several-agents-one-pod");
+    for deployment in expected(&case) {
+        let live = admin.create(&moved(deployment, &namespace.0), STRICT).unwrap();
+        assert!(live.to_string().contains("MLFLOW_TRACKING_URI"), "{live}");
+        let printed = operator(&["uninject", "-o", "json"], &live.to_string()).unwrap();
+        let bare: Value = serde_json::from_str(&printed).unwrap();
+        let stored = admin.replace(&bare, STRICT).unwrap();
+        let template = stored["spec"]["template"].to_string();
+        assert!(!template.contains("MLFLOW_") && !template.contains(names::PREFIX), "{template}");
+        assert_eq!(stored["metadata"]["labels"][names::LABEL_WIRED], Value::Null);
+    }
+}
+
+fn restricted(name: &str) -> Namespace {
+    Namespace::create(name, json!({"pod-security.kubernetes.io/enforce": "restricted"}))
+}
+
+/// The Deployments of a case, as they are expected.
+fn expected(case: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(PathBuf::from(case).join("expected.yaml")).unwrap();
+    documents(&text).into_iter().filter(|object| object["kind"] == "Deployment").collect()
+}
+
+/// As it would be created here, without what an API server of elsewhere has written.
+fn moved(mut object: Value, namespace: &str) -> Value {
+    let metadata = object["metadata"].as_object_mut().unwrap();
+    for theirs in ["resourceVersion", "uid", "managedFields", "generation", "creationTimestamp"] {
+        metadata.remove(theirs);
+    }
+    metadata.insert("namespace".to_owned(), json!(namespace));
+    object.as_object_mut().unwrap().remove("status");
+    object
+}
+
+fn pod_of(deployment: &Value) -> Value {
+    let template = &deployment["spec"]["template"];
+    let mut metadata = template["metadata"].clone();
+    metadata["name"] = json!(deployment["metadata"]["name"].as_str().unwrap_or("generated"));
+    metadata["namespace"] = deployment["metadata"]["namespace"].clone();
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
+}
+
+/// What a pod refers to and admission asks for.
+fn furnish(admin: &Cluster, pod: &Value) {
+    let (spec, namespace) = (&pod["spec"], &pod["metadata"]["namespace"]);
+    for field in ["serviceAccountName", "serviceAccount"] {
+        if let Some(account) = spec[field].as_str() {
+            let metadata = json!({"name": account, "namespace": namespace});
+            admin.ensure(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}));
+        }
+    }
+    if let Some(class) = spec["priorityClassName"].as_str().filter(|class| !class.starts_with("system-")) {
+        let metadata = json!({"name": class});
+        admin.ensure(&json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": metadata, "value": 7}));
+    }
+    if let Some(class) = spec["runtimeClassName"].as_str() {
+        let metadata = json!({"name": class});
+        admin.ensure(&json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": metadata, "handler": class}));
+    }
+}

@@ -1,0 +1,16 @@
+//! The product on a real cluster: real pods, a real MLflow, real agents. What is asserted here is what a user was promised.
+//!
+//! `tests/cluster/node.sh up`, load the images, then
+//! `tests/cluster/node.sh exec cargo test --offline --test node -- --ignored --test-threads=1`; `make test` does all of it.
+//! Each test makes a namespace of its own, enforcing Pod Security `restricted`, and removes it. `SOAK=1` looks longer.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod audit;
+mod herd;
+mod install;
+mod life;
+mod mistakes;
+mod mlflow;
+mod operator;
+mod volume;
+mod world;

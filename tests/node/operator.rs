@@ -1,0 +1,114 @@
+//! The operator: installed as its README says, and ended in ways that it does not say.
+
+use std::fs;
+use std::process::Command;
+
+use agent_tracing::names;
+use serde_json::Value;
+
+use crate::world::{collection, delete_namespace, typed, until, world};
+
+const NAMESPACE: &str = names::OPERATOR_NAMESPACE;
+
+/// Installs `config/default` unless it stands already.
+pub fn install() {
+    if ready().is_err() {
+        until("the operator's namespace is not being deleted", || match namespace() {
+            Some(live) if live["metadata"]["deletionTimestamp"].is_string() => Err(live["status"].to_string()),
+            _ => Ok(()),
+        });
+        typed(&["apply", "-k", "config/default"]);
+        until("the operator is ready", ready);
+    }
+}
+
+/// Takes away all that `config/default` installs, whoever may miss it.
+pub fn uninstall() {
+    typed(&["delete", "-k", "config/default", "--ignore-not-found"]);
+}
+
+/// Its namespace and all in it, without asking the processes; what is cluster-wide stays.
+pub fn delete_brutally() {
+    delete_namespace(NAMESPACE);
+    until("the operator, its namespace and its pods are gone", || {
+        typed(&["-n", NAMESPACE, "delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false"]);
+        match namespace() {
+            None => Ok(()),
+            Some(live) => Err(live["status"].to_string()),
+        }
+    });
+}
+
+fn namespace() -> Option<Value> {
+    world().get(&format!("{}/{NAMESPACE}", collection("namespaces", "")))
+}
+
+/// Both replicas are ready, one of them leads, and the API server knows whom to trust.
+fn ready() -> Result<(), String> {
+    let pods = pods();
+    let names: Vec<_> = pods.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap()).collect();
+    if names.len() != 2 || !pods.iter().all(is_ready) {
+        return Err(format!("pods {names:?}"));
+    }
+    let holder = leader().unwrap_or_default();
+    if !names.contains(&holder.as_str()) {
+        return Err(format!("the lease is held by {holder:?}"));
+    }
+    match trusted() {
+        bundle if bundle.is_empty() => Err("caBundle is empty".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// Its pods that are not on their way out.
+pub fn pods() -> Vec<Value> {
+    let labels = format!("{}%3D{}", names::LABEL_NAME, names::MANAGED_BY);
+    let mut pods = world().items(&format!("{}?labelSelector={labels}", collection("pods", NAMESPACE)));
+    pods.retain(|pod| !pod["metadata"]["deletionTimestamp"].is_string());
+    pods
+}
+
+/// Whether a pod is ready.
+pub fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+/// The pod that holds the lease.
+pub fn leader() -> Option<String> {
+    let lease = world().get(&format!("{}/{}", collection("leases", NAMESPACE), names::LEASE))?;
+    lease["spec"]["holderIdentity"].as_str().map(str::to_owned)
+}
+
+/// The webhook's `caBundle`.
+pub fn trusted() -> String {
+    let path = format!("{}/{}", collection("mutatingwebhookconfigurations", ""), names::WEBHOOK_CONFIGURATION);
+    let configuration = world().get(&path).unwrap_or_default();
+    configuration["webhooks"][0]["clientConfig"]["caBundle"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Ends the processes of both replicas by SIGKILL: no SIGTERM, no grace, no deletion of a pod.
+pub fn kill() {
+    let processes: Vec<_> = pods().iter().flat_map(processes).collect();
+    assert!(processes.len() >= 2, "two replicas run: {processes:?}");
+    signal("KILL", &processes);
+}
+
+/// Sends a signal to processes of this machine.
+pub fn signal(signal: &str, processes: &[u32]) {
+    let mut kill = Command::new("kill");
+    kill.arg(format!("-{signal}")).args(processes.iter().map(u32::to_string));
+    assert!(kill.status().unwrap().success(), "{kill:?}");
+}
+
+/// The processes of a pod's containers. A container's id is part of the name of its cgroup.
+pub fn processes(pod: &Value) -> Vec<u32> {
+    let statuses = pod["status"]["containerStatuses"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ids: Vec<_> = statuses.iter().filter_map(|s| s["containerID"].as_str()?.strip_prefix("containerd://")).collect();
+    let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_of_the_pod = |pid: &u32| {
+        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        ids.iter().any(|id| cgroups.contains(id))
+    };
+    all.filter(is_of_the_pod).collect()
+}

@@ -55,7 +55,11 @@ async fn main() {
         let (before, started) = (operator.cpu(), Instant::now());
         operator.asks(&client, &review, requests).await;
         let (cpu, wall) = (operator.cpu() - before, started.elapsed());
-        println!("{kilobytes:>3} KB review, keep-alive        {:?} CPU each ({:?} until answered)", cpu / requests, wall / requests);
+        println!(
+            "{kilobytes:>3} KB review, keep-alive        {:?} CPU each ({:?} until answered)",
+            cpu / requests,
+            wall / requests
+        );
     }
     let review = Bytes::from(reviews::review(14, false));
     let (before, handshakes) = (operator.cpu(), 500);

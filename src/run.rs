@@ -153,7 +153,10 @@ async fn terminate(
     drain: &watch::Sender<Drain>,
 ) -> Infallible {
     signals.next().await;
-    tracing::info!(seconds = (ANNOUNCE_AFTER + CLOSE_AFTER).as_secs(), "terminating; serving until nobody calls any more");
+    tracing::info!(
+        seconds = (ANNOUNCE_AFTER + CLOSE_AFTER).as_secs(),
+        "terminating; serving until nobody calls any more"
+    );
     terminating.send_replace(true);
     readiness.fail("running", "this replica is terminating");
     // At first answers stay as they are: while this replica is still an endpoint, a new connection may come back to it.

@@ -89,7 +89,8 @@ async fn what_the_user_keeps_is_said_once_in_at_most_256_characters() {
 #[tokio::test]
 async fn a_container_with_its_own_address_is_left_alone_and_the_person_hears_it() {
     let mut own = teller();
-    own["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "MLFLOW_TRACKING_URI", "value": "http://x"}]);
+    own["spec"]["template"]["spec"]["containers"][0]["env"] =
+        json!([{"name": "MLFLOW_TRACKING_URI", "value": "http://x"}]);
     let cluster = Cluster::with_mlflow();
     let answer = cluster.admits(create(own)).await;
     assert_eq!(answer["response"].get("patch"), None);

@@ -30,16 +30,15 @@ use super::AgentTracingStatus;
         .message("metadata.name prefixes the name of a Service: at most 56 lower-case letters, digits and '-', starting with a letter and ending with a letter or digit; choose such a name, for example 'tracing'")
 )]
 #[serde(rename_all = "camelCase")]
-// Transition rules stand here, at spec level: on a field they do not fire when the field's block appears or goes.
+// Transition rules stand here, at spec level: on a field they do not fire when the field's block appears or goes. They say
+// `has() ? :` and not `.?x.orValue()`, through which the API server's cost estimate loses sight of `maxLength`.
 #[x_kube(
     validation = Rule::new("self.mlflow.mode == oldSelf.mlflow.mode")
         .message("mlflow.mode is immutable: delete this AgentTracing and create it again with the other mode"),
-    validation = Rule::new("quantity(self.mlflow.?standalone.?storage.?size.orValue('5Gi')).compareTo(quantity(oldSelf.mlflow.?standalone.?storage.?size.orValue('5Gi'))) >= 0")
+    validation = Rule::new("quantity((has(self.mlflow.standalone) && has(self.mlflow.standalone.storage) && has(self.mlflow.standalone.storage.size) ? self.mlflow.standalone.storage.size : '5Gi')).compareTo(quantity((has(oldSelf.mlflow.standalone) && has(oldSelf.mlflow.standalone.storage) && has(oldSelf.mlflow.standalone.storage.size) ? oldSelf.mlflow.standalone.storage.size : '5Gi'))) >= 0")
         .message("mlflow.standalone.storage.size can only grow: Kubernetes cannot shrink a volume; keep the old size or a larger one"),
-    validation = Rule::new("self.mlflow.?standalone.?storage.?storageClassName.orValue('') == oldSelf.mlflow.?standalone.?storage.?storageClassName.orValue('')")
-        .message("mlflow.standalone.storage.storageClassName is immutable: the class of a volume cannot change; set it back to the old value"),
-    validation = Rule::new("self.?injection.?env.orValue([]).all(e, !(e.name in ['MLFLOW_TRACKING_URI','MLFLOW_EXPERIMENT_NAME','MLFLOW_EXPERIMENT_ID','MLFLOW_WORKSPACE','MLFLOW_TRACKING_TOKEN_FILE','MLFLOW_TRACKING_AUTH','REQUESTS_CA_BUNDLE','MLFLOW_TRACKING_SERVER_CERT_PATH','NODE_EXTRA_CA_CERTS','MLFLOW_TRACING_DESTINATION','MLFLOW_HTTP_REQUEST_TIMEOUT','MLFLOW_HTTP_REQUEST_MAX_RETRIES','MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR','MLFLOW_ASYNC_TRACE_LOGGING_RETRY_TIMEOUT','MLFLOW_ENABLE_ASYNC_TRACE_LOGGING','MLFLOW_USE_BATCH_SPAN_PROCESSOR','MLFLOW_DISABLE_TELEMETRY','MLFLOW_TRACE_SAMPLING_RATIO','MLFLOW_TRACKING_TOKEN','MLFLOW_TRACKING_USERNAME','MLFLOW_TRACKING_PASSWORD','MLFLOW_TRACKING_INSECURE_TLS','NODE_TLS_REJECT_UNAUTHORIZED']))")
-        .message("injection.env may not name a variable that the operator sets itself or one that carries a credential or switches TLS off; use the field of the spec made for it (see 'agent-tracing-operator explain')")
+    validation = Rule::new("(has(self.mlflow.standalone) && has(self.mlflow.standalone.storage) && has(self.mlflow.standalone.storage.storageClassName) ? self.mlflow.standalone.storage.storageClassName : '') == (has(oldSelf.mlflow.standalone) && has(oldSelf.mlflow.standalone.storage) && has(oldSelf.mlflow.standalone.storage.storageClassName) ? oldSelf.mlflow.standalone.storage.storageClassName : '')")
+        .message("mlflow.standalone.storage.storageClassName is immutable: the class of a volume cannot change; set it back to the old value")
 )]
 pub struct AgentTracingSpec {
     /// Stop injecting, repairing and reconciling; everything that exists is kept as it is. Default: false.
@@ -102,11 +101,11 @@ pub struct Standalone {
     pub image_pull_secrets: Vec<ImagePullSecret>,
     /// Port of the Service and of the container. Default: 5500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1024, max = 65535))]
+    #[schemars(range(min = 1024, max = 65535), extend("format" = "int32"))]
     pub port: Option<u16>,
     /// Server processes; each needs about 250 MiB. More than one does not help with SQLite. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 32))]
+    #[schemars(range(min = 1, max = 32), extend("format" = "int32"))]
     pub workers: Option<u8>,
     /// The volume that keeps traces and artifacts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -352,8 +351,12 @@ pub struct ContainerNames {
 }
 
 /// An environment variable with a literal value.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(self.name in ['MLFLOW_TRACKING_URI','MLFLOW_EXPERIMENT_NAME','MLFLOW_EXPERIMENT_ID','MLFLOW_WORKSPACE','MLFLOW_TRACKING_TOKEN_FILE','MLFLOW_TRACKING_AUTH','REQUESTS_CA_BUNDLE','MLFLOW_TRACKING_SERVER_CERT_PATH','NODE_EXTRA_CA_CERTS','MLFLOW_TRACING_DESTINATION','MLFLOW_HTTP_REQUEST_TIMEOUT','MLFLOW_HTTP_REQUEST_MAX_RETRIES','MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR','MLFLOW_ASYNC_TRACE_LOGGING_RETRY_TIMEOUT','MLFLOW_ENABLE_ASYNC_TRACE_LOGGING','MLFLOW_USE_BATCH_SPAN_PROCESSOR','MLFLOW_DISABLE_TELEMETRY','MLFLOW_TRACE_SAMPLING_RATIO','MLFLOW_TRACKING_TOKEN','MLFLOW_TRACKING_USERNAME','MLFLOW_TRACKING_PASSWORD','MLFLOW_TRACKING_INSECURE_TLS','NODE_TLS_REJECT_UNAUTHORIZED'])")
+        .message("injection.env may not name a variable that the operator sets itself or one that carries a credential or switches TLS off; use the field of the spec made for it (see 'agent-tracing-operator explain')")
+)]
 pub struct EnvVar {
     /// Name of the variable.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
@@ -369,11 +372,11 @@ pub struct EnvVar {
 pub struct Sdk {
     /// Seconds that a request to MLflow may take. Default: 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 300))]
+    #[schemars(range(min = 1, max = 300), extend("format" = "int32"))]
     pub timeout_seconds: Option<u16>,
     /// How often a failed request is repeated. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 10))]
+    #[schemars(range(min = 0, max = 10), extend("format" = "int32"))]
     pub max_retries: Option<u8>,
     /// Share of traces that are kept, from "0.0" to "1.0". Default: "1.0".
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,7 +2,7 @@
 
 use json_patch::PatchOperation;
 
-use super::inject::{Injection, existing_record, inject, uninject};
+use super::inject::{Injection, inject, uninject};
 use super::record::RecordError;
 use super::select::{NotSelected, Selection, Surroundings, select};
 use super::view::Workload;
@@ -46,7 +46,7 @@ pub enum Leave {
     },
     /// The record on the template cannot be used.
     Record {
-        /// The AgentTracing.
+        /// The AgentTracing; empty where the workload opted out and none was asked for.
         tracing: String,
         /// Why.
         error: RecordError,
@@ -76,8 +76,9 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
 }
 
 fn opted_out(workload: &Workload<'_>) -> Decision {
-    match (existing_record(workload), uninject(workload)) {
-        (Ok(Some(_)), Ok(patch)) => Decision::Unwire(patch),
-        _ => Decision::Leave(Leave::NotSelected(NotSelected::OptedOut)),
+    match uninject(workload) {
+        Ok(patch) if patch.is_empty() => Decision::Leave(Leave::NotSelected(NotSelected::OptedOut)),
+        Ok(patch) => Decision::Unwire(patch),
+        Err(error) => Decision::Leave(Leave::Record { tracing: String::new(), error }),
     }
 }

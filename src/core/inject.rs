@@ -88,13 +88,13 @@ pub fn inject(workload: &Workload<'_>, wiring: &Wiring, choice: &ContainerNames)
     let mut hashed = vec![wiring.tracing.clone()];
     let mut candidates = 0;
     for place in containers(workload) {
-        let chosen = is_chosen(&place, choice, workload.annotation(names::ANNOTATION_CONTAINERS));
+        let chosen = place.may_be_wired && is_chosen(&place, choice, workload.annotation(names::ANNOTATION_CONTAINERS));
         candidates += usize::from(chosen);
         let ours = old.as_ref().and_then(|r| r.containers.get(&*place.container.name));
         let present = Present::of(place.container, ours);
         let wanted: Vec<&Entry> = if chosen { wanted_entries(&wiring.env, &present) } else { Vec::new() };
         if chosen {
-            out.notes.extend(notes(place.container, &wiring.env, &present));
+            out.notes.extend(notes(place.container, &wiring.env, &present, !wanted.is_empty()));
         }
         container_patch(&place, &present, &wanted, &mut record, &mut out.patch);
         if wanted.is_empty() {
@@ -141,8 +141,7 @@ pub fn uninject(workload: &Workload<'_>) -> Result<Vec<PatchOperation>, RecordEr
         && labels.contains_key(names::LABEL_WIRED)
     {
         let parent = labels.len() == 1 && record.created(CREATED_LABELS);
-        let path: &[&str] =
-            if parent { &["metadata", "labels"] } else { &["metadata", "labels", names::LABEL_WIRED] };
+        let path: &[&str] = if parent { &["metadata", "labels"] } else { &["metadata", "labels", names::LABEL_WIRED] };
         patch.push(remove(pointer(path)));
     }
     if workload.metadata.annotation(names::ANNOTATION_TOUCH).is_some() {
@@ -161,26 +160,27 @@ pub fn existing_record(workload: &Workload<'_>) -> Result<Option<Record>, Record
 struct Place<'w, 'a> {
     list: &'static str,
     index: usize,
-    side: bool,
+    /// All of `containers`, and of the init containers those that are native side containers.
+    may_be_wired: bool,
     container: &'w Container<'a>,
 }
 
-/// The containers that may be wired: all of `containers`, and init containers that are native side containers.
+/// Every container: one that may no longer be wired can still carry what we added.
 fn containers<'w, 'a>(workload: &'w Workload<'a>) -> impl Iterator<Item = Place<'w, 'a>> {
     let spec = &workload.spec.template.spec;
     let main = spec.containers.iter().enumerate().map(|(index, container)| Place {
         list: "containers",
         index,
-        side: is_side_container(&container.name),
+        may_be_wired: true,
         container,
     });
-    let native = spec.init_containers.iter().enumerate().filter(|(_, c)| c.restart_policy.as_deref() == Some("Always"));
-    main.chain(native.map(|(index, container)| Place {
+    let init = spec.init_containers.iter().enumerate().map(|(index, container)| Place {
         list: "initContainers",
         index,
-        side: is_side_container(&container.name),
+        may_be_wired: container.restart_policy.as_deref() == Some("Always"),
         container,
-    }))
+    });
+    main.chain(init)
 }
 
 fn is_side_container(name: &str) -> bool {
@@ -194,7 +194,7 @@ fn is_chosen(place: &Place<'_, '_>, choice: &ContainerNames, annotation: Option<
     }
     match annotation {
         Some(list) => list.split(',').any(|n| n.trim() == name),
-        None if choice.include.is_empty() => !place.side,
+        None if choice.include.is_empty() => !is_side_container(name),
         None => choice.include.iter().any(|n| n == name),
     }
 }
@@ -243,12 +243,12 @@ fn wanted_entries<'e>(env: &'e [Entry], present: &Present<'_, '_>) -> Vec<&'e En
         .collect()
 }
 
-fn notes(container: &Container<'_>, env: &[Entry], present: &Present<'_, '_>) -> Vec<Note> {
+fn notes(container: &Container<'_>, env: &[Entry], present: &Present<'_, '_>, wired: bool) -> Vec<Note> {
     let concerns_us = |name: &&&str| EXPERIMENT_GROUP.contains(*name) || env.iter().any(|e| e.name == ***name);
     let variables: Vec<_> = present.users.iter().filter(concerns_us).map(|n| (*n).to_owned()).collect();
     let name = || container.name.to_string();
     let kept = (!variables.is_empty()).then(|| Note::KeptByUser { container: name(), variables });
-    let sources = container.env_from.as_ref().is_some_and(|sources| !sources.is_empty());
+    let sources = wired && container.env_from.as_ref().is_some_and(|sources| !sources.is_empty());
     kept.into_iter().chain(sources.then(|| Note::MayOverrideEnvFrom { container: name() })).collect()
 }
 
@@ -283,11 +283,8 @@ fn container_patch(
         }
     }
     removals.sort_unstable_by(|a, b| b.cmp(a));
-    let appended: Vec<Value> = wanted
-        .iter()
-        .filter(|e| !is_ours(&e.name))
-        .map(|e| json!({"name": e.name, "value": e.value}))
-        .collect();
+    let appended: Vec<Value> =
+        wanted.iter().filter(|e| !is_ours(&e.name)).map(|e| json!({"name": e.name, "value": e.value})).collect();
 
     let length = place.container.env.as_ref().map_or(0, Vec::len);
     if !removals.is_empty() && removals.len() == length && appended.is_empty() && record.created(&created) {

@@ -4,10 +4,13 @@
 //! workload's template look like, and which JSON patch brings it there?
 
 pub mod decide;
+pub mod desired;
+pub mod drift;
 pub mod explain;
 pub mod inject;
 pub mod policy;
 pub mod record;
 pub mod select;
+pub mod settings;
 pub mod view;
 pub mod wiring;

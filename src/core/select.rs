@@ -66,10 +66,9 @@ pub fn select<'p>(workload: &Workload<'_>, around: &Surroundings<'p>) -> Selecti
     let selected = around
         .policies
         .iter()
-        .filter(|p| match named {
-            Some(name) => p.name == name,
-            None => opted_in || p.selector.matches(|key| workload.template_label(key)),
-        })
+        // The annotation says which AgentTracing, not whether: that is the selector's and the opt-in label's part.
+        .filter(|p| named.is_none_or(|name| p.name == name))
+        .filter(|p| opted_in || p.selector.matches(|key| workload.template_label(key)))
         .min_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
     match selected {
         None => Selection::None(NotSelected::NoMatch),

@@ -74,9 +74,17 @@ pub fn wiring(policy: &Policy, workload: &str, experiment_annotation: Option<&st
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", timeout.as_str(), "the SDK's 120 s hang an agent when MLflow is down"),
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", &retries, "the SDK's 7 retries hang an agent when MLflow is down"),
         ("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1", "the SDK's 2 doubles the wait between retries"),
-        ("MLFLOW_ASYNC_TRACE_LOGGING_RETRY_TIMEOUT", "10", "the SDK tries for 500 s, which keeps a process from exiting"),
+        (
+            "MLFLOW_ASYNC_TRACE_LOGGING_RETRY_TIMEOUT",
+            "10",
+            "the SDK tries for 500 s, which keeps a process from exiting",
+        ),
         ("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "true", "MLflow up to 3.11 otherwise blocks the agent for each trace"),
-        ("MLFLOW_USE_BATCH_SPAN_PROCESSOR", "false", "MLflow 3.12 and later otherwise loses the traces of a short process"),
+        (
+            "MLFLOW_USE_BATCH_SPAN_PROCESSOR",
+            "false",
+            "MLflow 3.12 and later otherwise loses the traces of a short process",
+        ),
         ("MLFLOW_DISABLE_TELEMETRY", "true", "no usage data leaves the cluster"),
     ];
     env.extend(singles.map(|(name, value, why)| entry(name, value, Group::Single, why)));

@@ -74,7 +74,13 @@ impl Default for Limits {
 pub type Tls = watch::Receiver<Option<Arc<ServerConfig>>>;
 
 /// Serves until [`Drain::Closed`] and the requests in flight are answered.
-pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router, limits: Limits, drain: watch::Receiver<Drain>) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    router: Router,
+    limits: Limits,
+    drain: watch::Receiver<Drain>,
+) {
     let slots = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     let mut closing = pin!(closed(drain.clone()));
@@ -135,12 +141,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let state = Arc::new(AtomicU8::new(HEADER));
-    let stream = Impatient {
-        stream,
-        state: state.clone(),
-        patience: limits.header,
-        limit: Box::pin(sleep(limits.header)),
-    };
+    let stream =
+        Impatient { stream, state: state.clone(), patience: limits.header, limit: Box::pin(sleep(limits.header)) };
     let old_from = Instant::now() + limits.age.mul_f64(0.8 + 0.4 * chance());
     let answers = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(|request: hyper::Request<hyper::body::Incoming>| {

@@ -11,7 +11,8 @@ fn a_panic_is_an_allowed_review_without_a_patch_and_is_counted() {
     let mut webhook = webhook();
     webhook.decide = |_, _| panic!("this test panics on purpose");
     let answer = webhook.answer(&review("7f1d")).unwrap();
-    let expected = r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"7f1d","allowed":true}}"#;
+    let expected =
+        r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"7f1d","allowed":true}}"#;
     assert_eq!(String::from_utf8(answer).unwrap(), expected);
     assert!(counted(&webhook, r#"{result="failed",reason="Panicked"} 1"#));
 }

@@ -43,6 +43,7 @@ main() {
     status) is_up ;;
     env)
       # A cache of its own: kubectl would trust what another cluster at the same address once said.
+      # shellcheck disable=SC2016
       printf 'export KUBECONFIG=%q AUDIT_LOG=%q KUBECACHEDIR=%q\nexport PATH=%q:$PATH\n' \
         "$DIR/kubeconfig" "$DIR/audit.log" "$DIR/kube-cache" "$BIN"
       ;;

@@ -14,28 +14,28 @@ set -euo pipefail
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
 
-PACKAGES_api=(
-  etcd=etcd:go.etcd.io/etcd/server/v3
-  kubernetes=kube-apiserver:k8s.io/kubernetes/cmd/kube-apiserver
-  kubernetes=kube-controller-manager:k8s.io/kubernetes/cmd/kube-controller-manager
-  kubernetes=kubectl:k8s.io/kubernetes/cmd/kubectl
+# set, row (a folder of go/), program, package. One after the other: the compiler keeps every
+# processor busy by itself.
+PROGRAMS=(
+  'api  etcd       etcd                    go.etcd.io/etcd/server/v3'
+  'api  kubernetes kube-apiserver          k8s.io/kubernetes/cmd/kube-apiserver'
+  'api  kubernetes kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager'
+  'api  kubernetes kubectl                 k8s.io/kubernetes/cmd/kubectl'
+  'node kubernetes kube-scheduler          k8s.io/kubernetes/cmd/kube-scheduler'
+  'node kubernetes kubelet                 k8s.io/kubernetes/cmd/kubelet'
+  'node kubernetes kube-proxy              k8s.io/kubernetes/cmd/kube-proxy'
+  'node containerd containerd              github.com/containerd/containerd/v2/cmd/containerd'
+  'node containerd containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2'
+  'node containerd ctr                     github.com/containerd/containerd/v2/cmd/ctr'
+  'node runc       runc                    github.com/opencontainers/runc'
+  'node cni        bridge                  github.com/containernetworking/plugins/plugins/main/bridge'
+  'node cni        loopback                github.com/containernetworking/plugins/plugins/main/loopback'
+  'node cni        host-local              github.com/containernetworking/plugins/plugins/ipam/host-local'
+  'node cni        portmap                 github.com/containernetworking/plugins/plugins/meta/portmap'
+  'node pause      pause                   cluster/pause'
+  'node coredns    coredns                 github.com/coredns/coredns'
+  'helm helm       helm                    helm.sh/helm/v4/cmd/helm'
 )
-PACKAGES_node=(
-  containerd=containerd:github.com/containerd/containerd/v2/cmd/containerd
-  containerd=containerd-shim-runc-v2:github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
-  containerd=ctr:github.com/containerd/containerd/v2/cmd/ctr
-  runc=runc:github.com/opencontainers/runc
-  cni=bridge:github.com/containernetworking/plugins/plugins/main/bridge
-  cni=loopback:github.com/containernetworking/plugins/plugins/main/loopback
-  cni=host-local:github.com/containernetworking/plugins/plugins/ipam/host-local
-  cni=portmap:github.com/containernetworking/plugins/plugins/meta/portmap
-  pause=pause:cluster/pause
-  kubernetes=kube-scheduler:k8s.io/kubernetes/cmd/kube-scheduler
-  kubernetes=kubelet:k8s.io/kubernetes/cmd/kubelet
-  kubernetes=kube-proxy:k8s.io/kubernetes/cmd/kube-proxy
-  coredns=coredns:github.com/coredns/coredns
-)
-PACKAGES_helm=(helm=helm:helm.sh/helm/v4/cmd/helm)
 
 main() {
   local set
@@ -54,35 +54,30 @@ main() {
   esac
 }
 
+# build_set SET: one step for each row of which a program is missing.
 build_set() {
-  local set=$1 row entry
-  local -n packages=PACKAGES_$1
-  local -a rows=()
-  for entry in "${packages[@]}"; do
-    [[ -x $BIN/$(name_of "$entry") || " ${rows[*]} " == *" ${entry%%=*} "* ]] || rows+=("${entry%%=*}")
-  done
-  for row in "${rows[@]}"; do
-    step "build $row ($set)" build_row "$row" "${packages[@]}"
-  done
+  local set row program rows=' '
+  while read -r set row program _; do
+    [[ $set != "$1" || -x $BIN/$program || $rows == *" $row "* ]] || rows+="$row "
+  done < <(printf '%s\n' "${PROGRAMS[@]}")
+  for row in $rows; do step "build $row ($1)" build_row "$1" "$row"; done
 }
 
-# build_row ROW ENTRY…: builds the missing programs of one row. Linked aside and moved into place:
-# a build that was killed leaves no half a program behind. The lock makes a second builder wait.
+# build_row SET ROW: its missing programs. Linked aside and moved into place: a build that was
+# killed leaves no half a program behind. The lock makes a second builder wait.
 build_row() {
-  local row=$1 entry name tmp
-  shift
+  local set row program package tmp
   mkdir -p "$BIN"
-  exec 8>"$BIN/.$row.lock"
+  exec 8>"$BIN/.$2.lock"
   flock 8
   tmp=$(mktemp -d "$BIN/.build.XXXXXX")
   # shellcheck disable=SC2064
   trap "rm -rf '$tmp'" EXIT
-  for entry; do
-    name=$(name_of "$entry")
-    [[ ${entry%%=*} == "$row" && ! -x $BIN/$name ]] || continue
-    go_build "$row" "$tmp/$name" "${entry#*:}"
-    mv "$tmp/$name" "$BIN/$name"
-  done
+  while read -r set row program package; do
+    [[ $set == "$1" && $row == "$2" && ! -x $BIN/$program ]] || continue
+    go_build "$row" "$tmp/$program" "$package" </dev/null
+    mv "$tmp/$program" "$BIN/$program"
+  done < <(printf '%s\n' "${PROGRAMS[@]}")
 }
 
 go_build() {
@@ -103,11 +98,6 @@ go_build() {
   esac
   (cd "$HERE/go/$row" && CGO_ENABLED=$cgo GOFLAGS='' GOWORK=off \
     go build -mod=readonly -buildvcs=false -trimpath -tags "$tags" -ldflags "$flags" -o "$out" "$package")
-}
-
-name_of() {
-  local name=${1#*=}
-  printf '%s\n' "${name%%:*}"
 }
 
 main "$@"

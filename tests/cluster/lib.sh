@@ -25,7 +25,6 @@ LOG=$STATE/log/steps.log
   POD_CIDR=10.244.0.0/24
   POD_GATEWAY=10.244.0.1
   NODE_IP=10.89.0.2
-  NODE_GATEWAY=10.89.0.1
 }
 
 die() {

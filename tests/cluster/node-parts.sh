@@ -10,8 +10,7 @@
 
 NODE=node-1
 PAUSE=localhost/pause:test
-VOLUMES_standard=12
-VOLUMES_expandable=4
+declare -A VOLUMES=([standard]=12 [expandable]=4)
 
 # fill FILE [NAME=VALUE…]: the file of config/ with @NAME@ replaced.
 fill() {
@@ -29,16 +28,16 @@ fill() {
 
 start_network() {
   ip netns add "$NS"
-  # Both ends stay inside: no packet leaves. (The `dummy` device does not exist everywhere.)
+  # The node's address. Both ends stay inside: no packet leaves. (Not every kernel has `dummy`.)
   ip -n "$NS" link set lo up
   ip -n "$NS" link add node0 type veth peer name node1
   ip -n "$NS" address add "$NODE_IP/24" dev node0
-  ip -n "$NS" address add "$NODE_GATEWAY/24" dev node1
   ip -n "$NS" link set node0 up
   ip -n "$NS" link set node1 up
   # A service address needs a route before kube-proxy can rewrite it. Anything else must be refused at
   # once: an SDK that calls home would otherwise hang until its timeout.
-  ip -n "$NS" route add default via "$NODE_GATEWAY" dev node0
+  ip -n "$NS" route add "$SERVICE_CIDR" dev node0
+  ip -n "$NS" route add unreachable default
   ip -n "$NS" link add cni0 type bridge
   # The DNS server listens here before the first pod makes the bridge plugin bring it up.
   ip -n "$NS" address add "$POD_GATEWAY/${POD_CIDR#*/}" dev cni0
@@ -54,8 +53,8 @@ cgroup_dirs() {
     return
   fi
   for dir in /sys/fs/cgroup/*/; do
-    # Not the links to joint hierarchies (cpu -> cpu,cpuacct), nor the v2 tree of a hybrid machine.
-    [[ -L ${dir%/} || -e $dir/cgroup.controllers ]] || printf '%s\n' "$dir$NS"
+    # Joint hierarchies have links to them (cpu -> cpu,cpuacct): each once.
+    [[ -L ${dir%/} ]] || printf '%s\n' "$dir$NS"
   done
 }
 
@@ -63,11 +62,12 @@ create_cgroups() {
   local dir file
   while read -r dir; do
     mkdir -p "$dir"
-    # A new cpuset has no processor and no memory until it is told.
-    for file in cpuset.cpus cpuset.mems; do
-      [[ ! -e $dir/cgroup.sane_behavior && -e ${dir%/*}/$file && -e $dir/$file ]] && cat "${dir%/*}/$file" >"$dir/$file"
-    done
-    [[ ! -e $dir/cgroup.controllers ]] || enable_controllers "$dir"
+    if [[ -e $dir/cgroup.controllers ]]; then
+      enable_controllers "$dir"
+    elif [[ -e $dir/cpuset.cpus ]]; then
+      # A new cpuset has no processor and no memory until it is told.
+      for file in cpuset.cpus cpuset.mems; do cat "${dir%/*}/$file" >"$dir/$file"; done
+    fi
   done < <(cgroup_dirs)
 }
 
@@ -87,8 +87,8 @@ remove_cgroups() {
   done < <(cgroup_dirs)
 }
 
-# The first process in the new pid namespace. /run and /var/log are empty in here, since containerd,
-# CNI and kubelet have fixed paths there. The kubelet would also set kernel parameters of the whole
+# The first process in the new pid namespace. /run and /var/log are empty in here and two
+# folders of /var/lib its own, since containerd, CNI and kubelet have fixed paths there. The kubelet would also set kernel parameters of the whole
 # machine; it finds files that already say what it wants.
 # shellcheck disable=SC2016 # expanded by the shell that runs it
 HOLDER='set -eu
@@ -96,9 +96,9 @@ HOLDER='set -eu
   mount -t proc proc /proc
   mount -t tmpfs -o mode=755 tmpfs /run
   mount -t tmpfs -o mode=755 tmpfs /var/log
-  mkdir /run/kubelet /run/cni-results /run/sysctl
-  mount --bind "$DIR/kubelet" /run/kubelet
-  mount --bind /run/cni-results /var/lib/cni
+  mkdir /run/sysctl
+  mount --bind "$DIR/kubelet" /var/lib/kubelet
+  mount --bind "$DIR/cni-results" /var/lib/cni
   for want in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 \
     kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do
     file=/run/sysctl/$(echo "${want%=*}" | tr / .)
@@ -110,9 +110,12 @@ HOLDER='set -eu
   exec "$BIN/pause"'
 
 start_holder() {
-  local pid
-  mkdir -p "$RUN" "$DIR/log" "$DIR/kubelet"
-  [[ -d /var/lib/cni ]] || { mkdir /var/lib/cni && touch "$DIR/made-cni-dir"; }
+  local pid dir
+  mkdir -p "$RUN" "$DIR/log" "$DIR/kubelet" "$DIR/cni-results"
+  for dir in kubelet cni; do
+    # Only to be mounted upon. Noted first: `down` removes what it finds noted and empty.
+    [[ -d /var/lib/$dir ]] || { touch "$CACHE/made-$dir" && mkdir "/var/lib/$dir"; }
+  done
   # shellcheck disable=SC2016
   pid=$(env -i PATH="$PATH" DIR="$DIR" BIN="$BIN" HOLDER="$HOLDER" \
     nsenter --net="/run/netns/$NS" unshare --mount --pid bash -c \
@@ -161,7 +164,6 @@ create_certificates() {
     pki_kubeconfig "$dir" "$name" "$server" "$dir/$name.kubeconfig"
   done
   pki_kubeconfig "$dir" admin "$server" "$DIR/kubeconfig"
-  # The same cluster through `node.sh host-kubeconfig`.
   printf 'nameserver %s\nsearch svc.cluster.local cluster.local\noptions ndots:5\n' "$POD_GATEWAY" >"$DIR/resolv.conf"
   : >"$DIR/no-resolv.conf"
 }
@@ -191,10 +193,9 @@ kubectl() {
 }
 
 volumes() {
-  local class count i
-  for class in standard expandable; do
-    count=VOLUMES_$class
-    for ((i = 1; i <= ${!count}; i++)); do
+  local class i
+  for class in "${!VOLUMES[@]}"; do
+    for ((i = 1; i <= VOLUMES[$class]; i++)); do
       mkdir -p "$DIR/volumes/$class-$i"
       fill volume.yaml VOLUME="$class-$i" CLASS="$class"
     done
@@ -213,8 +214,9 @@ start_containerd() {
   # The image store outlives the cluster, and with it the records of pods that no longer exist.
   leftovers=$(ctr containers ls -q; ctr sandboxes ls | sed -n '2,$s/ .*//p')
   if [[ -n $leftovers ]]; then
-    ctr containers ls -q | xargs -r -n 50 "${CTR[@]}" containers rm
-    ctr sandboxes ls | sed -n '2,$s/ .*//p' | xargs -r -n 1 "${CTR[@]}" sandboxes rm
+    # Forced: without it a sandbox whose process is gone stays, and the exit code is 0.
+    ctr sandboxes ls | sed -n '2,$s/ .*//p' | in_node xargs -r ctr --namespace k8s.io sandboxes rm --force
+    ctr containers ls -q | in_node xargs -r ctr --namespace k8s.io containers rm
     stop "$RUN/containerd.pid"
     spawn containerd containerd --config "$DIR/containerd.toml"
     wait_for 20 ctr version
@@ -269,7 +271,7 @@ start_node() {
   fill kubelet.yaml >"$DIR/kubelet.yaml"
   mkdir -p "$DIR/pod-logs"
   spawn kubelet kubelet --config="$DIR/kubelet.yaml" --kubeconfig="$DIR/pki/kubelet.kubeconfig" \
-    --root-dir=/run/kubelet --cert-dir=/run/kubelet/pki --hostname-override="$NODE" --node-ip="$NODE_IP"
+    --hostname-override="$NODE" --node-ip="$NODE_IP"
   # masquerade-all: an answer between two pods of one bridge would otherwise pass the node by and
   # never be translated back, unless the machine happens to have br_netfilter.
   spawn kube-proxy kube-proxy --kubeconfig="$DIR/pki/kube-proxy.kubeconfig" --proxy-mode=nftables \

@@ -44,7 +44,7 @@ def value_for(name, schema, question):
         asked = question.lower()
         return next((v for v in schema["enum"] if str(v).lower() in asked), schema["enum"][0])
     kind = schema.get("type", "string")
-    numbers = re.findall(r"-?\d+(?:\.\d+)?", question)
+    numbers = re.findall(r"(?<![\w-])-?\d+(?:\.\d+)?", question)
     if kind == "integer":
         return int(float(numbers[0])) if numbers else 1
     if kind == "number":

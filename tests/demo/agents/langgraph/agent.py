@@ -7,8 +7,11 @@ environment by itself, the OpenAI client reads OPENAI_BASE_URL and OPENAI_API_KE
 import itertools
 import os
 import signal
-import threading
+import sys
 import time
+
+# The first process of a container is ended by SIGTERM only if it says how; and the imports below take seconds.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 import mlflow
 from langchain_core.tools import tool
@@ -32,12 +35,8 @@ graph = create_react_agent(llm, [get_balance])
 
 
 def main():
-    stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    signal.signal(signal.SIGINT, lambda *_: stopped.set())
     pause = float(os.environ.get("QUESTION_EVERY_SECONDS", "20"))
-
-    print("teller's assistant is open", flush=True)
+    print("the teller's assistant is open", flush=True)
     for account in itertools.cycle(ACCOUNTS):
         question = f"What is the balance of account {account}?"
         try:
@@ -45,9 +44,7 @@ def main():
             print(f"{question} -> {result['messages'][-1].content}", flush=True)
         except Exception as error:  # a busy or absent model must not end the service
             print(f"{question} -> no answer: {type(error).__name__}: {error}", flush=True)
-        if stopped.wait(pause):
-            break
-    print("closed", flush=True)
+        time.sleep(pause)
 
 
 if __name__ == "__main__":

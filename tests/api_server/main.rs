@@ -1,0 +1,12 @@
+//! The CustomResourceDefinition, the golden cases and the running operator on a real API server, which has no node: pods
+//! stay Pending.
+//!
+//! `eval "$(tests/cluster/api.sh env)"`, and `KUBECTL` and `OPERATOR_BINARY` where they are not to be found by themselves.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod cluster;
+mod crd;
+//mod golden;
+//mod schema;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,366 @@
+#!/usr/bin/env bash
+# The container images of tests and demo, as archives and without a registry.
+#
+#   images.sh [NAME…]       build what is missing (all of them without a name)
+#   images.sh path NAME     print where the archive of NAME is, or will be
+#   images.sh tag NAME      print the image's name in manifests
+#   images.sh list          print every NAME
+#   images.sh lock [SET…]   resolve requirements.in of a Python set anew and write requirements.txt
+#   images.sh prune         remove archives and layers of other versions than these
+#
+# An archive is what `docker save` writes; it goes into this cluster with node.sh, elsewhere with
+# `kind load image-archive`, `minikube image load` or `docker load -i`. Its file name holds a hash of
+# everything that went into it. Debian packages come from the machine's own mirror, Python packages
+# from pip's own index; both are Debian 13 and Python 3.13, whatever the machine has.
+set -euo pipefail
+
+# shellcheck source=tests/cluster/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+NAMES=(base mlflow langgraph llm idle)
+PYTHON=3.13
+PACKAGES=usr/local/lib/python$PYTHON/dist-packages # where Debian's Python looks by itself
+AGENTS=$HERE/../demo/agents
+IMAGES=$CACHE/images
+LAYERS=$CACHE/images/layers
+MACHINE=$(uname -m)
+
+tag() {
+  case $1 in
+    base) echo demo/base:1 ;;
+    mlflow) echo ghcr.io/mlflow/mlflow:v3.10.1 ;;
+    langgraph) echo demo/langgraph-agent:1 ;;
+    llm) echo demo/openai-stand-in:1 ;;
+    idle) echo demo/idle:1 ;;
+    *) die "no image is called '$1'; there are: ${NAMES[*]}" ;;
+  esac
+}
+
+# layers_of NAME: bottom first. The agents stand on MLflow's packages, so these are stored once.
+layers_of() {
+  case $1 in
+    base) echo base ;;
+    mlflow) echo base mlflow ;;
+    langgraph) echo base mlflow langgraph agent-langgraph ;;
+    llm) echo base llm ;;
+    idle) echo idle ;;
+  esac
+}
+
+# config_of NAME: what the image says about how to run it. MLflow's names no user, like the official one.
+config_of() {
+  local path='"PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"'
+  case $1 in
+    base | mlflow) echo "{\"Env\": [$path], \"Cmd\": [\"python3\"]}" ;;
+    langgraph)
+      echo "{\"Env\": [$path, \"PYTHONUNBUFFERED=1\"], \"User\": \"1001\", \"WorkingDir\": \"/app\",
+             \"Cmd\": [\"python\", \"/app/agent.py\"]}"
+      ;;
+    llm)
+      echo "{\"Env\": [$path, \"PYTHONUNBUFFERED=1\"], \"User\": \"1001\", \"WorkingDir\": \"/app\",
+             \"Cmd\": [\"python\", \"/app/server.py\"], \"ExposedPorts\": {\"8080/tcp\": {}}}"
+      ;;
+    idle) echo '{"User": "65532", "Entrypoint": ["/idle"]}' ;;
+  esac
+}
+
+# --- keys: an archive's name is a hash of its layers and its config, a layer's of its inputs and its recipe
+
+inputs_of() {
+  case $1 in
+    base) ;;
+    mlflow) echo "$HERE/images/mlflow/requirements.txt" ;;
+    langgraph) echo "$HERE/images/mlflow/requirements.txt" "$HERE/images/langgraph/requirements.txt" ;;
+    agent-*) echo "$AGENTS/${1#agent-}/agent.py" ;;
+    llm) echo "$HERE/images/llm/server.py" ;;
+    idle) echo "$HERE/images/idle/main.go" "$HERE/images/idle/go.mod" ;;
+  esac
+}
+
+recipe_of() {
+  case $1 in
+    base) echo make_base ;;
+    mlflow | langgraph) echo make_python fetch_python compile_python ;;
+    agent-* | llm) echo make_file ;;
+    idle) echo make_idle ;;
+  esac
+}
+
+declare -A KEYS=()
+layer_key() {
+  local layer=$1
+  if [[ -z ${KEYS[$layer]:-} ]]; then
+    # shellcheck disable=SC2046 # a list of words each
+    KEYS[$layer]=$({
+      printf '%s\n' "$layer" "$MACHINE" "$PYTHON"
+      declare -f pack $(recipe_of "$layer")
+      for file in $(inputs_of "$layer"); do cat "$file"; done
+    } | sha256sum | cut -c1-12)
+  fi
+}
+
+layer() {
+  layer_key "$1"
+  echo "$LAYERS/$1-${KEYS[$1]}.tar"
+}
+
+archive() {
+  local name=$1 part
+  tag "$name" >/dev/null
+  printf '%s/%s-%s.tar\n' "$IMAGES" "$name" "$({
+    tag "$name"
+    config_of "$name"
+    for part in $(layers_of "$name"); do layer "$part"; done | sed 's|.*/||'
+    cat "$HERE/images/archive.py"
+  } | sha256sum | cut -c1-12)"
+}
+
+# --- layers
+
+# pack FOLDER LAYER: the folder's content as a tar, the same bytes every time.
+pack() {
+  local out
+  out=$(layer "$2")
+  tar -C "$1" --sort=name --mtime=@315532800 --numeric-owner --format=gnu \
+    --exclude='./dev/*' --exclude='./proc/*' --exclude='./sys/*' -cf "$out.new" .
+  mv "$out.new" "$out"
+}
+
+# Debian mirror of this machine; nothing on other systems: debootstrap then knows one.
+mirror() {
+  # shellcheck source=/dev/null
+  [[ $(source /etc/os-release && echo "$ID") == debian ]] || return 0
+  cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
+    awk '$1 == "URIs:" { uri = $2 }
+         $1 == "deb" { uri = ""; for (i = 2; i <= NF; i++) if ($i ~ /^[a-z]+:\/\//) { uri = $i; break } }
+         uri ~ /^https?:/ && uri ~ /\/debian\/?$/ { print uri; exit }'
+}
+
+make_base() {
+  local root=$WORK/base from
+  from=$(mirror)
+  rm -rf "$root"
+  # shellcheck disable=SC2086 # no mirror, no word
+  debootstrap --variant=minbase --include=python3,ca-certificates trixie "$root" $from
+  rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/* "$root"/usr/share/{doc,man,info,locale}/* "$root"/var/cache/ldconfig/* \
+    "$root"/etc/{hostname,resolv.conf,hosts,machine-id} "$root"/debootstrap
+  ln -sf /usr/bin/python3 "$root/usr/local/bin/python3"
+  ln -sf /usr/bin/python3 "$root/usr/local/bin/python"
+  pack "$root" base
+  rm -rf "$root"
+}
+
+# fetch_python SET [BELOW]: the packages of a set that are not in the set below it.
+fetch_python() {
+  local set=$1 below=${2:-} to=$WORK/$1/up wanted=$WORK/$1/wanted.txt
+  rm -rf "${WORK:?}/$set"
+  mkdir -p "$to/usr/local/bin" "$to/$PACKAGES"
+  if [[ -n $below ]]; then
+    comm -23 <(sort "$HERE/images/$set/requirements.txt") <(sort "$HERE/images/$below/requirements.txt") >"$wanted"
+    if grep -oE '^[^=]+==' "$wanted" | grep -xFf - <(grep -oE '^[^=]+==' "$HERE/images/$below/requirements.txt"); then
+      die "$set wants other versions of these than $below: run images.sh lock $set"
+    fi
+  else
+    cp "$HERE/images/$set/requirements.txt" "$wanted"
+  fi
+  pip_for_image install --no-deps --no-compile --quiet --progress-bar off --target "$to/$PACKAGES" -r "$wanted"
+  if [[ -d $to/$PACKAGES/bin ]]; then
+    find "$to/$PACKAGES/bin" -type f -exec sed -i '1s|^#!.*python.*|#!/usr/bin/python3|' {} +
+    mv "$to/$PACKAGES"/bin/* "$to/usr/local/bin/"
+    rmdir "$to/$PACKAGES/bin"
+  fi
+  # A sixth of the bytes is test suites; numpy's stays, it imports it.
+  (cd "$to/$PACKAGES" && for package in pandas pyarrow scipy sklearn matplotlib skops; do
+    [[ ! -d $package ]] || find "$package" -type d -name tests -prune -exec rm -rf {} +
+  done)
+}
+
+# compile_python SET: byte code, by the Python that will run it. A container with a read-only root cannot
+# keep its own, and would compile everything again at each start.
+compile_python() {
+  local root=$WORK/$1/root
+  mkdir -p "$root"
+  tar -C "$root" -xf "$(layer base)"
+  mv "$WORK/$1/up" "$root/up"
+  mkdir -p "$root/dev/shm"
+  # Some packages carry files that are no Python at all, hence its exit code says nothing.
+  chroot "$root" /usr/bin/python3 -m compileall -qq -j 0 -s /up -p / --invalidation-mode unchecked-hash /up || true
+  [[ -n $(find "$root/up" -name '*.pyc' -print -quit) ]] || die "nothing of $1 could be compiled"
+}
+
+make_python() {
+  compile_python "$1"
+  pack "$WORK/$1/root/up" "$1"
+  rm -rf "${WORK:?}/$1"
+}
+
+make_file() {
+  local file
+  file=$(inputs_of "$1")
+  rm -rf "${WORK:?}/$1"
+  install -D -m 0644 "$file" "$WORK/$1/app/${file##*/}"
+  chmod 0755 "$WORK/$1" "$WORK/$1/app"
+  pack "$WORK/$1" "$1"
+}
+
+make_idle() {
+  rm -rf "$WORK/idle"
+  install -d -m 0755 "$WORK/idle"
+  (cd "$HERE/images/idle" && CGO_ENABLED=0 GOFLAGS=-mod=mod GOWORK=off go build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o "$WORK/idle/idle" .)
+  pack "$WORK/idle" idle
+}
+
+assemble() {
+  local name=$1 out files=() part
+  out=$(archive "$name")
+  for part in $(layers_of "$name"); do files+=("$(layer "$part")"); done
+  python3 "$HERE/images/archive.py" "$out.new" "$(tag "$name")" "$(config_of "$name")" "${files[@]}"
+  mv "$out.new" "$out"
+}
+
+# --- pip, for the image's Python and not for this machine's
+
+pip_for_image() {
+  local command=$1
+  shift
+  python3 -m pip "$command" --disable-pip-version-check --no-input --only-binary=:all: --python-version "$PYTHON" \
+    --implementation cp --platform "manylinux_2_28_$MACHINE" --platform "manylinux2014_$MACHINE" "$@"
+}
+
+lock_set() {
+  local set=$1 out=$HERE/images/$1/requirements.txt below=()
+  [[ $set == mlflow ]] || below=(-c "$HERE/images/mlflow/requirements.txt")
+  pip_for_image install --dry-run --ignore-installed --quiet --report "$WORK/$set.json" --target "$WORK/none" \
+    -r "$HERE/images/$set/requirements.in" "${below[@]}"
+  python3 - "$WORK/$set.json" >"$out.new" <<'PYTHON'
+import json, re, sys
+for name, version in sorted(
+    (re.sub(r"[-_.]+", "-", package["metadata"]["name"]).lower(), package["metadata"]["version"])
+    for package in json.load(open(sys.argv[1]))["install"]
+):
+    print(f"{name}=={version}")
+PYTHON
+  mv "$out.new" "$out"
+}
+
+# --- what to do
+
+missing_tools() {
+  local missing=()
+  [[ $1 != *idle* ]] || command -v go >/dev/null || missing+=("go")
+  [[ $1 != *base* ]] || command -v debootstrap >/dev/null || missing+=("debootstrap (package debootstrap)")
+  [[ $1 != *base* || -e /usr/share/keyrings/debian-archive-keyring.gpg ]] ||
+    missing+=("Debian's keys (package debian-archive-keyring)")
+  [[ $1 != *base* && $1 != *python* || $EUID == 0 ]] || missing+=("root (debootstrap and chroot need it)")
+  [[ $1 != *python* ]] || python3 -m pip --version >/dev/null 2>&1 || missing+=("pip (package python3-pip)")
+  command -v python3 >/dev/null || missing+=("python3 (package python3)")
+  ((${#missing[@]} == 0)) || die "to build images these are missing: $(printf '\n  %s' "${missing[@]}")"
+}
+
+# absent NAME…: the layers that these images need and that are not there yet, each once.
+absent() {
+  local name part
+  for name; do
+    [[ -e $(archive "$name") ]] || for part in $(layers_of "$name"); do
+      [[ -e $(layer "$part") ]] || echo "$part"
+    done
+  done | awk '!seen[$0]++'
+}
+
+# together "what" command… -- "what" command… : steps side by side; ends when all have ended.
+# Each has its own log, and the moving line is left out: two would overwrite each other.
+together() {
+  local words=() pids=() rc=0 pid
+  # shellcheck disable=SC2030,SC2031 # these are meant for the one step alone
+  run() { (
+    REWIND=''
+    LOG=${LOG%.log}-$BASHPID.log
+    step "$@"
+  ) & }
+  while (($#)); do
+    if [[ $1 == -- ]]; then
+      ((${#words[@]} == 0)) || { run "${words[@]}" && pids+=($!); }
+      words=()
+    else
+      words+=("$1")
+    fi
+    shift
+  done
+  ((${#words[@]} == 0)) || { run "${words[@]}" && pids+=($!); }
+  for pid in "${pids[@]}"; do wait "$pid" || rc=$?; done
+  return "$rc"
+}
+
+build() {
+  local name todo=() part need fetch=() plan=()
+  for name; do [[ -e $(archive "$name") ]] || todo+=("$name"); done
+  ((${#todo[@]})) || return 0
+
+  mkdir -p "$LAYERS"
+  exec 8>"$IMAGES/lock"
+  flock 8 # someone else may just be building the same
+  rm -rf "$IMAGES"/work.* # of a run that was killed
+  WORK=$(mktemp -d "$IMAGES/work.XXXXXX")
+  trap 'rm -rf "$WORK"' EXIT
+  need=" $(absent "${todo[@]}" | tr '\n' ' ')"
+
+  # Byte code needs the base even where only a Python set is missing.
+  if [[ $need =~ \ (mlflow|langgraph)\  && ! -e $(layer base) && $need != *' base '* ]]; then need=" base$need"; fi
+  for part in mlflow langgraph; do [[ $need != *" $part "* ]] || fetch+=("$part"); done
+  missing_tools "$need$([[ ${#fetch[@]} == 0 ]] || echo python)"
+
+  [[ $need != *' base '* ]] || plan+=(-- "Debian 13 with Python $PYTHON" make_base)
+  ((${#fetch[@]} == 0)) || plan+=(-- "Python packages of: ${fetch[*]}" fetch_all "${fetch[@]}")
+  [[ $need != *' idle '* ]] || plan+=(-- "a program that waits" make_idle)
+  for part in llm agent-langgraph; do
+    [[ $need != *" $part "* ]] || plan+=(-- "files of $part" make_file "$part")
+  done
+  ((${#plan[@]} == 0)) || together "${plan[@]}"
+  for part in "${fetch[@]}"; do step "byte code and layer of $part" make_python "$part"; done
+  for name in "${todo[@]}"; do
+    [[ -e $(archive "$name") ]] || step "image $(tag "$name")" assemble "$name"
+  done
+}
+
+fetch_all() {
+  local set
+  for set; do
+    case $set in
+      mlflow) fetch_python mlflow ;;
+      *) fetch_python "$set" mlflow ;;
+    esac
+  done
+}
+
+prune() {
+  local name part keep=() file
+  for name in "${NAMES[@]}"; do
+    keep+=("$(archive "$name")")
+    for part in $(layers_of "$name"); do keep+=("$(layer "$part")"); done
+  done
+  for file in "$IMAGES"/*.tar "$LAYERS"/*.tar; do
+    [[ ! -e $file || " ${keep[*]} " == *" $file "* ]] || rm -v "$file"
+  done
+}
+
+case ${1:-} in
+  -h | --help) usage "$0" ;;
+  path) archive "${2:?which image?}" ;;
+  tag) tag "${2:?which image?}" ;;
+  list) printf '%s\n' "${NAMES[@]}" ;;
+  prune) prune ;;
+  lock)
+    shift
+    WORK=$(mktemp -d)
+    trap 'rm -rf "$WORK"' EXIT
+    missing_tools python
+    for set in "${@:-mlflow langgraph}"; do
+      for one in $set; do step "resolving $one" lock_set "$one"; done
+    done
+    ;;
+  *)
+    [[ $# -gt 0 ]] || set -- "${NAMES[@]}"
+    for name; do tag "$name" >/dev/null; done
+    build "$@"
+    ;;
+esac

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Writes what is derived from the code. `make test` fails when any of it is stale.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+run() { cargo run --locked --quiet --bin agent-tracing-operator -- "$@"; }
+
+run crds >crds/agenttracing.dev_agenttracings.yaml.new
+mv crds/agenttracing.dev_agenttracings.yaml.new crds/agenttracing.dev_agenttracings.yaml
+cp crds/agenttracing.dev_agenttracings.yaml charts/agent-tracing-operator/crds/agenttracing.dev_agenttracings.yaml
+
+# The README's table is what the binary prints, between these two marks.
+run explain -o markdown >target/explain.md
+awk '
+  /<!-- explain: begin/ { print; while ((getline line < "target/explain.md") > 0) print line; skip = 1; next }
+  /<!-- explain: end/ { skip = 0 }
+  !skip' README.md >target/README.new
+cp target/README.new README.md
+
+UPDATE_GOLDEN=1 cargo test --locked --quiet --test golden --test desired -- --quiet >/dev/null
+git status --short -- crds charts README.md tests

@@ -1,0 +1,243 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use agent_tracing::names;
+use serde_json::{Value, json};
+
+use crate::{CHART, documents, helm, kustomize, object};
+
+#[test]
+#[ignore = "needs kubectl and helm: make test"]
+fn kustomize_and_helm_render_the_same_objects() {
+    // The one difference: Helm's convention is `--create-namespace`, so the chart has no Namespace.
+    let (namespaces, kustomize): (Vec<_>, Vec<_>) =
+        kustomize().into_iter().partition(|object| object["kind"] == "Namespace");
+    assert_eq!(namespaces.len(), 1);
+    let mut chart = template(names::OPERATOR_NAMESPACE, &[]);
+    for object in &mut chart {
+        if object["kind"] != "CustomResourceDefinition" {
+            let labels = object["metadata"]["labels"].as_object_mut().expect("labels");
+            labels.remove("helm.sh/chart").expect("the chart's label");
+            labels.remove(names::LABEL_MANAGED_BY).expect("the chart's label");
+        }
+    }
+    let difference = diff(&normalised(kustomize), &normalised(chart));
+    assert!(difference.is_empty(), "config/default and the chart differ:\n{difference}");
+}
+
+#[test]
+#[ignore = "needs kubectl and helm: make test"]
+fn names_are_those_of_the_code() {
+    let objects = kustomize();
+    let deployment = object(&objects, "Deployment", "agent-tracing-operator");
+    assert_eq!(deployment["metadata"]["namespace"], names::OPERATOR_NAMESPACE);
+    assert_eq!(deployment["spec"]["template"]["spec"]["serviceAccountName"], names::SERVICE_ACCOUNT);
+    object(&objects, "ServiceAccount", names::SERVICE_ACCOUNT);
+
+    let service = object(&objects, "Service", names::WEBHOOK_SERVICE);
+    assert_eq!(service["spec"]["selector"], deployment["spec"]["selector"]["matchLabels"]);
+
+    let rules = object(&objects, "Role", "agent-tracing-operator")["rules"].as_array().expect("rules");
+    let named: Vec<_> = rules.iter().filter_map(|rule| rule["resourceNames"][0].as_str()).collect();
+    assert_eq!(named, [names::LEASE, names::WEBHOOK_CA_SECRET]);
+
+    let webhook = &object(&objects, "MutatingWebhookConfiguration", names::WEBHOOK_CONFIGURATION)["webhooks"][0];
+    assert_eq!(webhook["clientConfig"]["service"]["name"], names::WEBHOOK_SERVICE);
+    assert_eq!(webhook["clientConfig"]["service"]["namespace"], names::OPERATOR_NAMESPACE);
+    assert_eq!(webhook["clientConfig"]["service"]["path"], names::WEBHOOK_PATH);
+    assert_eq!(webhook["clientConfig"].get("caBundle"), None, "the operator owns it");
+    let selector = &webhook["namespaceSelector"];
+    assert_eq!(selector["matchLabels"], json!({ names::LABEL_INJECTION: names::ENABLED }));
+    assert_eq!(selector["matchExpressions"][0]["key"], names::LABEL_NAMESPACE_NAME);
+    let conditions = webhook["matchConditions"].to_string();
+    assert!(conditions.contains(&format!("'{}'", names::ANNOTATION_TOUCH)));
+    assert!(conditions.contains(&format!("'{}'", names::LABEL_INJECT)));
+}
+
+#[test]
+#[ignore = "needs kubectl and helm: make test"]
+fn versions_are_the_crates_own() {
+    let version = env!("CARGO_PKG_VERSION");
+    let deployment = object(&kustomize(), "Deployment", "agent-tracing-operator").clone();
+    let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(image, &json!(format!("ghcr.io/agenttracing/agent-tracing-operator:v{version}")));
+    let chart = &documents(&read(&format!("{CHART}/Chart.yaml")))[0];
+    assert_eq!(chart["version"], version);
+    assert_eq!(chart["appVersion"], format!("v{version}"));
+    assert!(read("Dockerfile").contains(&format!("image.version=\"v{version}\"")));
+}
+
+#[test]
+#[ignore = "needs kubectl and helm: make test"]
+fn no_right_is_wider_than_promised() {
+    for object in kustomize() {
+        let Some(rules) = object["rules"].as_array() else { continue };
+        for rule in rules {
+            let cluster_wide = object["kind"] == "ClusterRole";
+            assert!(!rule.to_string().contains('*'), "{rule}");
+            for verb in strings(&rule["verbs"]) {
+                assert!(!["escalate", "impersonate", "bind"].contains(&verb), "{rule}");
+            }
+            for resource in strings(&rule["resources"]) {
+                assert!(!(cluster_wide && resource == "secrets"), "{rule}");
+                assert_ne!(resource, "serviceaccounts/token", "{rule}");
+                let of_users =
+                    object["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("agenttracing-"));
+                assert!(!(of_users && resource.ends_with("/status")), "the webhook decides from status: {rule}");
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs kubectl and helm: make test"]
+fn every_value_of_the_chart_has_its_effect() {
+    let default = pod_and_replicas(&[]);
+    let cases: &[(&[&str], &str, Value)] = &[
+        (&["replicas=3"], "/replicas", json!(3)),
+        (
+            &["image.repository=r.example:5000/a/b"],
+            "/pod/containers/0/image",
+            json!(format!("r.example:5000/a/b:v{}", env!("CARGO_PKG_VERSION"))),
+        ),
+        (&["image.tag=v9"], "/pod/containers/0/image", json!("ghcr.io/agenttracing/agent-tracing-operator:v9")),
+        (
+            &["image.tag=v9", &format!("image.digest=sha256:{}", "0a".repeat(32))],
+            "/pod/containers/0/image",
+            json!(format!("ghcr.io/agenttracing/agent-tracing-operator@sha256:{}", "0a".repeat(32))),
+        ),
+        (&["image.pullPolicy=Never"], "/pod/containers/0/imagePullPolicy", json!("Never")),
+        (&["imagePullSecrets[0].name=mirror"], "/pod/imagePullSecrets", json!([{"name": "mirror"}])),
+        (&["resources.limits.cpu=1"], "/pod/containers/0/resources/limits", json!({"cpu": 1, "memory": "128Mi"})),
+        (&["nodeSelector.zone=b"], "/pod/nodeSelector", json!({"zone": "b"})),
+        (&["tolerations[0].key=infra"], "/pod/tolerations", json!([{"key": "infra"}])),
+        (&["clusterDomain=corp.example"], "/pod/containers/0/env/2/value", json!("corp.example")),
+        (&["logLevel=info\\,kube=debug"], "/pod/containers/0/env/3/value", json!("info,kube=debug")),
+    ];
+    for (set, pointer, expected) in cases {
+        let mut rendered = pod_and_replicas(set);
+        assert_eq!(rendered.pointer(pointer), Some(expected), "{set:?}");
+        assert_ne!(rendered, default, "{set:?}");
+        if let (Some(new), Some(old)) = (rendered.pointer_mut(pointer), default.pointer(pointer)) {
+            *new = old.clone();
+            assert_eq!(rendered, default, "{set:?} has an effect elsewhere");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs kubectl and helm: make test"]
+fn a_value_that_the_chart_does_not_have_is_refused() {
+    let misspelt =
+        ["replica=3", "image.tags=v9", "resources.limit.cpu=1", "imagePullSecrets[0].nam=x", "tolerations[0].keys=x"];
+    let wrong = [
+        "replicas=0",
+        "replicas=two",
+        "image.digest=0a",
+        "image.pullPolicy=Sometimes",
+        "clusterDomain=.local",
+        "logLevel=",
+    ];
+    for set in misspelt.iter().chain(&wrong) {
+        let refused = helm(&["template", "x", CHART, "--set", set]).err();
+        let key = set.split(['=', '.', '[']).next().expect("a key");
+        assert!(refused.contains(key), "{set}: {refused}");
+    }
+    // Helm gives this one to every chart that is a dependency of another.
+    helm(&["template", "x", CHART, "--set", "global.registry=r"]).ok();
+}
+
+#[test]
+#[ignore = "needs kubectl and helm: make test"]
+fn the_chart_installs_into_any_namespace() {
+    // Not every name of a namespace is a string to YAML.
+    for namespace in ["tools", "0123"] {
+        let objects = template(namespace, &[]);
+        for object in &objects {
+            let text = object.to_string();
+            let crd = object["kind"] == "CustomResourceDefinition";
+            assert!(crd || !text.contains(names::OPERATOR_NAMESPACE), "{text}");
+        }
+        let webhook = &object(&objects, "MutatingWebhookConfiguration", names::WEBHOOK_CONFIGURATION)["webhooks"][0];
+        assert_eq!(webhook["clientConfig"]["service"]["namespace"], namespace);
+        assert_eq!(
+            webhook["namespaceSelector"]["matchExpressions"][0]["values"],
+            json!(["kube-system", "kube-public", "kube-node-lease", namespace])
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs kubectl and helm: make test"]
+fn one_replica_has_no_disruption_budget() {
+    let objects = template("tools", &["replicas=1"]);
+    assert!(objects.iter().all(|object| object["kind"] != "PodDisruptionBudget"), "it would forbid every drain");
+}
+
+#[test]
+#[ignore = "needs kubectl and helm: make test"]
+fn the_chart_passes_helms_own_lint() {
+    helm(&["lint", "--strict", CHART]).ok();
+}
+
+fn template(namespace: &str, set: &[&str]) -> Vec<Value> {
+    let mut args = vec!["template", "agent-tracing-operator", CHART, "--include-crds", "--namespace", namespace];
+    args.extend(set.iter().flat_map(|value| ["--set", value]));
+    documents(&helm(&args).ok())
+}
+
+fn pod_and_replicas(set: &[&str]) -> Value {
+    let spec = object(&template("tools", set), "Deployment", "agent-tracing-operator")["spec"].clone();
+    json!({"replicas": spec["replicas"], "pod": spec["template"]["spec"]})
+}
+
+fn strings(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().expect("a list").iter().map(|item| item.as_str().expect("a string"))
+}
+
+/// One text for all objects: in the order of their names, keys sorted.
+fn normalised(objects: Vec<Value>) -> String {
+    let mut texts: Vec<_> = objects
+        .into_iter()
+        .map(|object| {
+            let title = ["kind", "metadata/namespace", "metadata/name"]
+                .map(|path| object.pointer(&format!("/{path}")).and_then(Value::as_str).unwrap_or("-").to_owned())
+                .join(" ");
+            format!("{title}\n{}\n", serde_json::to_string_pretty(&sorted(object)).expect("JSON"))
+        })
+        .collect();
+    texts.sort();
+    texts.concat()
+}
+
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(
+            map.into_iter().map(|(key, value)| (key, sorted(value))).collect::<BTreeMap<_, _>>().into_iter().collect(),
+        ),
+        Value::Array(list) => list.into_iter().map(sorted).collect(),
+        // kustomize writes 1.0, a bound of the schema, as 1.
+        Value::Number(number) if number.is_f64() => {
+            number.as_f64().filter(|x| x.fract() == 0.0).map_or(number.into(), |x| json!(x as i64))
+        }
+        scalar => scalar,
+    }
+}
+
+/// The unified difference, empty if there is none.
+fn diff(kustomize: &str, chart: &str) -> String {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let files = [("kustomize", kustomize), ("chart", chart)].map(|(name, text)| {
+        let file = directory.join(name);
+        fs::write(&file, text).expect("writes");
+        file
+    });
+    let output = Command::new("diff").args(["-u", "-U", "12"]).args(&files).output().expect("diff (Debian: diffutils)");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
+}

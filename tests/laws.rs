@@ -1,0 +1,263 @@
+//! The laws of injection, over generated templates. `PROPTEST_CASES` sets how many.
+
+use agent_tracing::api::ContainerNames;
+use agent_tracing::core::inject::{Injection, inject, uninject};
+use agent_tracing::core::view::Workload;
+use agent_tracing::core::wiring::{Entry, Group, Wiring};
+use json_patch::Patch;
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn injecting_twice_is_injecting_once(before in deployment(), wiring in wirings()) {
+        let once = injected(&before, &wiring);
+        let again = injection(&once, &wiring);
+        prop_assert!(again.patch.is_empty(), "the second patch is {:?}", again.patch);
+        prop_assert_eq!(again.hash, injection(&before, &wiring).hash);
+    }
+
+    #[test]
+    fn uninjecting_gives_back_the_very_bytes(before in deployment(), wiring in wirings()) {
+        let after = uninjected(&injected(&before, &wiring));
+        prop_assert_eq!(after.to_string(), before.to_string());
+    }
+
+    #[test]
+    fn a_changed_wiring_ends_where_a_fresh_one_does(before in deployment(), first in wirings(), second in wirings()) {
+        let changed = injected(&injected(&before, &first), &second);
+        let fresh = injected(&before, &second);
+        for (changed, fresh) in containers(&changed).zip(containers(&fresh)) {
+            prop_assert_eq!(sorted_env(changed), sorted_env(fresh));
+        }
+        prop_assert_eq!(uninjected(&changed).to_string(), before.to_string());
+    }
+
+    #[test]
+    fn the_users_own_entries_and_their_order_never_change(before in deployment(), wiring in wirings()) {
+        let after = injected(&before, &wiring);
+        for (before, after) in containers(&before).zip(containers(&after)) {
+            let empty = Vec::new();
+            let old = before["env"].as_array().unwrap_or(&empty);
+            let new = after["env"].as_array().unwrap_or(&empty);
+            prop_assert_eq!(&new[..old.len()], &old[..]);
+        }
+    }
+
+    #[test]
+    fn a_stripped_entry_comes_back(before in deployment(), wiring in wirings(), victim in any::<prop::sample::Index>()) {
+        let wired = injected(&before, &wiring);
+        let mut stripped = wired.clone();
+        let Some(removed) = strip_one_of_ours(&mut stripped, &before, victim) else { return Ok(()) };
+        let repaired = injected(&stripped, &wiring);
+        for (repaired, wired) in containers(&repaired).zip(containers(&wired)) {
+            prop_assert_eq!(sorted_env(repaired), sorted_env(wired), "after {} was stripped", removed);
+        }
+    }
+
+    #[test]
+    fn an_edited_entry_is_the_users_from_then_on(before in deployment(), wiring in wirings(), victim in any::<prop::sample::Index>()) {
+        let mut edited = injected(&before, &wiring);
+        let Some(name) = edit_one_of_ours(&mut edited, &before, victim) else { return Ok(()) };
+        let has_edit = |value: &Value| containers(value)
+            .flat_map(|c| c["env"].as_array().cloned().unwrap_or_default())
+            .any(|e| e["name"] == name.as_str() && e["value"] == EDIT);
+        prop_assert!(has_edit(&injected(&edited, &wiring)));
+        prop_assert!(has_edit(&uninjected(&edited)));
+    }
+
+    #[test]
+    fn edits_beside_ours_survive_removal(before in deployment(), wiring in wirings()) {
+        let mut wired = injected(&before, &wiring);
+        let mut wanted = before.clone();
+        for document in [&mut wired, &mut wanted] {
+            for container in document["spec"]["template"]["spec"]["containers"].as_array_mut().into_iter().flatten() {
+                if let Some(env) = container.get_mut("env").and_then(Value::as_array_mut) {
+                    env.insert(0, json!({"name": "LATER", "value": "x"}));
+                }
+            }
+        }
+        // Where we made the list, the user's later entry keeps it alive; where the user had one, it is theirs anyway.
+        let after = uninjected(&wired);
+        for (after, wanted) in containers(&after).zip(containers(&wanted)) {
+            let expected = wanted.get("env").cloned();
+            match expected {
+                Some(env) => prop_assert_eq!(&after["env"], &env),
+                None => {
+                    let only_theirs = json!([{"name": "LATER", "value": "x"}]);
+                    let kept = after.get("env").is_none_or(|env| *env == only_theirs);
+                    prop_assert!(kept);
+                }
+            }
+        }
+    }
+}
+
+const EDIT: &str = "edited by the user";
+
+fn injection(document: &Value, wiring: &Wiring) -> Injection {
+    inject(&Workload::deserialize(document).unwrap(), wiring, &ContainerNames::default()).unwrap()
+}
+
+fn injected(document: &Value, wiring: &Wiring) -> Value {
+    patched(document, injection(document, wiring).patch)
+}
+
+fn uninjected(document: &Value) -> Value {
+    patched(document, uninject(&Workload::deserialize(document).unwrap()).unwrap())
+}
+
+fn patched(document: &Value, patch: Vec<json_patch::PatchOperation>) -> Value {
+    let mut out = document.clone();
+    json_patch::patch(&mut out, &Patch(patch)).expect("the patch applies");
+    out
+}
+
+fn containers(document: &Value) -> impl Iterator<Item = &Value> {
+    let spec = &document["spec"]["template"]["spec"];
+    ["containers", "initContainers"].into_iter().flat_map(|list| spec[list].as_array().into_iter().flatten())
+}
+
+fn sorted_env(container: &Value) -> Vec<String> {
+    let mut env: Vec<String> = container["env"].as_array().into_iter().flatten().map(Value::to_string).collect();
+    env.sort();
+    env
+}
+
+/// The (container, entry) positions that injection added: all behind the user's own.
+fn ours(after: &Value, before: &Value) -> Vec<(usize, usize)> {
+    let list =
+        |document: &Value| document["spec"]["template"]["spec"]["containers"].as_array().cloned().unwrap_or_default();
+    let length = |container: &Value| container["env"].as_array().map_or(0, Vec::len);
+    list(after)
+        .iter()
+        .zip(list(before))
+        .enumerate()
+        .flat_map(|(index, (after, before))| (length(&before)..length(after)).map(move |entry| (index, entry)))
+        .collect()
+}
+
+fn strip_one_of_ours(document: &mut Value, before: &Value, victim: prop::sample::Index) -> Option<String> {
+    let ours = ours(document, before);
+    if ours.is_empty() {
+        return None;
+    }
+    let (container, entry) = ours[victim.index(ours.len())];
+    let env = document["spec"]["template"]["spec"]["containers"][container]["env"].as_array_mut()?;
+    Some(env.remove(entry)["name"].to_string())
+}
+
+fn edit_one_of_ours(document: &mut Value, before: &Value, victim: prop::sample::Index) -> Option<String> {
+    let ours = ours(document, before);
+    if ours.is_empty() {
+        return None;
+    }
+    let (container, entry) = ours[victim.index(ours.len())];
+    let entry = &mut document["spec"]["template"]["spec"]["containers"][container]["env"][entry];
+    entry["value"] = json!(EDIT);
+    Some(entry["name"].as_str()?.to_owned())
+}
+
+/// Names that collide with ours often, so that the user's choice is exercised.
+fn variable_name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => "[A-Z]{1,3}",
+        1 => Just("MLFLOW_EXPERIMENT_NAME".to_owned()),
+        1 => Just("MLFLOW_EXPERIMENT_ID".to_owned()),
+        1 => Just("MLFLOW_HTTP_REQUEST_TIMEOUT".to_owned()),
+        1 => Just("MLFLOW_TRACKING_URI".to_owned()),
+    ]
+}
+
+fn env_entry() -> impl Strategy<Value = Value> {
+    (
+        variable_name(),
+        prop_oneof![
+            Just(json!({})),
+            Just(json!({"value": ""})),
+            "[a-z\"\\\\ é]{0,6}".prop_map(|v| json!({"value": v})),
+            Just(json!({"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}})),
+        ],
+    )
+        .prop_map(|(name, rest)| {
+            let mut entry = json!({"name": name});
+            entry.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+            entry
+        })
+}
+
+fn container(index: usize) -> impl Strategy<Value = Value> {
+    let name = prop_oneof![4 => Just(format!("agent-{index}")), 1 => Just("istio-proxy".to_owned())];
+    (name, prop::option::of(prop::collection::vec(env_entry(), 0..4)), any::<bool>(), any::<bool>()).prop_map(
+        |(name, env, env_from, unknown)| {
+            let mut out = json!({"name": name, "image": "example/agent:1"});
+            if let Some(env) = env {
+                out["env"] = Value::Array(env);
+            }
+            if env_from {
+                out["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
+            }
+            if unknown {
+                out["aFieldOfTomorrow"] = json!({"deep": [1, 2.50, null]});
+            }
+            out
+        },
+    )
+}
+
+fn metadata() -> impl Strategy<Value = Option<Value>> {
+    let map = prop::option::of(prop::collection::btree_map("[a-z/~.]{1,5}", "[a-z]{0,3}", 0..3));
+    prop::option::of((map.clone(), map)).prop_map(|parts| {
+        parts.map(|(labels, annotations)| {
+            let mut out = json!({});
+            for (key, value) in [("labels", labels), ("annotations", annotations)] {
+                if let Some(value) = value {
+                    out[key] = json!(value);
+                }
+            }
+            out
+        })
+    })
+}
+
+fn deployment() -> impl Strategy<Value = Value> {
+    let containers = (1_usize..4).prop_flat_map(|n| (0..n).map(container).collect::<Vec<_>>());
+    let native = prop::option::of((container(9), any::<bool>()));
+    (metadata(), metadata(), containers, native).prop_map(|(own, template, containers, native)| {
+        let mut metadata = own.unwrap_or_else(|| json!({}));
+        metadata["name"] = json!("teller");
+        let mut spec = json!({"containers": containers});
+        if let Some((mut init, always)) = native {
+            if always {
+                init["restartPolicy"] = json!("Always");
+            }
+            spec["initContainers"] = json!([init]);
+        }
+        let mut out =
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": {}}});
+        if let Some(template) = template {
+            out["spec"]["template"]["metadata"] = template;
+        }
+        out["spec"]["template"]["spec"] = spec;
+        out
+    })
+}
+
+fn wirings() -> impl Strategy<Value = Wiring> {
+    let single = prop::collection::btree_map("(MLFLOW_HTTP_REQUEST_TIMEOUT|[A-D])", "[a-z0-9]{0,4}", 0..4);
+    ("[a-z]{1,8}", "[a-z]{1,4}", any::<bool>(), single).prop_map(|(host, experiment, pin, single)| {
+        let entry = |name: &str, value: &str, group| Entry { name: name.into(), value: value.into(), group, why: "" };
+        let mut env = vec![
+            entry("MLFLOW_TRACKING_URI", &host, Group::Address),
+            entry("MLFLOW_EXPERIMENT_NAME", &experiment, Group::Experiment),
+        ];
+        if pin {
+            env.push(entry("MLFLOW_TRACING_DESTINATION", "12", Group::Experiment));
+        }
+        env.extend(single.iter().map(|(name, value)| entry(name, value, Group::Single)));
+        Wiring { tracing: "tracing".into(), experiment, env }
+    })
+}

@@ -1,0 +1,111 @@
+//! Who may know whom. The rules keep decisions free of the world, and the world's files free of decisions.
+
+use std::path::{Path, PathBuf};
+
+/// Folder or file below `src`, and what no line of its code may name.
+const RULES: [(&str, &[&str]); 7] = [
+    (
+        "api",
+        &[
+            "crate::core",
+            "crate::controller",
+            "crate::webhook",
+            "crate::mlflow",
+            "crate::cli",
+            "crate::run",
+            "tokio",
+            "reqwest",
+        ],
+    ),
+    (
+        "core",
+        &[
+            "crate::controller",
+            "crate::webhook",
+            "crate::mlflow",
+            "crate::cli",
+            "crate::run",
+            "crate::telemetry",
+            "tokio",
+            "reqwest",
+            "kube::Client",
+            "kube::Api",
+            "kube::runtime",
+            "kube::api",
+            "std::env",
+            "std::fs",
+            "::now()",
+            "tracing::info",
+            "tracing::warn",
+            "tracing::error",
+            "tracing::debug",
+            "HashMap",
+            "HashSet",
+        ],
+    ),
+    ("mlflow.rs", &["crate::api", "crate::core", "crate::controller", "kube::", "k8s_openapi"]),
+    ("controller", &["crate::webhook", "crate::cli", "crate::run", "axum", "std::env"]),
+    ("webhook", &["crate::controller", "crate::mlflow", "crate::cli", "crate::run", "reqwest", "std::env"]),
+    ("cli", &["kube::Client", "kube::Api", "reqwest", "crate::controller", "crate::webhook", "crate::mlflow"]),
+    ("names.rs", &["crate::"]),
+];
+
+#[test]
+fn every_module_knows_only_what_it_may() {
+    let mut broken = Vec::new();
+    for (place, never) in RULES {
+        let files = rust_files(&source().join(place));
+        assert!(!files.is_empty(), "src/{place} has no Rust file");
+        for file in files {
+            for (number, line) in code(&file) {
+                if let Some(word) = never.iter().find(|word| line.contains(**word)) {
+                    broken.push(format!("{}:{number} names {word}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn no_file_is_longer_than_500_lines() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["src", "tests", "benches"].map(|folder| root.join(folder));
+    let long: Vec<_> = folders
+        .iter()
+        .flat_map(|folder| rust_files(folder))
+        .filter_map(|file| {
+            let lines = std::fs::read_to_string(&file).unwrap().lines().count();
+            (lines > 500).then(|| format!("{} has {lines} lines: which two things is it?", file.display()))
+        })
+        .collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+/// Numbered lines outside comments and before the unit tests, which may use what they like.
+fn code(file: &Path) -> Vec<(usize, String)> {
+    let text = std::fs::read_to_string(file).unwrap();
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        .map(|(index, line)| (index + 1, line.to_owned()))
+        .collect()
+}
+
+fn rust_files(path: &Path) -> Vec<PathBuf> {
+    if path.is_file() {
+        return vec![path.to_owned()];
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.is_dir());
+    let mut all: Vec<_> = files.into_iter().filter(|f| f.extension().is_some_and(|e| e == "rs")).collect();
+    // Unit tests in a file of their own are no part of the module.
+    all.retain(|file| !path.starts_with(source()) || file.file_name().is_none_or(|name| name != "tests.rs"));
+    all.extend(folders.iter().flat_map(|folder| rust_files(folder)));
+    all
+}
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# All tests, in the order in which they tell soonest that something is wrong.
+#
+# usage: run.sh quick    lints, unit, property and golden tests: no cluster, no root
+#        run.sh all      everything, to a verdict
+#        run.sh soak     everything with the long counts
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=tests/cluster/lib.sh
+source tests/cluster/lib.sh
+
+CLUSTER=tests/cluster
+
+main() {
+  SECONDS=0
+  case ${1-} in
+    quick) quick ;;
+    all) everything ;;
+    soak)
+      export SOAK=1 PROPTEST_CASES=${PROPTEST_CASES:-100000}
+      everything
+      ;;
+    *) usage "$0" >&2; exit 2 ;;
+  esac
+  printf 'all tests passed in %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
+}
+
+everything() {
+  "$CLUSTER/prereq.sh"
+  # Programs of the cluster, images and the static binary have nothing to do with each other; the quick tests need
+  # only cargo, so the first two are made beside them.
+  "$CLUSTER/binaries.sh"
+  "$CLUSTER/images.sh"
+  quick
+  "$CLUSTER/operator-image.sh"
+  api_server
+  node
+}
+
+quick() {
+  step 'format' cargo fmt --check
+  step 'clippy' cargo clippy --locked --all-targets --quiet -- -D warnings
+  step 'scripts (shellcheck)' shell_scripts
+  step 'unit, property, golden and fake-API tests' cargo test --locked --quiet
+  step 'documentation builds' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
+}
+
+shell_scripts() {
+  git ls-files --cached --others --exclude-standard '*.sh' .ci/run | xargs shellcheck --external-sources
+}
+
+# The API server alone, on loopback: schema, CEL, RBAC, admission, golden cases as server-side dry runs.
+api_server() {
+  "$CLUSTER/api.sh" up
+  trap '"$CLUSTER/api.sh" down' EXIT
+  step 'both ways to install render the same objects' with_api cargo test --locked --quiet --test install -- --ignored
+  step 'API server: schema, CEL, RBAC, admission' with_api \
+    cargo test --locked --quiet --test api_server -- --ignored --test-threads=1
+  "$CLUSTER/api.sh" down
+  trap - EXIT
+}
+
+with_api() (
+  eval "$("$CLUSTER/api.sh" env)"
+  export OPERATOR_BINARY HELM=$BIN/helm KUBECTL=$BIN/kubectl
+  OPERATOR_BINARY=$(operator_binary)
+  "$@"
+)
+
+# The whole cluster with real pods.
+node() {
+  "$CLUSTER/node.sh" up
+  trap '"$CLUSTER/node.sh" down' EXIT
+  step 'images into the node' "$CLUSTER/node.sh" load "$("$CLUSTER/operator-image.sh" path)" \
+    "$("$CLUSTER/images.sh" path mlflow)" "$("$CLUSTER/images.sh" path langgraph)" \
+    "$("$CLUSTER/images.sh" path llm)" "$("$CLUSTER/images.sh" path idle)"
+  # Compiled outside: the namespace has no way to anywhere.
+  step 'node tests, compile' cargo test --locked --quiet --test node --no-run
+  step 'node tests: real pods, real MLflow' "$CLUSTER/node.sh" exec \
+    cargo test --locked --offline --test node -- --ignored --test-threads=1
+  "$CLUSTER/node.sh" down
+  trap - EXIT
+}
+
+operator_binary() { echo "$PWD/target/$(uname -m)-unknown-linux-musl/release/agent-tracing-operator"; }
+
+main "$@"

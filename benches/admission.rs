@@ -1,1 +1,37 @@
+//! One admission without the network: decode, decide, patch, answer. `cargo bench --bench admission`
+//!
+//! No log line is written here; `benches/https.rs` measures the running binary with everything.
 
+mod reviews;
+
+use std::sync::Arc;
+
+use agent_tracing::webhook::Webhook;
+use agent_tracing::webhook::memory::Memory;
+use divan::Bencher;
+use divan::counter::BytesCount;
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench(args = reviews::SIZES)]
+fn wire(bencher: Bencher, (kilobytes, update): (usize, bool)) {
+    measure(bencher, reviews::review(kilobytes, update), "bank");
+}
+
+/// A namespace that is not labelled: the least that any review costs.
+#[divan::bench(args = reviews::SIZES)]
+fn leave(bencher: Bencher, (kilobytes, update): (usize, bool)) {
+    measure(bencher, reviews::review(kilobytes, update), "elsewhere");
+}
+
+fn measure(bencher: Bencher, review: Vec<u8>, labelled: &'static str) {
+    let memory = Memory::default();
+    let tracing = serde_json::from_value(reviews::tracing()).into_iter().collect();
+    memory.fill(tracing, [labelled]);
+    let webhook = Webhook::new(Arc::new(memory), Arc::default(), "agent-tracing-system");
+    let patched = webhook.answer(&review).is_ok_and(|a| String::from_utf8_lossy(&a).contains("JSONPatch"));
+    assert_eq!(patched, labelled == "bank", "the benchmark does not measure what it says");
+    bencher.counter(BytesCount::of_slice(&review)).bench(|| webhook.answer(divan::black_box(&review)).is_ok());
+}

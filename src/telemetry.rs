@@ -18,7 +18,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
@@ -26,14 +26,8 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The level is not one.
-    #[error("the log level {level:?} cannot be read: use error, warn, info, debug, trace or target=level pairs")]
-    Level {
-        /// What was given.
-        level: String,
-        /// Why it is refused.
-        #[source]
-        source: tracing_subscriber::filter::ParseError,
-    },
+    #[error("the log level {0:?} is none: use error, warn, info, debug, trace or target=level pairs")]
+    Level(String),
     /// Logging is set up already.
     #[error("failed to start logging")]
     Start(#[source] TryInitError),
@@ -41,8 +35,7 @@ pub enum LogError {
 
 /// Starts logging: one JSON object a line on stderr. `level` is `info` or, by target, `info,kube=debug`.
 pub fn log(level: &str) -> Result<(), LogError> {
-    let read = |source| LogError::Level { level: level.to_owned(), source };
-    let targets: Targets = level.parse().map_err(read)?;
+    let targets = targets(level)?;
     let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
@@ -56,6 +49,16 @@ pub fn log(level: &str) -> Result<(), LogError> {
         tracing::error!(place, "panicked");
     }));
     Ok(())
+}
+
+fn targets(level: &str) -> Result<Targets, LogError> {
+    let refused = || LogError::Level(level.to_owned());
+    // `Targets` takes a bare word that is no level for a target: a misspelt `inof` would switch the log off.
+    let is_level = |part: &str| part.contains('=') || (!part.is_empty() && part.parse::<LevelFilter>().is_ok());
+    if !level.split(',').all(is_level) {
+        return Err(refused());
+    }
+    level.parse().map_err(|_| refused())
 }
 
 /// Every metric of the operator.
@@ -276,7 +279,10 @@ mod tests {
 
     #[test]
     fn a_log_level_that_is_none_is_refused_with_what_to_write() {
-        let error = log("loud").unwrap_err().to_string();
-        assert!(error.contains(r#""loud""#) && error.contains("info"), "{error}");
+        for level in ["loud", "", "inof", "info,kube=loud"] {
+            let error = targets(level).unwrap_err().to_string();
+            assert!(error.contains(&format!("{level:?}")) && error.contains("info"), "{error}");
+        }
+        assert!(targets("info").is_ok() && targets("warn,agent_tracing=debug").is_ok());
     }
 }

@@ -30,6 +30,7 @@ use crate::core::view::Workload;
 use crate::names;
 use crate::telemetry::Metrics;
 use memory::Memory;
+use review::{Read, Skipped};
 use verdict::{Refusal, Verdict};
 
 /// Everything that answering a review needs.
@@ -77,7 +78,7 @@ impl Webhook {
                 return Err(refused);
             }
             // The request itself was read without panicking, unless the reader is what panics.
-            Err(_) => match std::panic::catch_unwind(|| review::Request::parse(body)) {
+            Err(_) => match std::panic::catch_unwind(|| Skipped::parse(body)) {
                 Ok(Ok(request)) => (review::answer(&request.uid, &[], &[]), Verdict::panicked()),
                 _ => return Err(self.refuse(Refusal::NotAReview, started)),
             },
@@ -89,35 +90,32 @@ impl Webhook {
 
     fn review(&self, body: &[u8]) -> Result<(Vec<u8>, Verdict), Refused> {
         let started = Instant::now();
-        let request = review::Request::parse(body)
-            .map_err(|error| Refused { status: StatusCode::BAD_REQUEST, reason: error.to_string() })?;
-        let verdict = self.verdict(&request);
-        let answer = review::answer(&request.uid, &verdict.patch, &verdict.warnings);
-        tracing::info!(
-            namespace = &*request.namespace,
-            kind = &*request.kind.kind,
-            name = &*request.name,
-            operation = &*request.operation,
-            dry_run = request.dry_run.unwrap_or_default(),
-            result = verdict.result.as_str(),
-            reason = verdict.reason,
-            tracing = verdict.tracing,
-            operations = verdict.patch.len(),
-            micros = started.elapsed().as_micros() as u64,
-            "admission"
-        );
-        Ok((answer, verdict))
+        let error = match Read::parse(body) {
+            Ok(request) => {
+                let verdict = self.verdict(&request, body);
+                return Ok(finish(&request, verdict, started));
+            }
+            Err(error) => error,
+        };
+        // The review or the object in it: without the object the review may be readable.
+        match Skipped::parse(body) {
+            Ok(request) if request.is_ours() => {
+                tracing::warn!(error = error.to_string(), "the object of a review cannot be read");
+                Ok(finish(&request, Verdict::undecodable(), started))
+            }
+            Ok(request) => Ok(finish(&request, Verdict::other_kind(), started)),
+            Err(_) => Err(Refused { status: StatusCode::BAD_REQUEST, reason: error.to_string() }),
+        }
     }
 
-    fn verdict(&self, request: &review::Request<'_>) -> Verdict {
+    fn verdict(&self, request: &Read<'_>, body: &[u8]) -> Verdict {
         if !request.is_ours() {
             return Verdict::other_kind();
         }
-        let workload = match request.workload() {
-            Ok(workload) => workload,
-            Err(error) => return Verdict::undecodable(&error),
-        };
-        if request.is_untouched_write_of(&self.operator_user, &workload) {
+        let Some(workload) = &request.object else { return Verdict::undecodable() };
+        // The controller's own patches must not come back changed, or it could never take anything out.
+        let from_operator = request.is_from(&self.operator_user);
+        if from_operator && review::is_untouched(body) {
             return Verdict::own_write();
         }
         // Before the first list "no AgentTracing" would mean nothing.
@@ -127,10 +125,9 @@ impl Webhook {
         let decision = self.memory.ask(&request.namespace, |injection_enabled, policies| {
             let operator_namespace = &self.operator_namespace;
             let namespace = &request.namespace;
-            (self.decide)(&workload, &Surroundings { namespace, injection_enabled, operator_namespace, policies })
+            (self.decide)(workload, &Surroundings { namespace, injection_enabled, operator_namespace, policies })
         });
-        let for_a_person = !request.is_from(&self.operator_user);
-        Verdict::of(decision, &request.namespace, for_a_person)
+        Verdict::of(decision, &request.namespace, !from_operator)
     }
 
     /// Takes room for a review, or says why there is none.
@@ -167,6 +164,30 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         (self.status, format!("{}\n", self.reason)).into_response()
     }
+}
+
+/// The answer and one line in the log: names and outcome, never the object.
+fn finish<O, P>(request: &review::Request<'_, O, P>, verdict: Verdict, started: Instant) -> (Vec<u8>, Verdict) {
+    let answer = review::answer(&request.uid, &verdict.patch, &verdict.warnings);
+    tracing::info!(
+        namespace = short(&request.namespace),
+        kind = short(&request.kind.kind),
+        name = short(&request.name),
+        operation = short(&request.operation),
+        dry_run = request.dry_run.unwrap_or_default(),
+        result = verdict.result.as_str(),
+        reason = verdict.reason,
+        tracing = verdict.tracing,
+        operations = verdict.patch.len(),
+        micros = started.elapsed().as_micros() as u64,
+        "admission"
+    );
+    (answer, verdict)
+}
+
+/// No name in a cluster is longer; a peer that is no API server must not fill the log.
+fn short(name: &str) -> &str {
+    &name[..name.floor_char_boundary(253)]
 }
 
 async fn mutate(State(webhook): State<Arc<Webhook>>, request: Request) -> Result<Response, Refused> {

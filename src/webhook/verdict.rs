@@ -125,8 +125,7 @@ impl Verdict {
         Self { result: Answered::Failed, reason: "Panicked", ..Self::default() }
     }
 
-    pub fn undecodable(error: &serde_json::Error) -> Self {
-        tracing::warn!(at = place(error), "the object of a review cannot be read");
+    pub fn undecodable() -> Self {
         Self { result: Answered::Failed, reason: "Undecodable", ..Self::default() }
     }
 

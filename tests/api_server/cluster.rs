@@ -178,7 +178,8 @@ pub fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let rights = ["Namespace", "CustomResourceDefinition", "ServiceAccount"];
-        let wanted = |object: &Value| rights.contains(&kind(object)) || path(object).contains("rbac.authorization.k8s.io");
+        let wanted =
+            |object: &Value| rights.contains(&kind(object)) || path(object).contains("rbac.authorization.k8s.io");
         let admin = Cluster::admin();
         for object in kustomize().iter().filter(|object| wanted(object)) {
             admin.apply(object, "kubectl", "force=true").unwrap();

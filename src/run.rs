@@ -18,6 +18,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::controller;
+use crate::mlflow::Http;
 use crate::names;
 use crate::telemetry::{self, Metrics, Readiness};
 use crate::webhook::certs::{self, Certificates};
@@ -77,7 +79,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     // Open to the end: the kubelet asks /livez for as long as the process is there.
     let open = watch::Sender::new(Drain::Open);
     let health = server::serve(http_listener, None, health, HEALTH_LIMITS, open.subscribe());
-    let leader = Leader { client: client.clone(), namespace, cluster_domain, identity, metrics };
+    let http = Http::new()?;
+    let leader = Leader { client: client.clone(), namespace, cluster_domain, identity, http, metrics };
 
     tokio::select! {
         () = webhook => Ok(()),
@@ -95,6 +98,7 @@ struct Leader {
     namespace: String,
     cluster_domain: String,
     identity: String,
+    http: Http,
     metrics: Arc<Metrics>,
 }
 
@@ -140,8 +144,17 @@ impl Leader {
     }
 
     async fn control(&self) -> anyhow::Result<Infallible> {
-        let _ = &self.cluster_domain;
-        pending().await
+        let metrics = self.metrics.clone();
+        controller::run(controller::Options {
+            client: self.client.clone(),
+            operator_namespace: self.namespace.clone(),
+            cluster_domain: self.cluster_domain.clone(),
+            identity: self.identity.clone(),
+            http: self.http.clone(),
+            passes: Arc::new(move |outcome| metrics.reconcile(outcome)),
+        })
+        .await?;
+        anyhow::bail!("the controller ended")
     }
 }
 

@@ -119,7 +119,7 @@ show() {
     forward=$!
     wait_for 20 curl -fsS "$url/health"
   fi
-  python3 tests/demo/trace_tree.py "$url" teller
+  python3 tests/demo/trace_tree.py "$url" teller --wait 30
   [[ -z $forward ]] || kill "$forward"
   title 'What to type next'
   printf '  %s\n' "export KUBECONFIG=$KUBECONFIG"

@@ -28,6 +28,11 @@ impl Audit {
         Self { from: log().metadata().unwrap().len() }
     }
 
+    /// Forgets what was so far.
+    pub fn restart(&mut self) {
+        *self = Self::from_now();
+    }
+
     /// What the operator has asked since.
     pub fn requests(&self) -> Vec<Request> {
         let user = format!("system:serviceaccount:{}:{}", names::OPERATOR_NAMESPACE, names::SERVICE_ACCOUNT);

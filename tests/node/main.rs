@@ -6,11 +6,12 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod audit;
-mod herd;
+
 mod install;
 mod life;
 mod mistakes;
 mod mlflow;
 mod operator;
+mod twenty;
 mod volume;
 mod world;

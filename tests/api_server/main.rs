@@ -4,9 +4,12 @@
 //! `eval "$(tests/cluster/api.sh env)"`, and `KUBECTL` and `OPERATOR_BINARY` where they are not to be found by themselves.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+#[path = "../node/audit.rs"]
+mod audit;
 mod cluster;
 mod crd;
 mod golden;
+mod operator;
 mod schema;
 #[path = "../support/mod.rs"]
 mod support;

@@ -13,6 +13,7 @@ CLUSTER=tests/cluster
 MANIFESTS=tests/demo/manifests
 NAMESPACE=bank-agents
 PORT=5500
+FORWARD=15500
 
 main() {
   SECONDS=0
@@ -115,12 +116,16 @@ show() {
   if [[ -z ${DEMO_KUBECONFIG-} ]]; then
     "$CLUSTER/node.sh" relay "$PORT" tracing-mlflow "$NAMESPACE" 5500 >/dev/null
   else
-    k port-forward -n "$NAMESPACE" service/tracing-mlflow "$PORT:5500" >/dev/null &
+    # A port of its own: MLflow's own may be in use here, and then another server would answer.
+    url=http://127.0.0.1:$FORWARD
+    "$KUBECTL" port-forward -n "$NAMESPACE" service/tracing-mlflow "$FORWARD:5500" >/dev/null 2>&1 &
     forward=$!
+    # shellcheck disable=SC2064 # this very process
+    trap "kill $forward" EXIT
     wait_for 20 curl -fsS "$url/health"
   fi
   python3 tests/demo/trace_tree.py "$url" teller --wait 30
-  [[ -z $forward ]] || kill "$forward"
+  [[ -z $forward ]] || { kill "$forward"; trap - EXIT; }
   title 'What to type next'
   printf '  %s\n' "export KUBECONFIG=$KUBECONFIG"
   [[ $KUBECTL != "$BIN/kubectl" ]] || printf '  %s\n' "alias kubectl=$KUBECTL"
@@ -130,7 +135,7 @@ show() {
   if [[ -z $forward ]]; then
     printf '  MLflow is at %s\n' "$url"
   else
-    printf '  %s\n' "kubectl port-forward -n $NAMESPACE service/tracing-mlflow $PORT:5500    # MLflow at $url"
+    printf '  %s\n' "kubectl port-forward -n $NAMESPACE service/tracing-mlflow $PORT:5500    # MLflow at http://127.0.0.1:$PORT"
   fi
 }
 

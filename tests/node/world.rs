@@ -242,9 +242,10 @@ pub fn delete_namespace(namespace: &str) {
 /// What tells why a test failed, before it is gone.
 fn autopsy(namespace: &str) -> String {
     let selector = format!("--selector={}={}", names::LABEL_NAME, names::MANAGED_BY);
-    let questions: [&[&str]; 5] = [
+    let questions: [&[&str]; 6] = [
         &["-n", namespace, "get", "agenttracings", "-o", "yaml"],
         &["-n", namespace, "get", "deployments,pods,persistentvolumeclaims", "-o", "wide"],
+        &["-n", namespace, "logs", "--selector=app!=none", "--tail=8", "--prefix", "--all-containers"],
         &["-n", namespace, "get", "events", "--sort-by=.metadata.creationTimestamp"],
         &["-n", names::OPERATOR_NAMESPACE, "get", "pods", "-o", "wide"],
         &["-n", names::OPERATOR_NAMESPACE, "logs", &selector, "--tail=40", "--prefix"],

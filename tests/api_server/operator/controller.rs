@@ -1,0 +1,138 @@
+//! The slow path: what came while the webhook was away, or before there was anything to wire with.
+
+use agent_tracing::names;
+use serde_json::{Value, json};
+
+use super::{Site, agent, generation, is_wired, variable, version};
+use crate::cluster::{STRICT, wait_until};
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn a_deployment_from_while_the_operator_was_down_is_rolled_once_by_touch() {
+    let mut site = Site::open("operator-down");
+    let expected = site.dry_run(&agent(&site.namespace.0, "teller"));
+    site.stop_operator();
+    let created = site.admin.create(&agent(&site.namespace.0, "teller"), STRICT).unwrap();
+    assert!(!is_wired(&created), "nobody was there to wire it");
+    assert_eq!(generation(&created), 1);
+    site.start_operator();
+    brought(&site, "teller", &expected);
+    site.close();
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn a_deployment_from_before_mlflow_was_up_is_wired_once_it_has_answered() {
+    let mut site = Site::open_before_mlflow("operator-early");
+    let created = site.admin.create(&agent(&site.namespace.0, "teller"), STRICT).unwrap();
+    assert!(!is_wired(&created), "without an AgentTracing there is no address");
+    site.mlflow_answers();
+    site.wait_until_wired();
+    let expected = site.dry_run(&agent(&site.namespace.0, "teller-too"));
+    wait_until("it is wired", || is_wired(&site.deployment("teller")));
+    let live = site.deployment("teller");
+    assert_eq!(generation(&live), 2, "{live:#}");
+    assert_eq!(variable(&live, "MLFLOW_TRACKING_URI"), variable(&expected, "MLFLOW_TRACKING_URI"));
+    site.close();
+}
+
+/// The workload got its wiring in one generation, by touch, and nobody but the user owns a field of the template.
+fn brought(site: &Site, name: &str, expected: &Value) {
+    wait_until("it is touched", || is_wired(&site.deployment(name)));
+    wait_until("the status tells of it", || site.row(name).is_some_and(|row| row["state"] == "RollingOut"));
+    let live = site.deployment(name);
+    assert_eq!(live["spec"]["template"], expected["spec"]["template"], "as the webhook would have done");
+    assert_eq!(generation(&live), 2, "rolled more than once");
+
+    let touch = live["metadata"]["annotations"][names::ANNOTATION_TOUCH].as_str().unwrap_or_else(|| panic!("{live:#}"));
+    let parts: Vec<_> = touch.split('/').collect();
+    let record: Value = serde_json::from_str(
+        live["spec"]["template"]["metadata"]["annotations"][names::ANNOTATION_RECORD].as_str().unwrap(),
+    )
+    .unwrap();
+    assert_eq!((parts.len(), parts[0], parts[1]), (3, record["hash"].as_str().unwrap(), "1"), "{touch}");
+
+    let fields = live["metadata"]["managedFields"].as_array().unwrap();
+    let ours: Vec<_> = fields.iter().filter(|entry| entry["manager"] == names::FIELD_MANAGER).collect();
+    let touched = json!({"f:metadata": {"f:annotations": {format!("f:{}", names::ANNOTATION_TOUCH): {}}}});
+    // `.` is ownership of the map itself, where the object had no annotation before.
+    let mut owned = ours[0]["fieldsV1"].clone();
+    if let Some(annotations) = owned.pointer_mut("/f:metadata/f:annotations").and_then(Value::as_object_mut) {
+        annotations.remove(".");
+    }
+    assert_eq!((ours.len(), &owned), (1, &touched), "{fields:#?}");
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn a_server_that_is_down_changes_no_wiring() {
+    let mut site = Site::open("operator-server-down");
+    let wired = site.admin.create(&agent(&site.namespace.0, "teller"), STRICT).unwrap();
+    wait_until("MLflow is seen to be down", || site.condition("MLflowReady").is_some_and(|c| c["status"] == "False"));
+    wait_until("the workload is seen", || site.row("teller").is_some());
+
+    // A restart forgets what was only in memory.
+    site.stop_operator();
+    site.start_operator();
+    site.wait_until_wired();
+    wait_until("a pass of the new leader", || site.operator().metric("agent_tracing_reconciles_total") >= 1.0);
+    let status = site.admin.live(&site.tracing())["status"].clone();
+    assert_eq!(status["mlflow"]["url"], site.url(), "once good, facts stay good");
+    let live = site.deployment("teller");
+    assert_eq!(live["spec"], wired["spec"]);
+    assert_eq!(generation(&live), 1);
+    let second = site.admin.create(&agent(&site.namespace.0, "second"), STRICT).unwrap();
+    assert_eq!(variable(&second, "MLFLOW_TRACKING_URI"), Some(site.url().as_str()));
+    site.close();
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn a_namespace_that_loses_its_label_gets_its_workloads_back_as_they_were() {
+    let site = Site::open("operator-unlabel");
+    let manifest = agent(&site.namespace.0, "teller");
+    let bare = site.stored_elsewhere(&manifest);
+    assert!(is_wired(&site.admin.create(&manifest, STRICT).unwrap()));
+    wait_until("the workload is seen", || site.row("teller").is_some());
+
+    let mut label = json!({"kind": "Namespace", "metadata": {"name": site.namespace.0}});
+    label["metadata"]["labels"] = json!({names::LABEL_INJECTION: null});
+    site.admin.merge(&label, STRICT).unwrap();
+    wait_until("the wiring is gone", || !is_wired(&site.deployment("teller")));
+    let live = site.deployment("teller");
+    assert_eq!(live["spec"], bare["spec"]);
+    assert_eq!(live["metadata"]["labels"], json!({"app": "teller"}));
+    assert_eq!(generation(&live), 2);
+
+    label["metadata"]["labels"] = json!({names::LABEL_INJECTION: names::ENABLED});
+    site.admin.merge(&label, STRICT).unwrap();
+    wait_until("it is wired again", || is_wired(&site.deployment("teller")));
+    site.close();
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn the_owner_of_a_field_that_the_operator_needs_is_told_and_not_fought() {
+    let site = Site::open("operator-conflict");
+    // Somebody else's, under the name that MLflow's Service would have.
+    let namespace = &site.namespace.0;
+    let mut second = site.tracing();
+    second["metadata"]["name"] = json!("second");
+    let theirs = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "second-mlflow", "namespace": namespace},
+        "spec": {"selector": {"app": "theirs"}, "ports": [{"port": 80}]},
+    });
+    let before = site.admin.create(&theirs, STRICT).unwrap();
+    site.admin.create(&second, STRICT).unwrap();
+    let ready = || {
+        let live = site.admin.live(&second);
+        live["status"]["conditions"].as_array().and_then(|all| all.iter().find(|c| c["type"] == "MLflowReady").cloned())
+    };
+    wait_until("the condition says so", || ready().is_some_and(|c| c["reason"] == "NameConflict"));
+    let message = ready().unwrap()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("second-mlflow") && message.contains("kubectl "), "{message}");
+    assert_eq!(version(&site.admin.live(&theirs)), version(&before), "it was touched");
+    site.close();
+}

@@ -1,0 +1,76 @@
+//! Two replicas, and how one goes.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::process::{Operator, holder, point_the_webhook_at};
+use super::{Site, agent, is_wired};
+use crate::cluster::{DRY, STRICT, wait_for, wait_until};
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn of_two_replicas_one_leads_and_both_answer() {
+    let site = Site::open("operator-two");
+    let second = Operator::start_beside("operator-two-second");
+    assert!(site.operator().leads() && !second.leads());
+    assert_eq!(holder(), "operator-two");
+
+    // Both certificates come from one authority: the API server trusts either at once.
+    let admissions = second.metric("agent_tracing_admissions_total");
+    point_the_webhook_at(second.webhook);
+    wait_until("the second one is asked", || {
+        let answered = site.admin.create(&agent(&site.namespace.0, "probe"), DRY).unwrap();
+        let asked = second.metric("agent_tracing_admissions_total") > admissions;
+        assert!(is_wired(&answered), "nobody answered, or the second one knew nothing");
+        asked
+    });
+
+    site.close();
+    wait_until("the second one leads", || second.leads());
+    assert_eq!(holder(), "operator-two-second");
+    second.stop();
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn on_sigterm_it_gives_up_the_lease_answers_a_while_longer_and_ends_well() {
+    let mut site = Site::open("operator-sigterm");
+    let mut operator = site.operator.take().unwrap();
+    assert!(operator.leads());
+    let asked = Instant::now();
+    operator.terminate();
+    wait_for("it is not ready", Duration::from_secs(2), || !operator.is_ready());
+    wait_for("the lease is free", Duration::from_secs(5), || holder().is_empty());
+    let mut answered = Duration::ZERO;
+    let status = loop {
+        if let Some(status) = operator.has_ended() {
+            break status;
+        }
+        assert!(asked.elapsed() < Duration::from_secs(25), "it does not end");
+        if is_wired(&site.admin.create(&agent(&site.namespace.0, "probe"), DRY).unwrap()) {
+            answered = asked.elapsed();
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert_eq!(status.code(), Some(0));
+    // The API server goes on using its connections to a terminating pod (kubernetes#127335).
+    assert!(answered > Duration::from_secs(12), "it answered for {answered:?} only");
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn a_killed_leader_is_followed_when_its_lease_expires() {
+    let mut site = Site::open("operator-killed");
+    drop(site.operator.take());
+    assert_eq!(holder(), "operator-killed", "a killed process releases nothing");
+    let created = site.admin.create(&agent(&site.namespace.0, "teller"), STRICT).unwrap();
+    assert!(!is_wired(&created));
+    let second = Operator::start("operator-killed-second");
+    wait_until("the second one leads", || second.leads());
+    wait_until("the workload is wired", || is_wired(&site.deployment("teller")));
+    let events: Vec<Value> = site.admin.list("Event", &site.namespace.0);
+    let told = events.iter().filter(|e| e["regarding"]["name"] == "teller" && e["reason"] == "Injected").count();
+    assert_eq!(told, 1, "{events:#?}");
+    second.stop();
+}

@@ -1,0 +1,208 @@
+//! The operator runs against the API server with the shipped configuration and roles. No pod runs, so MLflow never answers:
+//! what it would have answered is written into the status, as if it had been up once.
+
+mod admission;
+mod controller;
+mod leadership;
+mod process;
+mod rest;
+
+use agent_tracing::names;
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, Namespace, STRICT, install, kubectl, kustomize, operator, wait_until};
+use process::Operator;
+
+/// A labelled namespace with an AgentTracing whose MLflow has answered once, and the operator that looks after it.
+struct Site {
+    admin: Cluster,
+    namespace: Namespace,
+    /// `None` while it is down.
+    operator: Option<Operator>,
+}
+
+impl Site {
+    fn open(name: &str) -> Self {
+        let mut site = Self::open_before_mlflow(name);
+        site.mlflow_answers();
+        site.wait_until_wired();
+        site
+    }
+
+    /// The same before MLflow was ever up.
+    fn open_before_mlflow(name: &str) -> Self {
+        prepare();
+        let namespace = Namespace::create(name, json!({names::LABEL_INJECTION: names::ENABLED}));
+        let operator = Some(Operator::start(name));
+        Self { admin: Cluster::admin(), namespace, operator }
+    }
+
+    /// The AgentTracing, its server's objects, and in its status what the server would have said.
+    fn mlflow_answers(&mut self) {
+        self.admin.create(&self.tracing(), STRICT).unwrap();
+        // The claim first: one that is missing although MLflow has answered is lost, and never made anew.
+        wait_until("MLflow's objects", || {
+            let child = |kind| self.admin.get(kind, &self.namespace.0, "tracing-mlflow").is_ok();
+            child("PersistentVolumeClaim") && child("Deployment") && self.condition("MLflowReady").is_some()
+        });
+        let mut facts = self.tracing();
+        facts["status"] = json!({"mlflow": {"url": self.url(), "version": "3.10.1", "workspaces": false, "source": "Service"}});
+        let mut written = String::new();
+        wait_until("the facts stay", || {
+            let live = self.admin.live(&facts);
+            if live["status"]["mlflow"].is_null() {
+                // A pass that began before may have written over them.
+                let stored = self.admin.merge_subresource(&facts, "status", STRICT).unwrap();
+                written = version(&stored);
+            }
+            version(&live) == written
+        });
+    }
+
+    /// Until the API server asks the operator, and the operator has seen the AgentTracing.
+    fn wait_until_wired(&self) {
+        wait_until("the webhook wires", || is_wired(&self.dry_run(&agent(&self.namespace.0, "probe"))));
+    }
+
+    fn dry_run(&self, object: &Value) -> Value {
+        self.admin.create(object, crate::cluster::DRY).unwrap()
+    }
+
+    fn operator(&self) -> &Operator {
+        self.operator.as_ref().expect("it is down")
+    }
+
+    fn stop_operator(&mut self) {
+        self.operator.take().expect("it is down").stop();
+    }
+
+    fn start_operator(&mut self) {
+        self.operator = Some(Operator::start(&self.namespace.0));
+    }
+
+    fn close(mut self) {
+        self.stop_operator();
+    }
+
+    fn tracing(&self) -> Value {
+        json!({
+            "apiVersion": "agenttracing.dev/v1alpha1",
+            "kind": "AgentTracing",
+            "metadata": {"name": "tracing", "namespace": self.namespace.0},
+            "spec": {"mlflow": {"mode": "Standalone"}},
+        })
+    }
+
+    fn url(&self) -> String {
+        format!("http://tracing-mlflow.{}.svc:5500", self.namespace.0)
+    }
+
+    fn condition(&self, kind: &str) -> Option<Value> {
+        let live = self.admin.live(&self.tracing());
+        live["status"]["conditions"].as_array()?.iter().find(|c| c["type"] == kind).cloned()
+    }
+
+    /// What the status says about a workload.
+    fn row(&self, name: &str) -> Option<Value> {
+        let live = self.admin.live(&self.tracing());
+        live["status"]["workloads"].as_array()?.iter().find(|w| w["name"] == name).cloned()
+    }
+
+    fn deployment(&self, name: &str) -> Value {
+        self.admin.get("Deployment", &self.namespace.0, name).unwrap()
+    }
+
+    fn kubectl(&self, args: &[&str], stdin: &str) -> Result<String, String> {
+        kubectl(&[&["-n", &self.namespace.0], args].concat(), stdin)
+    }
+
+    /// What the command line makes of a workload with the AgentTracing as it is now.
+    fn by_command_line(&self, workload: &Value) -> Value {
+        let tracing = self.admin.live(&self.tracing());
+        let input = format!("{tracing}\n---\n{workload}\n");
+        let printed = operator(&["inject", "-f", "-", "-o", "json"], &input).unwrap();
+        let mut documents = printed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        documents.find(|document| document["kind"] == "Deployment").unwrap()
+    }
+
+    /// What the API server makes of a workload where no webhook looks at it.
+    fn stored_elsewhere(&self, workload: &Value) -> Value {
+        let mut object = workload.clone();
+        object["metadata"]["namespace"] = json!("default");
+        self.dry_run(&object)
+    }
+}
+
+/// What the operator finds when it is installed, but for its own Deployment.
+fn prepare() {
+    install();
+    let admin = Cluster::admin();
+    // What a killed run left would be looked after, too, or be waited for, or call a port of somebody else.
+    for tracing in admin.list("AgentTracing", "") {
+        admin.delete("AgentTracing", tracing["metadata"]["namespace"].as_str().unwrap(), tracing["metadata"]["name"].as_str().unwrap());
+    }
+    admin.delete("Lease", names::OPERATOR_NAMESPACE, names::LEASE);
+    admin.delete("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION);
+    let configuration = kustomize().into_iter().find(|object| object["kind"] == "MutatingWebhookConfiguration").unwrap();
+    admin.create(&configuration, STRICT).unwrap();
+}
+
+/// An agent as people write one: a value from elsewhere, a helper beside it, a native side container.
+fn agent(namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}, "annotations": {"example.com/team": "tellers"}},
+                "spec": {
+                    "initContainers": [
+                        {"name": "migrate", "image": "example.com/migrate:v1"},
+                        {"name": "recorder", "image": "example.com/recorder:v1", "restartPolicy": "Always"},
+                    ],
+                    "containers": [
+                        {
+                            "name": "agent",
+                            "image": "example.com/agent:v1",
+                            "env": [
+                                {"name": "STAGE", "value": "first"},
+                                {"name": "EMPTY", "value": ""},
+                                {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                            ],
+                            "envFrom": [{"configMapRef": {"name": "settings", "optional": true}}],
+                        },
+                        {"name": "chooser", "image": "example.com/chooser:v1", "env": [{"name": "MLFLOW_EXPERIMENT_NAME", "value": "mine"}]},
+                        {"name": "istio-proxy", "image": "example.com/proxy:v1"},
+                    ],
+                },
+            },
+        },
+    })
+}
+
+/// The value of a variable of container `agent`.
+fn variable<'a>(deployment: &'a Value, name: &str) -> Option<&'a str> {
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let env = container["env"].as_array().into_iter().flatten();
+    let mut found = env.filter(|entry| entry["name"] == name);
+    let value = found.next().map(|entry| entry["value"].as_str().unwrap_or_default());
+    assert!(found.next().is_none(), "{name} is there twice: {container}");
+    value
+}
+
+fn is_wired(deployment: &Value) -> bool {
+    let record = &deployment["spec"]["template"]["metadata"]["annotations"][names::ANNOTATION_RECORD];
+    assert_eq!(record.is_string(), variable(deployment, "MLFLOW_TRACKING_URI").is_some(), "{deployment:#}");
+    record.is_string()
+}
+
+fn generation(object: &Value) -> i64 {
+    object["metadata"]["generation"].as_i64().unwrap()
+}
+
+fn version(object: &Value) -> String {
+    object["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
+}

@@ -1,0 +1,180 @@
+//! The operator as a process of this machine, with the rights of its service account and no other.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use agent_tracing::names;
+use serde_json::{Value, json};
+
+use crate::audit::Audit;
+use crate::cluster::{Cluster, kubectl, operator_binary, wait_until};
+
+/// A running operator. What it was refused is found out when it ends, however it ends.
+pub struct Operator {
+    identity: String,
+    child: Child,
+    http: u16,
+    pub webhook: u16,
+    log: PathBuf,
+    audit: Audit,
+}
+
+impl Operator {
+    /// Starts it and waits until the API server calls it and it says that it is ready.
+    pub fn start(identity: &str) -> Self {
+        let mut operator = Self::spawn(identity);
+        point_the_webhook_at(operator.webhook);
+        operator.wait_until_ready();
+        operator
+    }
+
+    /// A further replica, which the API server does not call.
+    pub fn start_beside(identity: &str) -> Self {
+        let mut operator = Self::spawn(identity);
+        operator.wait_until_ready();
+        operator
+    }
+
+    fn spawn(identity: &str) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let log = folder.join(format!("operator-{identity}.log"));
+        let [webhook, http] = free_ports();
+        let child = Command::new(operator_binary())
+            .args(["run", "--namespace", names::OPERATOR_NAMESPACE, "--identity", identity, "--webhook-host", "127.0.0.1"])
+            .args(["--webhook-addr", &format!("127.0.0.1:{webhook}"), "--http-addr", &format!("127.0.0.1:{http}")])
+            .args(["--log-level", "info,agent_tracing=debug"])
+            .env_clear()
+            .env("KUBECONFIG", kubeconfig(&folder.join(format!("operator-{identity}.kubeconfig"))))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        Self { identity: identity.to_owned(), child, http, webhook, log, audit: Audit::from_now() }
+    }
+
+    fn wait_until_ready(&mut self) {
+        wait_until("the operator is ready", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the operator ended with {status}:\n{}", self.last_words());
+            }
+            self.is_ready()
+        });
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ask("/readyz").is_some_and(|(code, _)| code == 200)
+    }
+
+    pub fn leads(&self) -> bool {
+        self.metric("agent_tracing_leader ") == 1.0
+    }
+
+    /// The sum of the series whose line begins so.
+    pub fn metric(&self, series: &str) -> f64 {
+        let (_, text) = self.ask("/metrics").expect("metrics");
+        let lines = text.lines().filter(|line| line.starts_with(series));
+        let values: Vec<f64> = lines.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+        assert!(!values.is_empty() || series.contains('{') || series.contains("_total"), "no {series} in\n{text}");
+        values.iter().sum()
+    }
+
+    fn ask(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let code = answer.split(' ').nth(1)?.parse().ok()?;
+        Some((code, answer))
+    }
+
+    pub fn writes(&self) -> Vec<crate::audit::Request> {
+        self.audit.writes()
+    }
+
+    /// Asks it to end.
+    pub fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Ends it as a deployment does, but for the wait in which callers go away.
+    pub fn stop(mut self) {
+        self.terminate();
+        wait_until("the lease is handed over", || holder() != self.identity);
+        self.terminate();
+        let end = Instant::now() + Duration::from_secs(20);
+        let status = loop {
+            match self.has_ended() {
+                Some(status) => break status,
+                None => assert!(Instant::now() < end, "a second SIGTERM does not end it"),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        assert_eq!(status.code(), Some(0), "{}", self.last_words());
+    }
+
+    fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("log of the operator, {}:\n{}", self.log.display(), self.last_words());
+        } else {
+            let log = std::fs::read_to_string(&self.log).unwrap();
+            assert!(!log.contains("\"panicked\""), "it panicked: {}", self.log.display());
+            self.audit.assert_nothing_was_forbidden();
+        }
+    }
+}
+
+/// Who holds the lease; nobody is "".
+pub fn holder() -> String {
+    let lease = Cluster::admin().get("Lease", names::OPERATOR_NAMESPACE, names::LEASE);
+    lease.map_or_else(|_| String::new(), |lease| lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
+}
+
+/// The shipped configuration, calling a port of this machine in place of the Service. `caBundle` is the operator's.
+pub fn point_the_webhook_at(port: u16) {
+    let admin = Cluster::admin();
+    let mut live = admin.get("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION).unwrap();
+    let client = live["webhooks"][0]["clientConfig"].as_object_mut().unwrap();
+    client.remove("service");
+    client.insert("url".to_owned(), json!(format!("https://127.0.0.1:{port}{}", names::WEBHOOK_PATH)));
+    admin.replace(&live, "").unwrap();
+}
+
+/// A kubeconfig of the operator's service account.
+fn kubeconfig(file: &Path) -> PathBuf {
+    let account = format!("/api/v1/namespaces/{}/serviceaccounts/{}/token", names::OPERATOR_NAMESPACE, names::SERVICE_ACCOUNT);
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}});
+    let token = Cluster::admin().post(&account, &request).unwrap()["status"]["token"].clone();
+    let text = kubectl(&["config", "view", "--raw", "--flatten", "-o", "json"], "").unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    let user = config["users"][0]["name"].clone();
+    config["users"] = json!([{"name": user, "user": {"token": token}}]);
+    std::fs::write(file, config.to_string()).unwrap();
+    file.to_owned()
+}
+
+fn free_ports<const N: usize>() -> [u16; N] {
+    // Held together, so that no two are the same.
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.each_ref().map(|listener| listener.local_addr().unwrap().port())
+}

@@ -106,7 +106,8 @@ pub fn mlflow_ready(server: &Server<'_>, now: Timestamp) -> Verdict {
         return Verdict::bad(obstacle.reason, obstacle.message.clone());
     }
     if let Probe::Answered(mlflow) = probe {
-        return Verdict::good(Reason::Available, format!("MLflow {} answers at {url}.", mlflow.version));
+        let page = format!("kubectl port-forward -n {namespace} service/{name} {}", port_of(url));
+        return Verdict::good(Reason::Available, format!("MLflow {} answers at {url}; see its page with: {page}", mlflow.version));
     }
     if let Some(verdict) = claim.and_then(|claim| unbound(namespace, claim, class)) {
         return verdict;
@@ -244,6 +245,11 @@ fn ended(container: &ContainerStatus) -> Option<String> {
     let hint = if reason == "OOMKilled" { ", raise mlflow.standalone.resources.limits.memory" } else { "" };
     let said = end.message.as_deref().map(|m| format!(": {}", shortened(m))).unwrap_or_default();
     Some(format!("{reason}, exit code {}{hint}{said}", end.exit_code))
+}
+
+/// The port of an address that ends with one.
+pub fn port_of(url: &str) -> &str {
+    url.rsplit_once(':').map_or("", |(_, port)| port)
 }
 
 /// Text of the API server or the kubelet, on one line and bounded.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::health::Verdict;
+use super::health::{Verdict, port_of};
 use super::rollout::{Rest, next_touch};
 use super::workload::{Judged, Standing, Target};
 use crate::api::{
@@ -77,18 +77,19 @@ pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> A
     rows.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.name.cmp(&b.name)));
     rows.truncate(MAX_WORKLOADS);
 
+    let mlflow = found.answered.clone().or(old.mlflow.clone());
     let mut verdicts = vec![
         (ConditionType::MLflowReady, found.mlflow.clone()),
         (ConditionType::InjectionReady, injection_ready(&about, found, counted.len())),
         (ConditionType::ExperimentsReady, experiments_ready(&about, found)),
         (ConditionType::WorkloadsReady, workloads_ready(&about, &counted, now)),
-        (ConditionType::TracesFlowing, traces_flowing(&about, &counted, found, now)),
+        (ConditionType::TracesFlowing, traces_flowing(&about, &counted, found, mlflow.as_ref().map(|m| m.url.as_str()), now)),
     ];
     verdicts.insert(0, (ConditionType::Ready, ready(&about, found, &verdicts)));
     AgentTracingStatus {
         observed_generation: tracing.metadata.generation,
         injected: Some(format!("{current}/{}", counted.len())),
-        mlflow: found.answered.clone().or(old.mlflow.clone()),
+        mlflow,
         experiments: experiments(&old, found),
         workloads: rows,
         conditions: conditions(tracing, &verdicts, now),
@@ -324,30 +325,30 @@ fn workloads_ready(about: &About<'_>, counted: &[&Judged], now: Timestamp) -> Ve
     let rolling = named(&|j| j.standing == Standing::Current && !j.rollout.complete);
     let details = format!("kubectl get agenttracing -n {namespace} {name} -o jsonpath='{{.status.workloads}}'");
     if !held.is_empty() {
-        return Verdict::bad(Reason::Outdated, format!("{} cannot be brought to the wanted wiring now; see why: {details}", list(&held)));
+        return Verdict::bad(Reason::Outdated, format!("Not as wanted, and not to be changed now: {}; see why: {details}", list(&held)));
     }
     if !skipped.is_empty() {
-        return Verdict::bad(Reason::Skipped, format!("{} cannot be wired; see why: {details}", list(&skipped)));
+        return Verdict::bad(Reason::Skipped, format!("Cannot be wired: {}; see why: {details}", list(&skipped)));
     }
     if !waiting.is_empty() {
         let message = format!(
-            "{} wait until MLflow has answered once; see how far it is: kubectl describe agenttracing -n {namespace} {name}",
+            "Waiting until MLflow has answered once: {}; see how far it is: kubectl describe agenttracing -n {namespace} {name}",
             list(&waiting)
         );
         return Verdict::bad(Reason::WaitingForMLflow, message);
     }
     if let Some(first) = rolling.first().or(wanting.first()) {
         let message = format!(
-            "{} rolling out, {} to come; watch with: kubectl rollout status -n {namespace} deployment/{first}",
+            "Rolling out: {}; to come: {}; watch with: kubectl rollout status -n {namespace} deployment/{first}",
             list(&rolling),
-            wanting.len()
+            list(&wanting)
         );
         return Verdict::bad(Reason::RolloutInProgress, message);
     }
     Verdict::good(Reason::AllCurrent, format!("All workloads that match are wired; see them with: {details}"))
 }
 
-fn traces_flowing(about: &About<'_>, counted: &[&Judged], found: &Findings<'_>, now: Timestamp) -> Verdict {
+fn traces_flowing(about: &About<'_>, counted: &[&Judged], found: &Findings<'_>, url: Option<&str>, now: Timestamp) -> Verdict {
     let About { namespace, name } = about;
     let current: Vec<_> = counted.iter().filter(|j| j.standing == Standing::Current).collect();
     let evidence = |j: &Judged| found.traces.get(&j.uid).copied().unwrap_or(Evidence::NotAsked);
@@ -375,8 +376,10 @@ fn traces_flowing(about: &About<'_>, counted: &[&Judged], found: &Findings<'_>, 
     }
     let received = named(&|j| matches!(evidence(j), Evidence::Received(_)));
     if !received.is_empty() {
+        let port = port_of(url.unwrap_or_default());
         let message = format!(
-            "Traces with their spans arrive from {}; see them with: kubectl port-forward -n {namespace} service/{} 5500",
+            "Traces with their spans arrive from {}; see them at http://localhost:{port} with: kubectl port-forward -n {namespace} \
+             service/{} {port}",
             list(&received),
             names::mlflow_object(name)
         );
@@ -459,3 +462,6 @@ fn list(names: &[&str]) -> String {
         few => few.join(", "),
     }
 }
+
+#[cfg(test)]
+mod tests;

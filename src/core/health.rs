@@ -106,7 +106,11 @@ pub fn mlflow_ready(server: &Server<'_>, now: Timestamp) -> Verdict {
         return Verdict::bad(obstacle.reason, obstacle.message.clone());
     }
     if let Probe::Answered(mlflow) = probe {
-        return Verdict::good(Reason::Available, format!("MLflow {} answers at {url}.", mlflow.version));
+        let page = format!("kubectl port-forward -n {namespace} service/{name} {}", port_of(url));
+        return Verdict::good(
+            Reason::Available,
+            format!("MLflow {} answers at {url}; see its page with: {page}", mlflow.version),
+        );
     }
     if let Some(verdict) = claim.and_then(|claim| unbound(namespace, claim, class)) {
         return verdict;
@@ -209,12 +213,19 @@ fn trouble(namespace: &str, tracing: &str, pod: &Pod, now: Timestamp) -> Option<
                     ));
                 }
                 _ => {
-                    return bad(format!("Container {} of MLflow does not start ({why}: {said}); look with: {describe}", container.name));
+                    return bad(format!(
+                        "Container {} of MLflow does not start ({why}: {said}); look with: {describe}",
+                        container.name
+                    ));
                 }
             }
         }
         if let Some(last) = ended.filter(|_| !container.ready && container.restart_count > 0) {
-            return bad(format!("Container {} of MLflow ended ({last}) and starts again; read why: {}", container.name, logs(" --previous")));
+            return bad(format!(
+                "Container {} of MLflow ended ({last}) and starts again; read why: {}",
+                container.name,
+                logs(" --previous")
+            ));
         }
         let started = state.running.as_ref().and_then(|r| r.started_at.as_ref()).map(|t| t.0);
         if let Some(seconds) = started.map(|s| now.as_second() - s.as_second()).filter(|s| *s > PATIENCE) {
@@ -244,6 +255,11 @@ fn ended(container: &ContainerStatus) -> Option<String> {
     let hint = if reason == "OOMKilled" { ", raise mlflow.standalone.resources.limits.memory" } else { "" };
     let said = end.message.as_deref().map(|m| format!(": {}", shortened(m))).unwrap_or_default();
     Some(format!("{reason}, exit code {}{hint}{said}", end.exit_code))
+}
+
+/// The port of an address that ends with one.
+pub fn port_of(url: &str) -> &str {
+    url.rsplit_once(':').map_or("", |(_, port)| port)
 }
 
 /// Text of the API server or the kubelet, on one line and bounded.
@@ -308,8 +324,7 @@ mod tests {
 
     #[test]
     fn a_claim_whose_class_does_not_exist_names_it() {
-        let pending =
-            json!({"metadata": {"name": "tracing-mlflow"}, "spec": {"storageClassName": "fsat"}, "status": {"phase": "Pending"}});
+        let pending = json!({"metadata": {"name": "tracing-mlflow"}, "spec": {"storageClassName": "fsat"}, "status": {"phase": "Pending"}});
         let verdict = verdict(pending, StorageClass::Absent, json!({"metadata": {}}), json!([]), &Probe::NotAsked);
         assert_eq!(verdict.reason, Reason::StorageNotBound);
         assert!(verdict.message.contains("StorageClass fsat"), "{}", verdict.message);
@@ -319,7 +334,12 @@ mod tests {
     fn a_wrong_image_names_the_image_and_the_field() {
         let verdict = container(json!({"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}));
         assert_eq!(verdict.reason, Reason::PodsNotReady);
-        for part in ["ghcr.io/x:y", "ImagePullBackOff", "mlflow.standalone.image", "kubectl edit agenttracing -n bank-agents tracing"] {
+        for part in [
+            "ghcr.io/x:y",
+            "ImagePullBackOff",
+            "mlflow.standalone.image",
+            "kubectl edit agenttracing -n bank-agents tracing",
+        ] {
             assert!(verdict.message.contains(part), "{part}: {}", verdict.message);
         }
     }
@@ -346,7 +366,9 @@ mod tests {
     #[test]
     fn a_pod_without_a_node_or_a_volume_says_which() {
         let unscheduled = |message: &str| {
-            pod(json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]}))
+            pod(
+                json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]}),
+            )
         };
         assert_eq!(unscheduled("0/1 nodes are available: insufficient memory").reason, Reason::PodsNotReady);
         let volume = unscheduled("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims");

@@ -51,8 +51,9 @@ async fn a_refused_host_header_is_found_although_version_answers() {
 #[tokio::test]
 async fn what_is_not_mlflow_is_told_apart() {
     let denied = r#"{"error_code":"PERMISSION_DENIED","message":"no"}"#;
-    let forbidden: fn(&Error) -> bool = |e| matches!(e, Error::Forbidden(Some(c)) if c == "PERMISSION_DENIED");
-    let cases: [(ResponseTemplate, fn(&Error) -> bool); 11] = [
+    type Expected = fn(&Error) -> bool;
+    let forbidden: Expected = |e| matches!(e, Error::Forbidden(Some(c)) if c == "PERMISSION_DENIED");
+    let cases: [(ResponseTemplate, Expected); 11] = [
         (text(200, "<!doctype html><title>Log in</title>", "text/html"), |e| matches!(e, Error::LoginPage)),
         (ResponseTemplate::new(302).insert_header("location", "/login"), |e| matches!(e, Error::LoginPage)),
         (text(403, "<html>Log in</html>", "text/html"), |e| matches!(e, Error::LoginPage)),

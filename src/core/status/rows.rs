@@ -1,0 +1,126 @@
+//! The list of workloads: one row each, and what the user should do about it.
+
+use jiff::Timestamp;
+
+use super::{About, Evidence, Findings, is_counted};
+use crate::api::{AgentTracingStatus, Reason, WorkloadState, WorkloadStatus};
+use crate::core::rollout::{Rest, next_touch};
+use crate::core::workload::{Judged, Standing, Target};
+use crate::names;
+
+/// The row of a workload; `None` where it is not this AgentTracing's.
+pub(super) fn row(
+    about: &About<'_>,
+    judged: &Judged,
+    found: &Findings<'_>,
+    old: &AgentTracingStatus,
+    now: Timestamp,
+) -> Option<WorkloadStatus> {
+    let namespace = about.namespace;
+    let name = &judged.name;
+    let (state, reason, message) = match &judged.standing {
+        Standing::Stray(_) | Standing::Elsewhere => return None,
+        Standing::Current if judged.rollout.complete => (WorkloadState::Injected, None, None),
+        Standing::Current => {
+            let why = judged.rollout.stuck.as_deref().map(|s| format!(" ({s})")).unwrap_or_default();
+            let message = format!(
+                "Its pods are being replaced{why}; watch with: kubectl rollout status -n {namespace} deployment/{name}"
+            );
+            (WorkloadState::RollingOut, None, Some(message))
+        }
+        Standing::Waiting => {
+            let message = format!(
+                "It is wired as soon as MLflow has answered once; watch with: kubectl get agenttracing -n {namespace} {} --watch",
+                about.name
+            );
+            (WorkloadState::Pending, Some(Reason::WaitingForMLflow), Some(message))
+        }
+        Standing::Newer => {
+            let message = format!(
+                "A newer operator wired it; upgrade this one: kubectl get deployment -A -l {}={}",
+                names::LABEL_NAME,
+                names::MANAGED_BY
+            );
+            (WorkloadState::Outdated, None, Some(message))
+        }
+        Standing::Wanting { .. } => {
+            let state = if judged.wired { WorkloadState::Outdated } else { WorkloadState::Pending };
+            let message = match next_touch(judged, now.as_second()) {
+                Err(Rest::Paused) => {
+                    format!(
+                        "It is paused and waits; resume it with: kubectl rollout resume -n {namespace} deployment/{name}"
+                    )
+                }
+                Err(Rest::Exhausted(_)) => format!(
+                    "Something takes the wiring out again and again; see who changes it: kubectl get deployment -n {namespace} \
+                     {name} -o yaml --show-managed-fields"
+                ),
+                _ => format!("It waits for its turn; watch with: kubectl get deployment -n {namespace} {name} --watch"),
+            };
+            (state, None, Some(message))
+        }
+        Standing::Skipped { reason, .. } => {
+            (WorkloadState::Skipped, Some(*reason), Some(why_skipped(namespace, name, *reason)))
+        }
+    };
+    let skipped = state == WorkloadState::Skipped;
+    let previous = old.workloads.iter().find(|w| w.kind == "Deployment" && w.name == *name);
+    let previous = previous.and_then(|w| w.last_trace_time.clone());
+    Some(WorkloadStatus {
+        kind: "Deployment".to_owned(),
+        name: name.clone(),
+        state,
+        reason: reason.map(|r| r.as_str().to_owned()),
+        message,
+        experiment: judged.experiment.display().filter(|_| !skipped),
+        last_trace_time: match found.traces.get(&judged.uid) {
+            Some(Evidence::Received(time)) if previous.is_none() || found.refresh_trace_times => Some(time.to_string()),
+            Some(Evidence::Received(_) | Evidence::NotAsked) => previous,
+            _ => None,
+        },
+        notes: notes(judged, found.workloads),
+    })
+}
+
+fn notes(judged: &Judged, all: &[Judged]) -> Vec<String> {
+    let mut notes = judged.notes.clone();
+    let sharers = || all.iter().filter(|j| is_counted(&j.standing) && j.experiment == judged.experiment);
+    if is_counted(&judged.standing) && judged.experiment != Target::Unknown && sharers().nth(1).is_some() {
+        notes
+            .push(format!("SharedExperiment: {} workloads log to it, so traces are not told apart", sharers().count()));
+    }
+    notes.truncate(16);
+    notes
+}
+
+fn why_skipped(namespace: &str, name: &str, reason: Reason) -> String {
+    match reason {
+        Reason::OptedOut => format!(
+            "It is labelled {0}=false; to wire it: kubectl label deployment -n {namespace} {name} {0}-",
+            names::LABEL_INJECT
+        ),
+        Reason::OwnTrackingURI => format!(
+            "Its containers set MLFLOW_TRACKING_URI themselves, which is kept; to wire it: kubectl set env -n {namespace} \
+             deployment/{name} MLFLOW_TRACKING_URI-"
+        ),
+        Reason::NoContainers => format!(
+            "None of its containers is chosen; see injection.containers and the annotation {}: kubectl get deployment -n \
+             {namespace} {name} -o jsonpath='{{.spec.template.spec.containers[*].name}}'",
+            names::ANNOTATION_CONTAINERS
+        ),
+        Reason::Windows => format!(
+            "Windows pods are not wired; see its node selector: kubectl get deployment -n {namespace} {name} -o yaml"
+        ),
+        _ => format!(
+            "The record of what was injected cannot be read; remove our variables and the record by hand: kubectl edit \
+             deployment -n {namespace} {name} (annotation {})",
+            names::ANNOTATION_RECORD
+        ),
+    }
+}
+
+/// Worst first; what the user chose so is not bad at all.
+pub(super) fn rank(row: &WorkloadStatus) -> (bool, WorkloadState) {
+    let chosen = [Reason::OptedOut, Reason::OwnTrackingURI, Reason::Windows].map(|r| r.as_str());
+    (row.reason.as_deref().is_some_and(|r| chosen.contains(&r)), row.state)
+}

@@ -1,0 +1,280 @@
+use super::*;
+use crate::core::workload::Rollout;
+
+const NOW: &str = "2026-11-21T10:30:00Z";
+
+fn at(time: &str) -> Timestamp {
+    time.parse().unwrap()
+}
+
+fn tracing(status: Option<AgentTracingStatus>) -> AgentTracing {
+    let yaml = "apiVersion: agenttracing.dev/v1alpha1\nkind: AgentTracing\n\
+                metadata: {name: tracing, namespace: bank-agents, generation: 4}\nspec: {mlflow: {mode: Standalone}}";
+    AgentTracing { status, ..serde_yaml::from_str(yaml).unwrap() }
+}
+
+fn workload(name: &str, standing: Standing) -> Judged {
+    Judged {
+        name: name.into(),
+        uid: format!("uid-{name}"),
+        resource_version: "1".into(),
+        owned: false,
+        paused: false,
+        wired: standing == Standing::Current,
+        standing,
+        rollout: Rollout { complete: true, available_since: Some(at("2026-11-21T10:00:00Z")), stuck: None },
+        experiment: Target::Name(name.into()),
+        notes: Vec::new(),
+        touch: None,
+        record: None,
+        pods: String::new(),
+    }
+}
+
+fn skipped(name: &str, reason: Reason, deliberate: bool) -> Judged {
+    workload(name, Standing::Skipped { reason, deliberate, leftover: Vec::new() })
+}
+
+/// Everything is well, unless a test says otherwise.
+struct Scene {
+    mlflow: Verdict,
+    labelled: bool,
+    workloads: Vec<Judged>,
+    webhook_silent: bool,
+    experiments: Experiments,
+    traces: BTreeMap<String, Evidence>,
+    refresh: bool,
+}
+
+impl Scene {
+    fn of(workloads: impl IntoIterator<Item = Judged>) -> Self {
+        Self {
+            mlflow: Verdict::good(Reason::Available, "MLflow answers; see its page with: kubectl port-forward"),
+            labelled: true,
+            workloads: workloads.into_iter().collect(),
+            webhook_silent: false,
+            experiments: Experiments::default(),
+            traces: BTreeMap::new(),
+            refresh: true,
+        }
+    }
+
+    fn evidence(mut self, name: &str, evidence: Evidence) -> Self {
+        self.traces.insert(format!("uid-{name}"), evidence);
+        self
+    }
+
+    fn status_after(&self, old: Option<AgentTracingStatus>, now: &str) -> AgentTracingStatus {
+        let found = Findings {
+            mlflow: self.mlflow.clone(),
+            answered: None,
+            labelled: self.labelled,
+            workloads: &self.workloads,
+            webhook_silent: self.webhook_silent,
+            experiments: &self.experiments,
+            traces: &self.traces,
+            refresh_trace_times: self.refresh,
+        };
+        status(&tracing(old), &found, at(now))
+    }
+
+    fn status(&self) -> AgentTracingStatus {
+        self.status_after(None, NOW)
+    }
+
+    fn condition(&self, kind: ConditionType) -> Condition {
+        condition(&self.status(), kind)
+    }
+
+    fn ready(&self) -> (String, String) {
+        let ready = self.condition(ConditionType::Ready);
+        (ready.status, ready.reason)
+    }
+}
+
+fn condition(status: &AgentTracingStatus, kind: ConditionType) -> Condition {
+    status.conditions.iter().find(|c| c.type_ == kind.as_str()).unwrap().clone()
+}
+
+fn is(status: &str, reason: &str) -> (String, String) {
+    (status.to_owned(), reason.to_owned())
+}
+
+#[test]
+fn ready_is_the_worst_of_the_others_and_what_passes_by_itself_comes_last() {
+    let mut scene = Scene::of([workload("teller", Standing::Waiting)]);
+    scene.mlflow = Verdict::bad(Reason::Progressing, "MLflow is starting");
+    assert_eq!(scene.ready(), is("False", "Progressing"));
+    scene.labelled = false;
+    assert_eq!(scene.ready(), is("False", "NamespaceNotLabelled"));
+}
+
+#[test]
+fn wired_without_a_trace_is_ready_and_waits() {
+    let scene = Scene::of([workload("teller", Standing::Current)]);
+    assert_eq!(scene.ready(), is("True", "WaitingForTraces"));
+    let received = scene.evidence("teller", Evidence::Received(at(NOW)));
+    assert_eq!(received.ready(), is("True", "TracesReceived"));
+}
+
+#[test]
+fn silence_is_told_after_ten_minutes_and_never_lowers_ready() {
+    let mut scene = Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::Nothing);
+    assert_eq!(scene.condition(ConditionType::TracesFlowing).reason, "NoTracesFrom");
+    assert_eq!(scene.ready(), is("True", "WaitingForTraces"));
+    scene.workloads[0].rollout.available_since = Some(at("2026-11-21T10:20:01Z"));
+    assert_eq!(scene.condition(ConditionType::TracesFlowing).reason, "NoTracesYet");
+}
+
+#[test]
+fn nobody_is_called_silent_while_nobody_can_look() {
+    let scene = Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::NotAsked);
+    assert_eq!(scene.condition(ConditionType::TracesFlowing).reason, "NoTracesYet");
+}
+
+#[test]
+fn traces_without_spans_lower_ready() {
+    let scene = Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::WithoutSpans);
+    assert_eq!(scene.ready(), is("False", "TracesWithoutSpans"));
+}
+
+#[test]
+fn an_experiment_from_elsewhere_is_not_observable() {
+    let mut scene = Scene::of([workload("teller", Standing::Current)]);
+    scene.workloads[0].experiment = Target::Unknown;
+    let condition = scene.condition(ConditionType::TracesFlowing);
+    assert_eq!((condition.status, condition.reason), is("Unknown", "NotObservable"));
+    assert_eq!(scene.ready(), is("True", "WaitingForTraces"));
+}
+
+#[test]
+fn what_the_user_chose_is_listed_last_and_not_counted() {
+    let scene = Scene::of([
+        skipped("auditor", Reason::OptedOut, true),
+        workload("teller", Standing::Current),
+        workload("rag", Standing::Waiting),
+        skipped("broken", Reason::RecordUnreadable, false),
+    ]);
+    let status = scene.status();
+    assert_eq!(status.injected.as_deref(), Some("1/3"));
+    let names: Vec<_> = status.workloads.iter().map(|w| w.name.as_str()).collect();
+    assert_eq!(names, ["broken", "rag", "teller", "auditor"]);
+    assert_eq!(scene.condition(ConditionType::WorkloadsReady).reason, "Skipped");
+}
+
+#[test]
+fn the_list_is_bounded_and_keeps_the_worst() {
+    let mut all: Vec<_> = (0..150).map(|n| workload(&format!("agent-{n:03}"), Standing::Current)).collect();
+    all.push(workload("zebra", Standing::Waiting));
+    let status = Scene::of(all).status();
+    assert_eq!(status.injected.as_deref(), Some("150/151"));
+    assert_eq!(status.workloads.len(), 100);
+    assert_eq!(status.workloads[0].name, "zebra");
+}
+
+#[test]
+fn workloads_that_all_belong_to_an_older_agent_tracing_are_a_conflict() {
+    let scene = Scene::of([workload("teller", Standing::Elsewhere)]);
+    assert_eq!(scene.ready(), is("False", "Conflict"));
+    let one = Scene::of([workload("teller", Standing::Elsewhere), workload("rag", Standing::Current)]);
+    assert_eq!(one.ready(), is("True", "WaitingForTraces"));
+}
+
+#[test]
+fn a_transition_time_moves_only_with_the_status() {
+    let mut scene = Scene::of([workload("teller", Standing::Current)]);
+    let first = scene.status();
+    scene.mlflow.message = "MLflow 3.11 answers".into();
+    let later = scene.status_after(Some(first.clone()), "2026-11-21T10:40:00Z");
+    let kind = ConditionType::MLflowReady;
+    assert_ne!(condition(&later, kind).message, condition(&first, kind).message);
+    assert_eq!(condition(&later, kind).last_transition_time, condition(&first, kind).last_transition_time);
+    scene.mlflow = Verdict::bad(Reason::Unreachable, "");
+    let down = scene.status_after(Some(later), "2026-11-21T10:50:00.123Z");
+    assert_eq!(condition(&down, kind).last_transition_time.0, at("2026-11-21T10:50:00Z"));
+}
+
+#[test]
+fn the_same_findings_give_the_same_status_at_any_time() {
+    let scene = Scene::of([workload("teller", Standing::Current), workload("rag", Standing::Waiting)])
+        .evidence("teller", Evidence::Received(at(NOW)));
+    let first = scene.status();
+    assert_eq!(scene.status_after(Some(first.clone()), "2026-11-22T10:30:00Z"), first);
+}
+
+#[test]
+fn a_first_trace_time_is_written_at_once_and_a_newer_one_when_it_is_time() {
+    let mut scene = Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::Received(at(NOW)));
+    scene.refresh = false;
+    let first = scene.status();
+    assert_eq!(first.workloads[0].last_trace_time.as_deref(), Some(NOW));
+    let mut scene = scene.evidence("teller", Evidence::Received(at("2026-11-21T10:31:00Z")));
+    let early = scene.status_after(Some(first), "2026-11-21T10:32:00Z");
+    assert_eq!(early.workloads[0].last_trace_time.as_deref(), Some(NOW));
+    scene.refresh = true;
+    let later = scene.status_after(Some(early), "2026-11-21T10:36:00Z");
+    assert_eq!(later.workloads[0].last_trace_time.as_deref(), Some("2026-11-21T10:31:00Z"));
+}
+
+#[test]
+fn mlflow_and_experiments_stay_when_nobody_answers() {
+    let old = AgentTracingStatus {
+        mlflow: Some(MlflowStatus { version: "3.10.1".into(), ..MlflowStatus::default() }),
+        experiments: vec![EnsuredExperiment { name: "teller".into(), id: "4".into() }],
+        ..AgentTracingStatus::default()
+    };
+    let status = Scene::of([]).status_after(Some(old.clone()), NOW);
+    assert_eq!((status.mlflow, status.experiments), (old.mlflow, old.experiments));
+}
+
+#[test]
+fn workloads_of_one_experiment_say_so() {
+    let mut scene = Scene::of([workload("teller", Standing::Current), workload("rag", Standing::Current)]);
+    scene.workloads[1].experiment = Target::Name("teller".into());
+    for row in scene.status().workloads {
+        assert!(row.notes[0].starts_with("SharedExperiment: 2 workloads"), "{:?}", row.notes);
+    }
+}
+
+#[test]
+fn suspension_leaves_everything_else_as_it_was() {
+    let before = Scene::of([workload("teller", Standing::Current)]).status();
+    let after = suspended(&tracing(Some(before.clone())), at(NOW));
+    assert_eq!(condition(&after, ConditionType::Ready).reason, "Suspended");
+    assert_eq!(after.workloads, before.workloads);
+    assert_eq!(after.conditions[1..], before.conditions[1..]);
+}
+
+#[test]
+fn every_message_ends_with_a_command() {
+    let deleted = (Reason::ExperimentDeleted, "was deleted".to_owned());
+    let mut troubled = Scene::of([
+        workload("waiting", Standing::Waiting),
+        workload("newer", Standing::Newer),
+        workload("wanting", Standing::Wanting { hash: "x".into(), patch: Vec::new() }),
+        skipped("out", Reason::OptedOut, true),
+        skipped("own", Reason::OwnTrackingURI, true),
+        skipped("none", Reason::NoContainers, false),
+        skipped("windows", Reason::Windows, true),
+        skipped("garbled", Reason::RecordUnreadable, false),
+    ]);
+    troubled.webhook_silent = true;
+    troubled.experiments.problems.insert("teller".into(), deleted);
+    let rolling = Judged { rollout: Rollout::default(), ..workload("teller", Standing::Current) };
+    let scenes = [
+        troubled,
+        Scene::of([]),
+        Scene::of([workload("teller", Standing::Elsewhere)]),
+        Scene::of([rolling]),
+        Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::Nothing),
+        Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::WithoutSpans),
+        Scene { labelled: false, ..Scene::of([]) },
+    ];
+    for status in scenes.iter().map(Scene::status) {
+        let messages = status.conditions.iter().map(|c| &c.message);
+        for message in messages.chain(status.workloads.iter().filter_map(|w| w.message.as_ref())) {
+            let command = message.rsplit("kubectl ").next().unwrap();
+            assert!(command != message && !command.contains("; ") && !command.ends_with('.'), "{message}");
+        }
+    }
+}

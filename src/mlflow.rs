@@ -223,9 +223,9 @@ impl Mlflow {
                 let body = json!({"max_results": 1, "filter": filter, "view_type": "ALL"});
                 self.request(Method::POST, "/api/2.0/mlflow/experiments/search").json(&body)
             }
-            None => self
-                .request(Method::GET, "/api/2.0/mlflow/experiments/get-by-name")
-                .query(&[("experiment_name", name)]),
+            None => {
+                self.request(Method::GET, "/api/2.0/mlflow/experiments/get-by-name").query(&[("experiment_name", name)])
+            }
         };
         let found: Found = match self.json(request).await {
             Err(Error::NotFound(Some(code))) if code == "RESOURCE_DOES_NOT_EXIST" => return Ok(None),

@@ -7,18 +7,18 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use json_patch::PatchOperation;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use json_patch::PatchOperation;
+use kube::Resource;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, Request};
 use kube::core::Status;
-use kube::Resource;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::observe::{self, Live};
 use super::Context;
+use super::observe::{self, Live};
 use crate::api::{AgentTracing, AgentTracingStatus, Reason};
 use crate::core::desired::Desired;
 use crate::core::drift::{drifted, possible, refused};
@@ -121,7 +121,12 @@ struct Children<'a> {
 
 impl Children<'_> {
     /// The claim, which holds the traces: never replaced silently. Says whether there is one afterwards.
-    async fn claim(&mut self, tracing: &AgentTracing, desired: &PersistentVolumeClaim, live: &Live) -> Result<bool, Error> {
+    async fn claim(
+        &mut self,
+        tracing: &AgentTracing,
+        desired: &PersistentVolumeClaim,
+        live: &Live,
+    ) -> Result<bool, Error> {
         let desired = encode(desired)?;
         let Settings { namespace, name: tracing_name, .. } = self.settings;
         let name = self.settings.object_name();
@@ -184,7 +189,11 @@ impl Children<'_> {
     }
 
     /// One object: applied if it is absent, or ours and different.
-    async fn bring<K: Resource<DynamicType = ()>>(&mut self, desired: Value, live: Option<&Value>) -> Result<(), Error> {
+    async fn bring<K: Resource<DynamicType = ()>>(
+        &mut self,
+        desired: Value,
+        live: Option<&Value>,
+    ) -> Result<(), Error> {
         let kind = K::kind(&()).into_owned();
         let Settings { namespace, .. } = self.settings;
         let name = self.settings.object_name();
@@ -203,7 +212,8 @@ impl Children<'_> {
             }
         }
         let mut hasher = DefaultHasher::new();
-        (desired.to_string(), live.and_then(|l| l.pointer("/metadata/resourceVersion")).map(Value::to_string)).hash(&mut hasher);
+        (desired.to_string(), live.and_then(|l| l.pointer("/metadata/resourceVersion")).map(Value::to_string))
+            .hash(&mut hasher);
         let asked = hasher.finish();
         let key = plural_key(&kind);
         if let Some((refused, obstacle)) = self.refusals.get(key).filter(|(refused, _)| *refused == asked) {
@@ -244,10 +254,16 @@ impl Children<'_> {
                 true => format!("make room or lower the demand: kubectl describe resourcequota -n {namespace}"),
                 false => format!("see what forbids it: kubectl describe agenttracing -n {namespace} {tracing}"),
             };
-            return Obstacle { reason: Reason::CreateForbidden, message: format!("The API server forbids {kind} {name} ({said}); {next}") };
+            return Obstacle {
+                reason: Reason::CreateForbidden,
+                message: format!("The API server forbids {kind} {name} ({said}); {next}"),
+            };
         }
         let reason = if kind == "PersistentVolumeClaim" { Reason::StorageNotBound } else { Reason::InvalidSpec };
-        Obstacle { reason, message: format!("The API server refuses {kind} {name} ({said}); change the field concerned: {edit}") }
+        Obstacle {
+            reason,
+            message: format!("The API server refuses {kind} {name} ({said}); change the field concerned: {edit}"),
+        }
     }
 
     /// Deletes one of ours, and exactly the one that was seen.
@@ -298,7 +314,8 @@ fn is_ours(live: &Value, settings: &Settings) -> bool {
 fn was_in_use(tracing: &AgentTracing, live: &Live, name: &str) -> bool {
     let mounted = |deployment: &Value| {
         let volumes = deployment.pointer("/spec/template/spec/volumes").and_then(Value::as_array);
-        let claims = volumes.into_iter().flatten().filter_map(|v| v.pointer("/persistentVolumeClaim/claimName")?.as_str());
+        let claims =
+            volumes.into_iter().flatten().filter_map(|v| v.pointer("/persistentVolumeClaim/claimName")?.as_str());
         claims.into_iter().any(|claim| claim == name)
     };
     let answered = tracing.status.as_ref().is_some_and(|s| s.mlflow.is_some());
@@ -342,7 +359,11 @@ async fn patch_deployment<P: Serialize + std::fmt::Debug>(
 }
 
 /// Writes a status. The uid keeps it off an AgentTracing of the same name that was created meanwhile.
-pub(super) async fn status(ctx: &Context, tracing: &AgentTracing, status: &AgentTracingStatus) -> Result<AgentTracing, Error> {
+pub(super) async fn status(
+    ctx: &Context,
+    tracing: &AgentTracing,
+    status: &AgentTracingStatus,
+) -> Result<AgentTracing, Error> {
     let (namespace, name) = (tracing.metadata.namespace.as_deref(), tracing.metadata.name.as_deref());
     let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
     let what = || format!("the status of AgentTracing {namespace}/{name}");

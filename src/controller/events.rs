@@ -129,7 +129,8 @@ fn reference(tracing: &AgentTracing, workload: &Judged) -> ObjectReference {
 /// An event that cannot be published is no reason to do anything else differently.
 async fn publish(ctx: &Context, regarding: ObjectReference, type_: EventType, reason: &str, note: String) {
     let note = note.chars().take(1000).collect();
-    let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary: None };
+    let event =
+        Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary: None };
     if let Err(error) = ctx.recorder.publish(&event, &regarding).await {
         tracing::warn!(reason, name = regarding.name, error = report(&error), "failed to publish an event");
     }

@@ -106,7 +106,8 @@ pub(super) async fn labelled(ctx: &Context, namespace: &str) -> Result<bool, Err
 pub(super) fn policies(ctx: &Context, namespace: &str, this: &AgentTracing) -> Vec<Policy> {
     let all = ctx.store.state();
     let readable = all.iter().filter_map(|t| t.0.as_ref().ok());
-    let others = readable.filter(|t| t.metadata.namespace.as_deref() == Some(namespace) && t.metadata.uid != this.metadata.uid);
+    let others =
+        readable.filter(|t| t.metadata.namespace.as_deref() == Some(namespace) && t.metadata.uid != this.metadata.uid);
     others.map(Policy::of).chain([Policy::of(this)]).collect()
 }
 
@@ -182,15 +183,11 @@ pub(super) async fn workload(
 
 /// The server's pods, at most a page of them.
 pub(super) async fn server_pods(ctx: &Context, settings: &Settings) -> Result<Vec<Pod>, Error> {
-    let labels = format!(
-        "{}={},{}={}",
-        names::LABEL_INSTANCE,
-        settings.name,
-        names::LABEL_MANAGED_BY,
-        names::MANAGED_BY
-    );
+    let labels =
+        format!("{}={},{}={}", names::LABEL_INSTANCE, settings.name, names::LABEL_MANAGED_BY, names::MANAGED_BY);
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &settings.namespace);
-    let read = |source| Error::Read { what: format!("the pods of {}/{}", settings.namespace, settings.object_name()), source };
+    let read =
+        |source| Error::Read { what: format!("the pods of {}/{}", settings.namespace, settings.object_name()), source };
     let mut pods = api.list(&ListParams::default().labels(&labels).limit(20)).await.map_err(read)?.items;
     // The newest says why it does not start; the others are on their way out.
     pods.sort_by(|a, b| b.metadata.creation_timestamp.cmp(&a.metadata.creation_timestamp));

@@ -95,7 +95,8 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
     let old = tracing.status.clone().unwrap_or_default();
     let ask = &mut memory.tracking;
     let experiments = tracking::experiments(server, &settings, &workloads, &old, ask, now).await; // IO
-    let question = tracking::Question { settings: &settings, workloads: &workloads, experiments: &experiments, old: &old };
+    let question =
+        tracking::Question { settings: &settings, workloads: &workloads, experiments: &experiments, old: &old };
     let (traces, look_again) = tracking::traces(ctx, server, &question, ask, now).await?; // IO
 
     // What to say.
@@ -143,7 +144,12 @@ fn newest(tracing: &AgentTracing, memory: &mut Memory) -> AgentTracing {
 }
 
 /// Writes a status that ends the pass.
-async fn told(ctx: &Context, tracing: &AgentTracing, status: AgentTracingStatus, memory: &mut Memory) -> Result<Action, Error> {
+async fn told(
+    ctx: &Context,
+    tracing: &AgentTracing,
+    status: AgentTracingStatus,
+    memory: &mut Memory,
+) -> Result<Action, Error> {
     if Some(&status) != tracing.status.as_ref() {
         write(ctx, tracing, &status, memory).await?;
     }
@@ -151,7 +157,12 @@ async fn told(ctx: &Context, tracing: &AgentTracing, status: AgentTracingStatus,
     Ok(Action::await_change())
 }
 
-async fn write(ctx: &Context, tracing: &AgentTracing, status: &AgentTracingStatus, memory: &mut Memory) -> Result<(), Error> {
+async fn write(
+    ctx: &Context,
+    tracing: &AgentTracing,
+    status: &AgentTracingStatus,
+    memory: &mut Memory,
+) -> Result<(), Error> {
     let mut before = memory.written.take().map_or_else(Vec::new, |(before, _)| before);
     before.extend(tracing.metadata.resource_version.clone());
     let written = apply::status(ctx, tracing, status).await?;
@@ -160,7 +171,8 @@ async fn write(ctx: &Context, tracing: &AgentTracing, status: &AgentTracingStatu
 }
 
 fn is_available(live: &Live) -> bool {
-    let available = live.deployment.as_ref().and_then(|d| d.pointer("/status/availableReplicas")).and_then(Value::as_i64);
+    let available =
+        live.deployment.as_ref().and_then(|d| d.pointer("/status/availableReplicas")).and_then(Value::as_i64);
     available.unwrap_or(0) > 0
 }
 

@@ -44,7 +44,10 @@ impl World {
         };
         let (store, writer) = reflector::store();
         let ctx = Context::new(options, false, store);
-        api.put(NAMESPACE, json!({"metadata": {"name": "bank-agents", "labels": {"agenttracing.dev/injection": "enabled"}}}));
+        api.put(
+            NAMESPACE,
+            json!({"metadata": {"name": "bank-agents", "labels": {"agenttracing.dev/injection": "enabled"}}}),
+        );
         let port = mlflow.address().port();
         api.put(TRACING, json!({
             "apiVersion": "agenttracing.dev/v1alpha1", "kind": "AgentTracing",
@@ -73,7 +76,8 @@ impl World {
     /// MLflow's pod is up and answers.
     async fn mlflow_answers(&self) {
         self.api.edit(SERVER, json!({"status": {"availableReplicas": 1}}));
-        let answer = |at: &str, body: Value| Mock::given(path(at)).respond_with(ResponseTemplate::new(200).set_body_json(body));
+        let answer =
+            |at: &str, body: Value| Mock::given(path(at)).respond_with(ResponseTemplate::new(200).set_body_json(body));
         let version = ResponseTemplate::new(200).set_body_string("3.10.1");
         Mock::given(path("/version")).respond_with(version).mount(&self.mlflow).await;
         answer("/api/3.0/mlflow/server-info", json!({"workspaces_enabled": false})).mount(&self.mlflow).await;
@@ -180,9 +184,12 @@ async fn at_rest_nothing_is_written_and_everything_is_said() {
 async fn a_trace_with_spans_makes_it_ready_and_is_written_once() {
     let mut world = World::at_rest().await;
     let record = world.api.get(TELLER).unwrap()["spec"]["template"]["metadata"]["annotations"].clone();
-    world.api.put("/api/v1/namespaces/bank-agents/pods/teller-0", json!({
-        "metadata": {"name": "teller-0", "creationTimestamp": "2026-11-21T10:30:00Z", "annotations": record},
-    }));
+    world.api.put(
+        "/api/v1/namespaces/bank-agents/pods/teller-0",
+        json!({
+            "metadata": {"name": "teller-0", "creationTimestamp": "2026-11-21T10:30:00Z", "annotations": record},
+        }),
+    );
     let trace = |at: &str, priority: u8| {
         let tags = json!({"mlflow.trace.spansLocation": "TRACKING_STORE"});
         let body = json!({"traces": [{"trace_id": "tr-1", "request_time": at, "state": "OK", "tags": tags}]});
@@ -232,7 +239,9 @@ async fn without_a_webhook_the_agent_is_touched_twice_and_then_patched_once() {
 async fn a_workload_with_an_owner_is_touched_and_never_patched() {
     let mut world = World::new().await;
     world.api.webhook(false);
-    world.api.edit(TELLER, json!({"metadata": {"ownerReferences": [{"controller": true, "kind": "Agent", "uid": "x"}]}}));
+    world
+        .api
+        .edit(TELLER, json!({"metadata": {"ownerReferences": [{"controller": true, "kind": "Agent", "uid": "x"}]}}));
     world.pass().await;
     world.mlflow_answers().await;
     world.pass().await;
@@ -287,7 +296,10 @@ async fn a_lost_volume_is_never_replaced_by_an_empty_one() {
 async fn a_volume_that_cannot_grow_is_told_and_left() {
     let mut world = World::at_rest().await;
     world.api.edit(CLAIM, json!({"spec": {"storageClassName": "fixed"}, "status": {"phase": "Bound"}}));
-    world.api.put("/apis/storage.k8s.io/v1/storageclasses/fixed", json!({"metadata": {"name": "fixed"}, "provisioner": "p"}));
+    world.api.put(
+        "/apis/storage.k8s.io/v1/storageclasses/fixed",
+        json!({"metadata": {"name": "fixed"}, "provisioner": "p"}),
+    );
     world.api.edit(TRACING, json!({"spec": {"mlflow": {"standalone": {"storage": {"size": "9Gi"}}}}}));
     world.pass().await;
     let (_, reason, message) = world.condition("MLflowReady");
@@ -315,7 +327,10 @@ async fn what_is_invalid_is_tried_once_and_a_quota_again_and_again() {
     world.pass().await;
     let (_, reason, message) = world.condition("MLflowReady");
     assert_eq!(reason, "CreateForbidden");
-    assert!(message.contains("exceeded quota: tight") && message.ends_with("kubectl describe resourcequota -n bank-agents"), "{message}");
+    assert!(
+        message.contains("exceeded quota: tight") && message.ends_with("kubectl describe resourcequota -n bank-agents"),
+        "{message}"
+    );
 }
 
 #[tokio::test]

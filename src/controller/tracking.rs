@@ -102,10 +102,14 @@ pub(super) async fn experiments(
     now: Timestamp,
 ) -> Experiments {
     let is_ours = |j: &&Judged| matches!(j.standing, Standing::Current | Standing::Wanting { .. } | Standing::Waiting);
-    let names: BTreeSet<&str> = judged.iter().filter(is_ours).filter_map(|j| match &j.experiment {
-        Target::Name(name) => Some(name.as_str()),
-        Target::Id(_) | Target::Unknown => None,
-    }).collect();
+    let names: BTreeSet<&str> = judged
+        .iter()
+        .filter(is_ours)
+        .filter_map(|j| match &j.experiment {
+            Target::Name(name) => Some(name.as_str()),
+            Target::Id(_) | Target::Unknown => None,
+        })
+        .collect();
     memory.experiments.retain(|name, _| names.contains(name.as_str()));
     let is_due = |checked: Option<&Checked>| match checked {
         None => true,
@@ -211,7 +215,9 @@ pub(super) async fn traces(
         let found = match (wired.received, looked) {
             (Some(time), _) => Evidence::Received(time),
             (None, None) => Evidence::NotAsked,
-            (None, Some(Looked { trace: Some(trace), .. })) if is_spanless(trace, wired.since, now) => Evidence::WithoutSpans,
+            (None, Some(Looked { trace: Some(trace), .. })) if is_spanless(trace, wired.since, now) => {
+                Evidence::WithoutSpans
+            }
             (None, Some(_)) => Evidence::Nothing,
         };
         evidence.insert(workload.uid.clone(), found);

@@ -209,12 +209,19 @@ fn trouble(namespace: &str, tracing: &str, pod: &Pod, now: Timestamp) -> Option<
                     ));
                 }
                 _ => {
-                    return bad(format!("Container {} of MLflow does not start ({why}: {said}); look with: {describe}", container.name));
+                    return bad(format!(
+                        "Container {} of MLflow does not start ({why}: {said}); look with: {describe}",
+                        container.name
+                    ));
                 }
             }
         }
         if let Some(last) = ended.filter(|_| !container.ready && container.restart_count > 0) {
-            return bad(format!("Container {} of MLflow ended ({last}) and starts again; read why: {}", container.name, logs(" --previous")));
+            return bad(format!(
+                "Container {} of MLflow ended ({last}) and starts again; read why: {}",
+                container.name,
+                logs(" --previous")
+            ));
         }
         let started = state.running.as_ref().and_then(|r| r.started_at.as_ref()).map(|t| t.0);
         if let Some(seconds) = started.map(|s| now.as_second() - s.as_second()).filter(|s| *s > PATIENCE) {
@@ -308,8 +315,7 @@ mod tests {
 
     #[test]
     fn a_claim_whose_class_does_not_exist_names_it() {
-        let pending =
-            json!({"metadata": {"name": "tracing-mlflow"}, "spec": {"storageClassName": "fsat"}, "status": {"phase": "Pending"}});
+        let pending = json!({"metadata": {"name": "tracing-mlflow"}, "spec": {"storageClassName": "fsat"}, "status": {"phase": "Pending"}});
         let verdict = verdict(pending, StorageClass::Absent, json!({"metadata": {}}), json!([]), &Probe::NotAsked);
         assert_eq!(verdict.reason, Reason::StorageNotBound);
         assert!(verdict.message.contains("StorageClass fsat"), "{}", verdict.message);
@@ -319,7 +325,12 @@ mod tests {
     fn a_wrong_image_names_the_image_and_the_field() {
         let verdict = container(json!({"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}));
         assert_eq!(verdict.reason, Reason::PodsNotReady);
-        for part in ["ghcr.io/x:y", "ImagePullBackOff", "mlflow.standalone.image", "kubectl edit agenttracing -n bank-agents tracing"] {
+        for part in [
+            "ghcr.io/x:y",
+            "ImagePullBackOff",
+            "mlflow.standalone.image",
+            "kubectl edit agenttracing -n bank-agents tracing",
+        ] {
             assert!(verdict.message.contains(part), "{part}: {}", verdict.message);
         }
     }
@@ -346,7 +357,9 @@ mod tests {
     #[test]
     fn a_pod_without_a_node_or_a_volume_says_which() {
         let unscheduled = |message: &str| {
-            pod(json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]}))
+            pod(
+                json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]}),
+            )
         };
         assert_eq!(unscheduled("0/1 nodes are available: insufficient memory").reason, Reason::PodsNotReady);
         let volume = unscheduled("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims");

@@ -149,7 +149,13 @@ fn is_counted(standing: &Standing) -> bool {
     }
 }
 
-fn row(about: &About<'_>, judged: &Judged, found: &Findings<'_>, old: &AgentTracingStatus, now: Timestamp) -> Option<WorkloadStatus> {
+fn row(
+    about: &About<'_>,
+    judged: &Judged,
+    found: &Findings<'_>,
+    old: &AgentTracingStatus,
+    now: Timestamp,
+) -> Option<WorkloadStatus> {
     let namespace = about.namespace;
     let name = &judged.name;
     let (state, reason, message) = match &judged.standing {
@@ -157,12 +163,16 @@ fn row(about: &About<'_>, judged: &Judged, found: &Findings<'_>, old: &AgentTrac
         Standing::Current if judged.rollout.complete => (WorkloadState::Injected, None, None),
         Standing::Current => {
             let why = judged.rollout.stuck.as_deref().map(|s| format!(" ({s})")).unwrap_or_default();
-            let message = format!("Its pods are being replaced{why}; watch with: kubectl rollout status -n {namespace} deployment/{name}");
+            let message = format!(
+                "Its pods are being replaced{why}; watch with: kubectl rollout status -n {namespace} deployment/{name}"
+            );
             (WorkloadState::RollingOut, None, Some(message))
         }
         Standing::Waiting => {
-            let message =
-                format!("It is wired as soon as MLflow has answered once; watch with: kubectl get agenttracing -n {namespace} {} --watch", about.name);
+            let message = format!(
+                "It is wired as soon as MLflow has answered once; watch with: kubectl get agenttracing -n {namespace} {} --watch",
+                about.name
+            );
             (WorkloadState::Pending, Some(Reason::WaitingForMLflow), Some(message))
         }
         Standing::Newer => {
@@ -177,7 +187,9 @@ fn row(about: &About<'_>, judged: &Judged, found: &Findings<'_>, old: &AgentTrac
             let state = if judged.wired { WorkloadState::Outdated } else { WorkloadState::Pending };
             let message = match next_touch(judged, now.as_second()) {
                 Err(Rest::Paused) => {
-                    format!("It is paused and waits; resume it with: kubectl rollout resume -n {namespace} deployment/{name}")
+                    format!(
+                        "It is paused and waits; resume it with: kubectl rollout resume -n {namespace} deployment/{name}"
+                    )
                 }
                 Err(Rest::Exhausted(_)) => format!(
                     "Something takes the wiring out again and again; see who changes it: kubectl get deployment -n {namespace} \
@@ -187,7 +199,9 @@ fn row(about: &About<'_>, judged: &Judged, found: &Findings<'_>, old: &AgentTrac
             };
             (state, None, Some(message))
         }
-        Standing::Skipped { reason, .. } => (WorkloadState::Skipped, Some(*reason), Some(why_skipped(namespace, name, *reason))),
+        Standing::Skipped { reason, .. } => {
+            (WorkloadState::Skipped, Some(*reason), Some(why_skipped(namespace, name, *reason)))
+        }
     };
     let skipped = state == WorkloadState::Skipped;
     let previous = old.workloads.iter().find(|w| w.kind == "Deployment" && w.name == *name);
@@ -212,7 +226,8 @@ fn notes(judged: &Judged, all: &[Judged]) -> Vec<String> {
     let mut notes = judged.notes.clone();
     let sharers = || all.iter().filter(|j| is_counted(&j.standing) && j.experiment == judged.experiment);
     if is_counted(&judged.standing) && judged.experiment != Target::Unknown && sharers().nth(1).is_some() {
-        notes.push(format!("SharedExperiment: {} workloads log to it, so traces are not told apart", sharers().count()));
+        notes
+            .push(format!("SharedExperiment: {} workloads log to it, so traces are not told apart", sharers().count()));
     }
     notes.truncate(16);
     notes
@@ -291,7 +306,10 @@ fn injection_ready(about: &About<'_>, found: &Findings<'_>, matched: usize) -> V
         return Verdict::bad(Reason::WebhookUnavailable, message);
     }
     let list = format!("kubectl get deployments -n {namespace} -l {}", names::LABEL_WIRED);
-    Verdict::good(Reason::Enabled, format!("The namespace is labelled and workloads match ({matched}); list the wired ones with: {list}"))
+    Verdict::good(
+        Reason::Enabled,
+        format!("The namespace is labelled and workloads match ({matched}); list the wired ones with: {list}"),
+    )
 }
 
 fn experiments_ready(about: &About<'_>, found: &Findings<'_>) -> Verdict {
@@ -309,7 +327,10 @@ fn experiments_ready(about: &About<'_>, found: &Findings<'_>) -> Verdict {
     }
     let count = found.experiments.ensured.len();
     let list = format!("kubectl get agenttracing -n {namespace} {name} -o jsonpath='{{.status.experiments}}'");
-    Verdict::good(Reason::Ensured, format!("The experiments of the workloads exist in MLflow ({count}); list them with: {list}"))
+    Verdict::good(
+        Reason::Ensured,
+        format!("The experiments of the workloads exist in MLflow ({count}); list them with: {list}"),
+    )
 }
 
 fn workloads_ready(about: &About<'_>, counted: &[&Judged], now: Timestamp) -> Verdict {
@@ -317,14 +338,20 @@ fn workloads_ready(about: &About<'_>, counted: &[&Judged], now: Timestamp) -> Ve
     let named = |test: &dyn Fn(&Judged) -> bool| -> Vec<&str> {
         counted.iter().filter(|j| test(j)).map(|j| j.name.as_str()).collect()
     };
-    let held = |j: &Judged| j.standing == Standing::Newer || matches!(next_touch(j, now.as_second()), Err(Rest::Paused | Rest::Exhausted(_)));
+    let held = |j: &Judged| {
+        j.standing == Standing::Newer
+            || matches!(next_touch(j, now.as_second()), Err(Rest::Paused | Rest::Exhausted(_)))
+    };
     let (held, skipped) = (named(&held), named(&|j| matches!(j.standing, Standing::Skipped { .. })));
     let waiting = named(&|j| j.standing == Standing::Waiting);
     let wanting = named(&|j| matches!(j.standing, Standing::Wanting { .. }));
     let rolling = named(&|j| j.standing == Standing::Current && !j.rollout.complete);
     let details = format!("kubectl get agenttracing -n {namespace} {name} -o jsonpath='{{.status.workloads}}'");
     if !held.is_empty() {
-        return Verdict::bad(Reason::Outdated, format!("{} cannot be brought to the wanted wiring now; see why: {details}", list(&held)));
+        return Verdict::bad(
+            Reason::Outdated,
+            format!("{} cannot be brought to the wanted wiring now; see why: {details}", list(&held)),
+        );
     }
     if !skipped.is_empty() {
         return Verdict::bad(Reason::Skipped, format!("{} cannot be wired; see why: {details}", list(&skipped)));
@@ -363,7 +390,8 @@ fn traces_flowing(about: &About<'_>, counted: &[&Judged], found: &Findings<'_>, 
         );
         return Verdict::bad(Reason::TracesWithoutSpans, message);
     }
-    let long_up = |j: &Judged| j.rollout.available_since.is_some_and(|since| now.as_second() - since.as_second() >= SILENCE);
+    let long_up =
+        |j: &Judged| j.rollout.available_since.is_some_and(|since| now.as_second() - since.as_second() >= SILENCE);
     let silent = named(&|j| evidence(j) == Evidence::Nothing && long_up(j));
     if let Some(first) = silent.first() {
         let message = format!(
@@ -393,7 +421,10 @@ fn traces_flowing(about: &About<'_>, counted: &[&Judged], found: &Findings<'_>, 
         return Verdict::unknown(Reason::NotObservable, message);
     }
     let next = match current.first() {
-        Some(first) => format!("send the agents a request, then read their log: kubectl logs -n {namespace} deployment/{}", first.name),
+        Some(first) => format!(
+            "send the agents a request, then read their log: kubectl logs -n {namespace} deployment/{}",
+            first.name
+        ),
         None => format!("no workload is wired yet; watch with: kubectl get agenttracing -n {namespace} {name} --watch"),
     };
     Verdict::bad(Reason::NoTracesYet, format!("No trace was seen since the current wiring: {next}"))
@@ -455,7 +486,9 @@ fn conditions(tracing: &AgentTracing, verdicts: &[(ConditionType, Verdict)], now
 fn list(names: &[&str]) -> String {
     match names {
         [] => "none".to_owned(),
-        [first, second, third, rest @ ..] if rest.len() > 2 => format!("{first}, {second}, {third} and {} more", rest.len()),
+        [first, second, third, rest @ ..] if rest.len() > 2 => {
+            format!("{first}, {second}, {third} and {} more", rest.len())
+        }
         few => few.join(", "),
     }
 }

@@ -132,11 +132,7 @@ pub fn judge(json: &str, tracing: &str, around: &Surroundings<'_>) -> Result<Opt
     }))
 }
 
-fn stand(
-    workload: &Workload<'_>,
-    tracing: &str,
-    around: &Surroundings<'_>,
-) -> Option<(Standing, Vec<Note>, Target)> {
+fn stand(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> Option<(Standing, Vec<Note>, Target)> {
     let plain = |standing| Some((standing, Vec::new(), Target::Unknown));
     let skipped = |reason, deliberate| plain(Standing::Skipped { reason, deliberate, leftover: Vec::new() });
     let planned = || {
@@ -169,9 +165,7 @@ fn stand(
             plain(Standing::Skipped { reason: Reason::OptedOut, deliberate: true, leftover })
         }
         Decision::Leave(Leave::NotSelected(why)) => match why {
-            NotSelected::OptedOut if reports_unselected(workload, tracing, around) => {
-                skipped(Reason::OptedOut, true)
-            }
+            NotSelected::OptedOut if reports_unselected(workload, tracing, around) => skipped(Reason::OptedOut, true),
             NotSelected::Windows if reports_unselected(workload, tracing, around) => skipped(Reason::Windows, true),
             NotSelected::NamespaceNotLabelled | NotSelected::NoMatch
                 if workload.metadata.label(names::LABEL_WIRED) == Some(tracing) =>
@@ -254,10 +248,13 @@ fn rollout(generation: i64, status: &LiveStatus) -> Rollout {
     let complete = seen && done && status.replicas == status.updated_replicas;
     let available = condition("Available").filter(|c| c.status == "True").and_then(|c| c.last_transition_time);
     let rolled = progressing.and_then(|c| c.last_update_time);
-    let failing = [condition("ReplicaFailure").filter(|c| c.status == "True"), progressing.filter(|c| c.status == "False")];
+    let failing =
+        [condition("ReplicaFailure").filter(|c| c.status == "True"), progressing.filter(|c| c.status == "False")];
     Rollout {
         complete,
-        available_since: available.filter(|_| complete && status.available_replicas > 0).map(|a| rolled.map_or(a, |r| r.max(a))),
+        available_since: available
+            .filter(|_| complete && status.available_replicas > 0)
+            .map(|a| rolled.map_or(a, |r| r.max(a))),
         stuck: failing.into_iter().flatten().find(|_| seen).map(|c| c.message.chars().take(300).collect()),
     }
 }

@@ -126,7 +126,8 @@ impl State {
         }
         if path.rsplit('/').next().is_some_and(|last| ["deployments", "pods", "agenttracings"].contains(&last)) {
             let within = format!("{path}/");
-            let items: Vec<_> = self.objects.range(within.clone()..).take_while(|(k, _)| k.starts_with(&within)).collect();
+            let items: Vec<_> =
+                self.objects.range(within.clone()..).take_while(|(k, _)| k.starts_with(&within)).collect();
             return (200, json!({"metadata": {}, "items": items.into_iter().map(|(_, o)| o).collect::<Vec<_>>()}));
         }
         (404, failure(404, "not found"))

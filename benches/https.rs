@@ -1,7 +1,7 @@
 //! The running binary, measured from outside: CPU time of one HTTPS admission over keep-alive, resident memory at rest,
 //! time from process start to the first correct answer. `cargo bench --bench https`
 //!
-//! The binary is the released one, logging to a pipe as in a pod. Its API server is a stand-in in this process, over
+//! The binary is `OPERATOR_BINARY`, else the one that Cargo built, logging to a pipe as in a pod. Its API server is a stand-in in this process, over
 //! plain HTTP on loopback. CPU time is the kernel's account of the binary's own threads (`/proc/<pid>/task/*/schedstat`):
 //! TLS, HTTP, decision, log line and metrics, system calls included, this client excluded.
 
@@ -84,7 +84,8 @@ impl Operator {
     fn start(api: &ApiServer) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let started = Instant::now();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_agent-tracing-operator"))
+        let binary = std::env::var_os("OPERATOR_BINARY");
+        let mut process = Command::new(binary.unwrap_or(env!("CARGO_BIN_EXE_agent-tracing-operator").into()))
             .args(["run", "--http-addr=127.0.0.1:0", &format!("--webhook-addr=127.0.0.1:{port}")])
             .env("KUBECONFIG", &api.kubeconfig)
             .stderr(Stdio::piped())

@@ -114,7 +114,8 @@ const CLASS_FIELD: &str = "spec.mlflow.standalone.storage.storageClassName";
 pub fn refused(desired: &Value, live: &Value) -> Vec<Refused> {
     let text = |object: &Value, path| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let phase = text(live, "/status/phase");
-    let delete = format!("kubectl delete pvc -n {} {}", text(live, "/metadata/namespace"), text(live, "/metadata/name"));
+    let delete =
+        format!("kubectl delete pvc -n {} {}", text(live, "/metadata/namespace"), text(live, "/metadata/name"));
     let unbound = format!("nothing is stored yet and an unbound claim cannot change; let it be made anew: {delete}");
     let is_bound = phase.is_empty() || phase == "Bound";
     let mut refused = Vec::new();
@@ -136,7 +137,9 @@ pub fn refused(desired: &Value, live: &Value) -> Vec<Refused> {
     let (wanted, found) = (text(desired, CLASS), text(live, CLASS));
     if !wanted.is_empty() && !found.is_empty() && wanted != found {
         let remedy = if is_bound {
-            format!("a class cannot change; set the field to {found}, or delete the volume with all its traces: {delete}")
+            format!(
+                "a class cannot change; set the field to {found}, or delete the volume with all its traces: {delete}"
+            )
         } else {
             unbound
         };
@@ -216,7 +219,8 @@ mod tests {
     #[test]
     fn an_owner_is_found_behind_its_namesake() {
         let desired = json!({"ownerReferences": [{"name": "tracing", "uid": "ours"}]});
-        let both = json!({"ownerReferences": [{"name": "tracing", "uid": "other"}, {"name": "tracing", "uid": "ours"}]});
+        let both =
+            json!({"ownerReferences": [{"name": "tracing", "uid": "other"}, {"name": "tracing", "uid": "ours"}]});
         assert!(!drifted(&desired, &both));
         assert!(drifted(&desired, &json!({"ownerReferences": [{"name": "tracing", "uid": "other"}]})));
     }
@@ -273,7 +277,11 @@ mod tests {
         let told: Vec<String> = refused(&impossible, &live).iter().map(ToString::to_string).collect();
         assert_eq!(told.len(), 2);
         assert!(told[0].contains("5Gi") && told[0].contains("set the field to 10Gi"), "{}", told[0]);
-        assert!(told[1].contains("slow") && told[1].ends_with("kubectl delete pvc -n bank tracing-mlflow"), "{}", told[1]);
+        assert!(
+            told[1].contains("slow") && told[1].ends_with("kubectl delete pvc -n bank tracing-mlflow"),
+            "{}",
+            told[1]
+        );
         assert_eq!(possible(impossible, &live), live);
     }
 

@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn what_is_no_quantity_has_no_value() {
-        for text in ["", ".", "Gi", "1gi", "1 Gi", "five", "1.2.3", "1-2", "--1", "1e", "1ee3", "1Kb", "9e99999999999"] {
+        for text in ["", ".", "Gi", "1gi", "1 Gi", "five", "1.2.3", "1-2", "--1", "1e", "1ee3", "1Kb", "9e99999999999"]
+        {
             assert_eq!(parse(text), None, "{text}");
         }
         assert!(!equal("five", "5") && equal("same", "same"));

@@ -12,8 +12,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::policy::Policy;
 use super::quantity;
 use crate::api::{
-    AgentTracing, Artifacts, DeletionPolicy, ImagePullPolicy, LabelSelectorRequirement, NetworkPolicy, Resources, SecretKey,
-    SelectorOperator, Standalone,
+    AgentTracing, Artifacts, DeletionPolicy, ImagePullPolicy, LabelSelectorRequirement, NetworkPolicy, Resources,
+    SecretKey, SelectorOperator, Standalone,
 };
 use crate::names;
 
@@ -299,7 +299,11 @@ impl Problems {
 
     fn secret(&mut self, field: &str, name: &str) {
         if !valid::object_name(name) {
-            self.add(field, name, "write the name of a Secret of this namespace: lower-case letters, digits, '-' and '.'");
+            self.add(
+                field,
+                name,
+                "write the name of a Secret of this namespace: lower-case letters, digits, '-' and '.'",
+            );
         }
     }
 
@@ -398,13 +402,17 @@ mod tests {
     fn resources_grow_with_the_workers_and_give_way_to_the_user() {
         let shown = |standalone: &str| {
             let Resources { limits, requests } = settings(standalone).resources;
-            let text = |list: BTreeMap<String, Quantity>| list.into_iter().map(|(k, q)| format!("{k}={}", q.0)).collect();
+            let text =
+                |list: BTreeMap<String, Quantity>| list.into_iter().map(|(k, q)| format!("{k}={}", q.0)).collect();
             let (limits, requests): (Vec<String>, Vec<String>) = (text(limits), text(requests));
             format!("{} / {}", requests.join(" "), limits.join(" "))
         };
         assert_eq!(shown("{}"), "cpu=100m memory=512Mi / memory=1024Mi");
         assert_eq!(shown("{workers: 3}"), "cpu=100m memory=1024Mi / memory=1536Mi");
-        assert_eq!(shown("{resources: {limits: {cpu: 50m, memory: 256Mi}}}"), "cpu=50m memory=256Mi / cpu=50m memory=256Mi");
+        assert_eq!(
+            shown("{resources: {limits: {cpu: 50m, memory: 256Mi}}}"),
+            "cpu=50m memory=256Mi / cpu=50m memory=256Mi"
+        );
         assert_eq!(shown("{resources: {requests: {memory: 2Gi}}}"), "cpu=100m memory=2Gi / memory=2Gi");
     }
 

@@ -25,7 +25,8 @@ const PLACE: &str = "api-server-crd";
 fn a_spec_that_means_something_is_accepted_and_can_be_read_back() {
     let (admin, _namespace) = prepare();
     for spec in accepted_specs() {
-        let stored = admin.create(&tracing("tracing", &spec), DRY).unwrap_or_else(|refused| panic!("{spec}: {refused}"));
+        let stored =
+            admin.create(&tracing("tracing", &spec), DRY).unwrap_or_else(|refused| panic!("{spec}: {refused}"));
         let read: AgentTracing = serde_json::from_value(stored).unwrap_or_else(|error| panic!("{spec}: {error}"));
         settings::parse(&read).unwrap_or_else(|problems| panic!("{spec}: {problems:?}"));
     }
@@ -39,7 +40,8 @@ fn accepted_specs() -> Vec<String> {
     let mut specs = vec![
         "{mlflow: {mode: Standalone}}".to_owned(),
         // A block whose lines are all commented out is null in YAML.
-        "{mlflow: {mode: Standalone, standalone: null}, experiment: null, injection: null, sdk: null, suspend: null}".to_owned(),
+        "{mlflow: {mode: Standalone, standalone: null}, experiment: null, injection: null, sdk: null, suspend: null}"
+            .to_owned(),
         standalone("storage: null, resources: null, networkPolicy: null, allowedHosts: null, nodeSelector: null"),
         standalone("storage: {size: null, storageClassName: null}, image: null, port: null"),
         standalone(&format!("allowedHosts: [{hosts}]")),
@@ -55,8 +57,10 @@ fn accepted_specs() -> Vec<String> {
         beside("sdk: {timeoutSeconds: 300, maxRetries: 0}, suspend: true"),
     ];
     specs.extend(["1024", "5500", "65535"].map(|port| standalone(&format!("port: {port}"))));
-    specs.extend(["5Gi", "500", "1.5Ti", "100M", "1Ei"].map(|size| standalone(&format!("storage: {{size: '{size}'}}"))));
-    let experiments = ["{workload}", "{namespace}/{workload}", "{tracing}", "Bank: tellers", "{workload}{workload}", "日本"];
+    specs
+        .extend(["5Gi", "500", "1.5Ti", "100M", "1Ei"].map(|size| standalone(&format!("storage: {{size: '{size}'}}"))));
+    let experiments =
+        ["{workload}", "{namespace}/{workload}", "{tracing}", "Bank: tellers", "{workload}{workload}", "日本"];
     specs.extend(experiments.map(|name| beside(&format!("experiment: {{name: '{name}'}}"))));
     specs.extend(["0", "0.0", "0.25", "1", "1.0"].map(|ratio| beside(&format!("sdk: {{samplingRatio: '{ratio}'}}"))));
     specs
@@ -83,29 +87,73 @@ fn refused_specs() -> Vec<(String, String, String)> {
     };
     for port in [1023, 65536, -1, 0] {
         let bound = if port < 1024 { "greater than or equal to 1024" } else { "less than or equal to 65535" };
-        standalone(&format!("port: {port}"), "port", &invalid(port, &format!("spec.mlflow.standalone.port in body should be {bound}")));
+        standalone(
+            &format!("port: {port}"),
+            "port",
+            &invalid(port, &format!("spec.mlflow.standalone.port in body should be {bound}")),
+        );
     }
-    standalone("port: 80.5", "port", "Invalid value: \"float64\": spec.mlflow.standalone.port in body must be of type int32: \"float64\"");
-    standalone("port: '5500'", "port", "Invalid value: \"string\": spec.mlflow.standalone.port in body must be of type integer: \"string\"");
-    standalone("workers: 0", "workers", &invalid(0, "spec.mlflow.standalone.workers in body should be greater than or equal to 1"));
-    standalone("workers: 33", "workers", &invalid(33, "spec.mlflow.standalone.workers in body should be less than or equal to 32"));
+    standalone(
+        "port: 80.5",
+        "port",
+        "Invalid value: \"float64\": spec.mlflow.standalone.port in body must be of type int32: \"float64\"",
+    );
+    standalone(
+        "port: '5500'",
+        "port",
+        "Invalid value: \"string\": spec.mlflow.standalone.port in body must be of type integer: \"string\"",
+    );
+    standalone(
+        "workers: 0",
+        "workers",
+        &invalid(0, "spec.mlflow.standalone.workers in body should be greater than or equal to 1"),
+    );
+    standalone(
+        "workers: 33",
+        "workers",
+        &invalid(33, "spec.mlflow.standalone.workers in body should be less than or equal to 32"),
+    );
     let size = r"^[0-9]+(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$";
     for bad in ["5GB", "5 Gi", "-5Gi", "five", "5gi"] {
-        let message = invalid(json!(bad), &format!("spec.mlflow.standalone.storage.size in body should match '{size}'"));
+        let message =
+            invalid(json!(bad), &format!("spec.mlflow.standalone.storage.size in body should match '{size}'"));
         standalone(&format!("storage: {{size: '{bad}'}}"), "storage.size", &message);
     }
     let unsupported = |value: &str, known: &str| format!("Unsupported value: \"{value}\": supported values: {known}");
     standalone("deletionPolicy: Keep", "deletionPolicy", &unsupported("Keep", r#""Retain", "Delete""#));
-    standalone("imagePullPolicy: always", "imagePullPolicy", &unsupported("always", r#""Always", "IfNotPresent", "Never""#));
-    standalone("image: 'a b'", "image", &invalid(json!("a b"), r"spec.mlflow.standalone.image in body should match '^\S+$'"));
+    standalone(
+        "imagePullPolicy: always",
+        "imagePullPolicy",
+        &unsupported("always", r#""Always", "IfNotPresent", "Never""#),
+    );
+    standalone(
+        "image: 'a b'",
+        "image",
+        &invalid(json!("a b"), r"spec.mlflow.standalone.image in body should match '^\S+$'"),
+    );
     let hosts = (0..33).map(|n| format!("h{n}")).collect::<Vec<_>>().join(", ");
     standalone(&format!("allowedHosts: [{hosts}]"), "allowedHosts", "Too many: 33: must have at most 32 items");
-    standalone("allowedHosts: ['a,b']", "allowedHosts[0]", &invalid(json!("a,b"), r"spec.mlflow.standalone.allowedHosts[0] in body should match '^[^\s,]+$'"));
-    standalone("artifacts: {destination: bucket}", "artifacts.destination", &invalid(json!("bucket"), r"spec.mlflow.standalone.artifacts.destination in body should match '^[a-z][a-z0-9+.-]*://\S+$'"));
+    standalone(
+        "allowedHosts: ['a,b']",
+        "allowedHosts[0]",
+        &invalid(json!("a,b"), r"spec.mlflow.standalone.allowedHosts[0] in body should match '^[^\s,]+$'"),
+    );
+    standalone(
+        "artifacts: {destination: bucket}",
+        "artifacts.destination",
+        &invalid(
+            json!("bucket"),
+            r"spec.mlflow.standalone.artifacts.destination in body should match '^[a-z][a-z0-9+.-]*://\S+$'",
+        ),
+    );
     standalone("backendStoreSecret: {name: db}", "backendStoreSecret.key", "Required value");
 
     let mut beside = |fields: &str, field: &str, message: &str| {
-        table.push((format!("{{mlflow: {{mode: Standalone}}, {fields}}}"), format!("spec.{field}"), message.to_owned()));
+        table.push((
+            format!("{{mlflow: {{mode: Standalone}}, {fields}}}"),
+            format!("spec.{field}"),
+            message.to_owned(),
+        ));
     };
     let braces = r"^([^{}]|\{workload\}|\{namespace\}|\{tracing\})+$";
     for bad in ["{Workload}", "{workload", "a}", "{}", "{pod}"] {
@@ -119,20 +167,52 @@ fn refused_specs() -> Vec<(String, String, String)> {
         let message = invalid(json!(bad), &format!("spec.sdk.samplingRatio in body should match '{ratio}'"));
         beside(&format!("sdk: {{samplingRatio: '{bad}'}}"), "sdk.samplingRatio", &message);
     }
-    beside("sdk: {samplingRatio: 0.5}", "sdk.samplingRatio", "Invalid value: \"number\": spec.sdk.samplingRatio in body must be of type string: \"number\"");
-    beside("sdk: {timeoutSeconds: 0}", "sdk.timeoutSeconds", &invalid(0, "spec.sdk.timeoutSeconds in body should be greater than or equal to 1"));
-    beside("sdk: {maxRetries: 11}", "sdk.maxRetries", &invalid(11, "spec.sdk.maxRetries in body should be less than or equal to 10"));
+    beside(
+        "sdk: {samplingRatio: 0.5}",
+        "sdk.samplingRatio",
+        "Invalid value: \"number\": spec.sdk.samplingRatio in body must be of type string: \"number\"",
+    );
+    beside(
+        "sdk: {timeoutSeconds: 0}",
+        "sdk.timeoutSeconds",
+        &invalid(0, "spec.sdk.timeoutSeconds in body should be greater than or equal to 1"),
+    );
+    beside(
+        "sdk: {maxRetries: 11}",
+        "sdk.maxRetries",
+        &invalid(11, "spec.sdk.maxRetries in body should be less than or equal to 10"),
+    );
     for name in RESERVED_NAMES {
-        beside(&format!("injection: {{env: [{{name: A, value: x}}, {{name: {name}, value: x}}]}}"), "injection.env[1]", &format!("Invalid value: {RESERVED}"));
+        beside(
+            &format!("injection: {{env: [{{name: A, value: x}}, {{name: {name}, value: x}}]}}"),
+            "injection.env[1]",
+            &format!("Invalid value: {RESERVED}"),
+        );
     }
-    beside("injection: {env: [{name: 1A, value: x}]}", "injection.env[0].name", &invalid(json!("1A"), "spec.injection.env[0].name in body should match '^[A-Za-z_][A-Za-z0-9_]*$'"));
+    beside(
+        "injection: {env: [{name: 1A, value: x}]}",
+        "injection.env[0].name",
+        &invalid(json!("1A"), "spec.injection.env[0].name in body should match '^[A-Za-z_][A-Za-z0-9_]*$'"),
+    );
     beside("injection: {env: [{name: A}]}", "injection.env[0].value", "Required value");
-    beside("injection: {env: [{name: A, value: x}, {name: A, value: y}]}", "injection.env[1]", r#"Duplicate value: {"name":"A"}"#);
+    beside(
+        "injection: {env: [{name: A, value: x}, {name: A, value: y}]}",
+        "injection.env[1]",
+        r#"Duplicate value: {"name":"A"}"#,
+    );
     let env = (0..51).map(|n| format!("{{name: V{n}, value: x}}")).collect::<Vec<_>>().join(", ");
     beside(&format!("injection: {{env: [{env}]}}"), "injection.env", "Too many: 51: must have at most 50 items");
-    beside("injection: {selector: {matchExpressions: [{key: a, operator: in}]}}", "injection.selector.matchExpressions[0].operator", &unsupported("in", r#""In", "NotIn", "Exists", "DoesNotExist""#));
+    beside(
+        "injection: {selector: {matchExpressions: [{key: a, operator: in}]}}",
+        "injection.selector.matchExpressions[0].operator",
+        &unsupported("in", r#""In", "NotIn", "Exists", "DoesNotExist""#),
+    );
 
-    table.push(("{mlflow: {mode: standalone}}".into(), "spec.mlflow.mode".into(), unsupported("standalone", r#""Standalone""#)));
+    table.push((
+        "{mlflow: {mode: standalone}}".into(),
+        "spec.mlflow.mode".into(),
+        unsupported("standalone", r#""Standalone""#),
+    ));
     table.push(("{mlflow: {}}".into(), "spec.mlflow.mode".into(), "Required value".into()));
     table.push(("{}".into(), "spec.mlflow".into(), "Required value".into()));
     table
@@ -171,7 +251,9 @@ fn a_name_must_do_for_a_service() {
     let (admin, _namespace) = prepare();
     let [longest, too_long] = [56, 57].map(|length| "a".repeat(length));
     for name in ["a", "t0", "team-a", &longest] {
-        admin.create(&tracing(name, "{mlflow: {mode: Standalone}}"), DRY).unwrap_or_else(|refused| panic!("{name}: {refused}"));
+        admin
+            .create(&tracing(name, "{mlflow: {mode: Standalone}}"), DRY)
+            .unwrap_or_else(|refused| panic!("{name}: {refused}"));
     }
     for name in [too_long.as_str(), "0tracing", "team.a", "9"] {
         let refused = admin.create(&tracing(name, "{mlflow: {mode: Standalone}}"), DRY).expect_err(name);
@@ -185,7 +267,9 @@ fn a_change_that_the_volume_cannot_follow_is_refused() {
     let (admin, _namespace) = prepare();
     let none = "{mlflow: {mode: Standalone}}";
     let size = |size: &str| format!("{{mlflow: {{mode: Standalone, standalone: {{storage: {{size: '{size}'}}}}}}}}");
-    let class = |class: &str| format!("{{mlflow: {{mode: Standalone, standalone: {{storage: {{storageClassName: {class}}}}}}}}}");
+    let class = |class: &str| {
+        format!("{{mlflow: {{mode: Standalone, standalone: {{storage: {{storageClassName: {class}}}}}}}}}")
+    };
     let with = |fields: &str| format!("{{mlflow: {{mode: Standalone, standalone: {{{fields}}}}}}}");
     let table: &[(String, String, Option<&str>)] = &[
         (size("5Gi"), size("6Gi"), None),
@@ -224,7 +308,8 @@ fn a_change_that_the_volume_cannot_follow_is_refused() {
         let mut changed = tracing("tracing", new);
         changed["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
         let causes = admin.replace(&changed, DRY).map_or_else(|refused| refused.causes, |_| Vec::new());
-        let expected: Vec<_> = refusal.iter().map(|message| ("spec".to_owned(), format!("Invalid value: {message}"))).collect();
+        let expected: Vec<_> =
+            refusal.iter().map(|message| ("spec".to_owned(), format!("Invalid value: {message}"))).collect();
         assert_eq!(causes, expected, "{old} to {new}");
     }
 }
@@ -239,7 +324,9 @@ fn the_mode_is_immutable() {
     crd["metadata"] = json!({"name": format!("{plural}.{group}")});
     crd["spec"]["group"] = json!(group);
     crd["spec"]["names"] = json!({"kind": kind, "plural": plural, "singular": "rehearsedtracing"});
-    let modes = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/mlflow/properties/mode/enum").unwrap();
+    let modes = crd
+        .pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/mlflow/properties/mode/enum")
+        .unwrap();
     assert_eq!(*modes, json!(["Standalone"]), "with several modes the rule needs no rehearsal: test it as it is");
     *modes = json!(["Standalone", "CR"]);
     admin.apply(&crd, "test", "force=true").unwrap();
@@ -265,13 +352,22 @@ fn a_misspelt_field_is_named_under_strict_validation() {
     let (admin, _namespace) = prepare();
     for (spec, field) in [
         ("{mlflow: {mode: Standalone}, experiments: {name: x}}", "spec.experiments"),
-        ("{mlflow: {mode: Standalone, standalone: {storage: {storageClass: fast}}}}", "spec.mlflow.standalone.storage.storageClass"),
+        (
+            "{mlflow: {mode: Standalone, standalone: {storage: {storageClass: fast}}}}",
+            "spec.mlflow.standalone.storage.storageClass",
+        ),
         ("{mlflow: {mode: Standalone, Standalone: {}}}", "spec.mlflow.Standalone"),
-        ("{mlflow: {mode: Standalone}, injection: {env: [{name: A, value: x, valueFrom: {}}]}}", "spec.injection.env[0].valueFrom"),
+        (
+            "{mlflow: {mode: Standalone}, injection: {env: [{name: A, value: x, valueFrom: {}}]}}",
+            "spec.injection.env[0].valueFrom",
+        ),
     ] {
         let refused = admin.create(&tracing("tracing", spec), DRY).expect_err(spec);
         assert_eq!(refused.code, 400, "{spec}");
-        assert!(refused.message.ends_with(&format!("strict decoding error: unknown field \"{field}\"")), "{spec}: {refused}");
+        assert!(
+            refused.message.ends_with(&format!("strict decoding error: unknown field \"{field}\"")),
+            "{spec}: {refused}"
+        );
     }
 }
 
@@ -279,8 +375,10 @@ fn a_misspelt_field_is_named_under_strict_validation() {
 #[ignore = "needs an API server: make test"]
 fn the_samples_are_accepted_by_kubectl() {
     let (_admin, _namespace) = prepare();
-    let mut samples: Vec<_> =
-        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples")).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut samples: Vec<_> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     samples.sort();
     assert!(samples.len() >= 2, "{samples:?}");
     for sample in samples {
@@ -314,7 +412,9 @@ fn who_may_edit_an_agent_tracing_cannot_say_that_it_is_ready() {
     change["status"] = json!({"mlflow": {"url": "http://evil.example.com", "version": "3.10.1", "workspaces": false, "source": "Service"}});
     let refused = paula.merge_subresource(&change, "status", STRICT).expect_err("status is the operator's");
     assert_eq!(refused.code, 403, "{refused}");
-    let expected = format!("agenttracings.agenttracing.dev \"tracing\" is forbidden: User \"paula\" cannot patch resource \"agenttracings/status\" in API group \"agenttracing.dev\" in the namespace \"{PLACE}\"");
+    let expected = format!(
+        "agenttracings.agenttracing.dev \"tracing\" is forbidden: User \"paula\" cannot patch resource \"agenttracings/status\" in API group \"agenttracing.dev\" in the namespace \"{PLACE}\""
+    );
     assert_eq!(refused.message, expected);
     // Through the main resource it is not refused but left out: `kubectl apply` of an exported object must work.
     let stored = paula.merge(&change, STRICT).unwrap();

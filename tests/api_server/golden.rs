@@ -140,10 +140,14 @@ fn furnish(admin: &Cluster, pod: &Value) {
     }
     if let Some(class) = spec["priorityClassName"].as_str().filter(|class| !class.starts_with("system-")) {
         let metadata = json!({"name": class});
-        admin.ensure(&json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": metadata, "value": 7}));
+        admin.ensure(
+            &json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": metadata, "value": 7}),
+        );
     }
     if let Some(class) = spec["runtimeClassName"].as_str() {
         let metadata = json!({"name": class});
-        admin.ensure(&json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": metadata, "handler": class}));
+        admin.ensure(
+            &json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": metadata, "handler": class}),
+        );
     }
 }

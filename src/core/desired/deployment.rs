@@ -139,8 +139,7 @@ fn server(settings: &Settings, platform: &Platform) -> Container {
 /// What both containers share.
 fn container(standalone: &StandaloneSettings, mut env: Vec<EnvVar>) -> Container {
     if let Some(secret) = &standalone.backend_store_secret {
-        let reference =
-            SecretKeySelector { name: secret.name.clone(), key: secret.key.clone(), optional: None };
+        let reference = SecretKeySelector { name: secret.name.clone(), key: secret.key.clone(), optional: None };
         env.push(EnvVar {
             name: "MLFLOW_BACKEND_STORE_URI".to_owned(),
             value_from: Some(EnvVarSource { secret_key_ref: Some(reference), ..Default::default() }),

@@ -57,7 +57,9 @@ pub fn host_problem(host: &str) -> Option<&'static str> {
     } else if host.contains('*') && host.contains(['[', ']']) {
         Some("write either an IPv6 address or a pattern: beside '*', MLflow reads brackets as a set of characters")
     } else if host.is_empty() || !host.chars().all(allowed) {
-        Some("write a host name of letters, digits, '-', '_' and '.', with ':port' where it has one, or '*' for any characters")
+        Some(
+            "write a host name of letters, digits, '-', '_' and '.', with ':port' where it has one, or '*' for any characters",
+        )
     } else {
         None
     }
@@ -74,9 +76,17 @@ mod tests {
             assert!(!name(wrong), "{wrong}");
         }
         assert!(object_name("my.secret-1") && !object_name("my..secret") && !object_name("-a") && !object_name(""));
-        assert!(secret_key("tls.crt") && secret_key("DB_URI") && !secret_key("a b") && !secret_key("..") && !secret_key(""));
+        assert!(
+            secret_key("tls.crt") && secret_key("DB_URI") && !secret_key("a b") && !secret_key("..") && !secret_key("")
+        );
         assert!(label_key("a") && label_key("example.com/A_b.c") && label_key("nvidia.com/gpu"));
-        assert!(!label_key("") && !label_key("/a") && !label_key("a/") && !label_key("a/b/c") && !label_key(&"a".repeat(64)));
+        assert!(
+            !label_key("")
+                && !label_key("/a")
+                && !label_key("a/")
+                && !label_key("a/b/c")
+                && !label_key(&"a".repeat(64))
+        );
         assert!(label_value("") && label_value("4711") && !label_value("-a") && !label_value("a b"));
     }
 

@@ -42,7 +42,7 @@ pub(super) async fn transitions(
     {
         if is_true(Some(new), condition) && !is_true(old, condition) {
             let message = new.conditions.iter().find(|c| c.type_ == condition.as_str()).map(|c| c.message.clone());
-            publish(ctx, tracing.object_ref(&()), EventType::Normal, reason, message.unwrap_or_default()).await;
+            publish(ctx, tracing, None, EventType::Normal, reason, message.unwrap_or_default()).await;
         }
     }
     seed(said, old);
@@ -63,7 +63,7 @@ pub(super) async fn transitions(
                     let note = format!("{reason}: {}", message.unwrap_or_default());
                     let harmless = [Reason::OptedOut, Reason::OwnTrackingURI].iter().any(|r| r.as_str() == reason);
                     let kind = if harmless { EventType::Normal } else { EventType::Warning };
-                    publish(ctx, reference(tracing, workload), kind, event::INJECTION_SKIPPED, note).await;
+                    publish(ctx, tracing, Some(workload), kind, event::INJECTION_SKIPPED, note).await;
                 }
             }
         }
@@ -75,7 +75,7 @@ pub(super) async fn transitions(
     };
     for workload in judged.iter().filter(|j| rows(Some(new), &j.name) && !rows(old, &j.name)) {
         let note = "A trace with its spans arrived in MLflow.".to_owned();
-        publish(ctx, reference(tracing, workload), EventType::Normal, event::TRACES_RECEIVED, note).await;
+        publish(ctx, tracing, Some(workload), EventType::Normal, event::TRACES_RECEIVED, note).await;
     }
 }
 
@@ -89,7 +89,7 @@ pub(super) async fn brought(ctx: &Context, tracing: &AgentTracing, workload: &Ju
 /// Says that the operator took its wiring out of a workload.
 pub(super) async fn removed(ctx: &Context, tracing: &AgentTracing, workload: &Judged) {
     let note = "The wiring was taken out; the template is what it was.".to_owned();
-    publish(ctx, reference(tracing, workload), EventType::Normal, event::REMOVED, note).await;
+    publish(ctx, tracing, Some(workload), EventType::Normal, event::REMOVED, note).await;
 }
 
 fn seed(said: &mut Said, old: Option<&AgentTracingStatus>) {
@@ -112,25 +112,36 @@ async fn wired(ctx: &Context, tracing: &AgentTracing, workload: &Judged, reason:
     let name = tracing.metadata.name.as_deref().unwrap_or_default();
     let experiment = workload.experiment.display().map(|e| format!(", experiment {e}")).unwrap_or_default();
     let note = format!("The pod template carries the wiring of AgentTracing {name}{experiment}.");
-    publish(ctx, reference(tracing, workload), EventType::Normal, reason, note).await;
+    publish(ctx, tracing, Some(workload), EventType::Normal, reason, note).await;
 }
 
-fn reference(tracing: &AgentTracing, workload: &Judged) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("apps/v1".to_owned()),
-        kind: Some("Deployment".to_owned()),
-        name: Some(workload.name.clone()),
-        namespace: tracing.metadata.namespace.clone(),
-        uid: Some(workload.uid.clone()),
-        ..ObjectReference::default()
-    }
-}
-
-/// An event that cannot be published is no reason to do anything else differently.
-async fn publish(ctx: &Context, regarding: ObjectReference, type_: EventType, reason: &str, note: String) {
+/// On the workload, with the AgentTracing as the related object, or on the AgentTracing itself. An event that cannot be
+/// published is no reason to do anything else differently.
+async fn publish(
+    ctx: &Context,
+    tracing: &AgentTracing,
+    workload: Option<&Judged>,
+    type_: EventType,
+    reason: &str,
+    note: String,
+) {
+    let tracing = tracing.object_ref(&());
+    let (regarding, secondary) = match workload {
+        None => (tracing, None),
+        Some(workload) => {
+            let reference = ObjectReference {
+                api_version: Some("apps/v1".to_owned()),
+                kind: Some("Deployment".to_owned()),
+                name: Some(workload.name.clone()),
+                namespace: tracing.namespace.clone(),
+                uid: Some(workload.uid.clone()),
+                ..ObjectReference::default()
+            };
+            (reference, Some(tracing))
+        }
+    };
     let note = note.chars().take(1000).collect();
-    let event =
-        Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary: None };
+    let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary };
     if let Err(error) = ctx.recorder.publish(&event, &regarding).await {
         tracing::warn!(reason, name = regarding.name, error = report(&error), "failed to publish an event");
     }

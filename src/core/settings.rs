@@ -462,7 +462,7 @@ mod tests {
     #[test]
     fn the_reserved_names_are_those_of_the_cel_rule() {
         let crd = serde_json::to_string(&AgentTracing::crd()).unwrap();
-        let list = crd.split("!(e.name in [").nth(1).and_then(|rest| rest.split(']').next()).unwrap();
+        let list = crd.split("!(self.name in [").nth(1).and_then(|rest| rest.split(']').next()).unwrap();
         let in_rule: Vec<&str> = list.split(',').map(|name| name.trim_matches('\'')).collect();
         assert_eq!(in_rule, RESERVED);
     }

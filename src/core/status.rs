@@ -3,18 +3,17 @@
 //! It is computed whole each time and written only when it differs: no field changes by itself, and a condition's
 //! `lastTransitionTime` moves only with its status.
 
+mod rows;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::health::Verdict;
+use super::health::{Verdict, port_of};
 use super::rollout::{Rest, next_touch};
 use super::workload::{Judged, Standing, Target};
-use crate::api::{
-    AgentTracing, AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason, WorkloadState,
-    WorkloadStatus,
-};
+use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason};
 use crate::names;
 
 /// What one pass found.
@@ -73,24 +72,28 @@ pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> A
     let about = About::of(tracing);
     let counted: Vec<_> = found.workloads.iter().filter(|j| is_counted(&j.standing)).collect();
     let current = counted.iter().filter(|j| j.standing == Standing::Current).count();
-    let mut rows: Vec<_> = found.workloads.iter().filter_map(|j| row(&about, j, found, &old, now)).collect();
-    rows.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.name.cmp(&b.name)));
-    rows.truncate(MAX_WORKLOADS);
+    let mut listed: Vec<_> = found.workloads.iter().filter_map(|j| rows::row(&about, j, found, &old, now)).collect();
+    listed.sort_by(|a, b| rows::rank(a).cmp(&rows::rank(b)).then_with(|| a.name.cmp(&b.name)));
+    listed.truncate(MAX_WORKLOADS);
 
+    let mlflow = found.answered.clone().or(old.mlflow.clone());
     let mut verdicts = vec![
         (ConditionType::MLflowReady, found.mlflow.clone()),
         (ConditionType::InjectionReady, injection_ready(&about, found, counted.len())),
         (ConditionType::ExperimentsReady, experiments_ready(&about, found)),
         (ConditionType::WorkloadsReady, workloads_ready(&about, &counted, now)),
-        (ConditionType::TracesFlowing, traces_flowing(&about, &counted, found, now)),
+        (
+            ConditionType::TracesFlowing,
+            traces_flowing(&about, &counted, found, mlflow.as_ref().map(|m| m.url.as_str()), now),
+        ),
     ];
     verdicts.insert(0, (ConditionType::Ready, ready(&about, found, &verdicts)));
     AgentTracingStatus {
         observed_generation: tracing.metadata.generation,
         injected: Some(format!("{current}/{}", counted.len())),
-        mlflow: found.answered.clone().or(old.mlflow.clone()),
+        mlflow,
         experiments: experiments(&old, found),
-        workloads: rows,
+        workloads: listed,
         conditions: conditions(tracing, &verdicts, now),
     }
 }
@@ -147,122 +150,6 @@ fn is_counted(standing: &Standing) -> bool {
         Standing::Skipped { deliberate, .. } => !deliberate,
         Standing::Stray(_) | Standing::Elsewhere => false,
     }
-}
-
-fn row(
-    about: &About<'_>,
-    judged: &Judged,
-    found: &Findings<'_>,
-    old: &AgentTracingStatus,
-    now: Timestamp,
-) -> Option<WorkloadStatus> {
-    let namespace = about.namespace;
-    let name = &judged.name;
-    let (state, reason, message) = match &judged.standing {
-        Standing::Stray(_) | Standing::Elsewhere => return None,
-        Standing::Current if judged.rollout.complete => (WorkloadState::Injected, None, None),
-        Standing::Current => {
-            let why = judged.rollout.stuck.as_deref().map(|s| format!(" ({s})")).unwrap_or_default();
-            let message = format!(
-                "Its pods are being replaced{why}; watch with: kubectl rollout status -n {namespace} deployment/{name}"
-            );
-            (WorkloadState::RollingOut, None, Some(message))
-        }
-        Standing::Waiting => {
-            let message = format!(
-                "It is wired as soon as MLflow has answered once; watch with: kubectl get agenttracing -n {namespace} {} --watch",
-                about.name
-            );
-            (WorkloadState::Pending, Some(Reason::WaitingForMLflow), Some(message))
-        }
-        Standing::Newer => {
-            let message = format!(
-                "A newer operator wired it; upgrade this one: kubectl get deployment -A -l {}={}",
-                names::LABEL_NAME,
-                names::MANAGED_BY
-            );
-            (WorkloadState::Outdated, None, Some(message))
-        }
-        Standing::Wanting { .. } => {
-            let state = if judged.wired { WorkloadState::Outdated } else { WorkloadState::Pending };
-            let message = match next_touch(judged, now.as_second()) {
-                Err(Rest::Paused) => {
-                    format!(
-                        "It is paused and waits; resume it with: kubectl rollout resume -n {namespace} deployment/{name}"
-                    )
-                }
-                Err(Rest::Exhausted(_)) => format!(
-                    "Something takes the wiring out again and again; see who changes it: kubectl get deployment -n {namespace} \
-                     {name} -o yaml --show-managed-fields"
-                ),
-                _ => format!("It waits for its turn; watch with: kubectl get deployment -n {namespace} {name} --watch"),
-            };
-            (state, None, Some(message))
-        }
-        Standing::Skipped { reason, .. } => {
-            (WorkloadState::Skipped, Some(*reason), Some(why_skipped(namespace, name, *reason)))
-        }
-    };
-    let skipped = state == WorkloadState::Skipped;
-    let previous = old.workloads.iter().find(|w| w.kind == "Deployment" && w.name == *name);
-    let previous = previous.and_then(|w| w.last_trace_time.clone());
-    Some(WorkloadStatus {
-        kind: "Deployment".to_owned(),
-        name: name.clone(),
-        state,
-        reason: reason.map(|r| r.as_str().to_owned()),
-        message,
-        experiment: judged.experiment.display().filter(|_| !skipped),
-        last_trace_time: match found.traces.get(&judged.uid) {
-            Some(Evidence::Received(time)) if previous.is_none() || found.refresh_trace_times => Some(time.to_string()),
-            Some(Evidence::Received(_) | Evidence::NotAsked) => previous,
-            _ => None,
-        },
-        notes: notes(judged, found.workloads),
-    })
-}
-
-fn notes(judged: &Judged, all: &[Judged]) -> Vec<String> {
-    let mut notes = judged.notes.clone();
-    let sharers = || all.iter().filter(|j| is_counted(&j.standing) && j.experiment == judged.experiment);
-    if is_counted(&judged.standing) && judged.experiment != Target::Unknown && sharers().nth(1).is_some() {
-        notes
-            .push(format!("SharedExperiment: {} workloads log to it, so traces are not told apart", sharers().count()));
-    }
-    notes.truncate(16);
-    notes
-}
-
-fn why_skipped(namespace: &str, name: &str, reason: Reason) -> String {
-    match reason {
-        Reason::OptedOut => format!(
-            "It is labelled {0}=false; to wire it: kubectl label deployment -n {namespace} {name} {0}-",
-            names::LABEL_INJECT
-        ),
-        Reason::OwnTrackingURI => format!(
-            "Its containers set MLFLOW_TRACKING_URI themselves, which is kept; to wire it: kubectl set env -n {namespace} \
-             deployment/{name} MLFLOW_TRACKING_URI-"
-        ),
-        Reason::NoContainers => format!(
-            "None of its containers is chosen; see injection.containers and the annotation {}: kubectl get deployment -n \
-             {namespace} {name} -o jsonpath='{{.spec.template.spec.containers[*].name}}'",
-            names::ANNOTATION_CONTAINERS
-        ),
-        Reason::Windows => format!(
-            "Windows pods are not wired; see its node selector: kubectl get deployment -n {namespace} {name} -o yaml"
-        ),
-        _ => format!(
-            "The record of what was injected cannot be read; remove our variables and the record by hand: kubectl edit \
-             deployment -n {namespace} {name} (annotation {})",
-            names::ANNOTATION_RECORD
-        ),
-    }
-}
-
-/// Worst first; what the user chose so is not bad at all.
-fn rank(row: &WorkloadStatus) -> (bool, WorkloadState) {
-    let chosen = [Reason::OptedOut, Reason::OwnTrackingURI, Reason::Windows].map(|r| r.as_str());
-    (row.reason.as_deref().is_some_and(|r| chosen.contains(&r)), row.state)
 }
 
 fn experiments(old: &AgentTracingStatus, found: &Findings<'_>) -> Vec<EnsuredExperiment> {
@@ -350,31 +237,37 @@ fn workloads_ready(about: &About<'_>, counted: &[&Judged], now: Timestamp) -> Ve
     if !held.is_empty() {
         return Verdict::bad(
             Reason::Outdated,
-            format!("{} cannot be brought to the wanted wiring now; see why: {details}", list(&held)),
+            format!("Not as wanted, and not to be changed now: {}; see why: {details}", list(&held)),
         );
     }
     if !skipped.is_empty() {
-        return Verdict::bad(Reason::Skipped, format!("{} cannot be wired; see why: {details}", list(&skipped)));
+        return Verdict::bad(Reason::Skipped, format!("Cannot be wired: {}; see why: {details}", list(&skipped)));
     }
     if !waiting.is_empty() {
         let message = format!(
-            "{} wait until MLflow has answered once; see how far it is: kubectl describe agenttracing -n {namespace} {name}",
+            "Waiting until MLflow has answered once: {}; see how far it is: kubectl describe agenttracing -n {namespace} {name}",
             list(&waiting)
         );
         return Verdict::bad(Reason::WaitingForMLflow, message);
     }
     if let Some(first) = rolling.first().or(wanting.first()) {
         let message = format!(
-            "{} rolling out, {} to come; watch with: kubectl rollout status -n {namespace} deployment/{first}",
+            "Rolling out: {}; to come: {}; watch with: kubectl rollout status -n {namespace} deployment/{first}",
             list(&rolling),
-            wanting.len()
+            list(&wanting)
         );
         return Verdict::bad(Reason::RolloutInProgress, message);
     }
     Verdict::good(Reason::AllCurrent, format!("All workloads that match are wired; see them with: {details}"))
 }
 
-fn traces_flowing(about: &About<'_>, counted: &[&Judged], found: &Findings<'_>, now: Timestamp) -> Verdict {
+fn traces_flowing(
+    about: &About<'_>,
+    counted: &[&Judged],
+    found: &Findings<'_>,
+    url: Option<&str>,
+    now: Timestamp,
+) -> Verdict {
     let About { namespace, name } = about;
     let current: Vec<_> = counted.iter().filter(|j| j.standing == Standing::Current).collect();
     let evidence = |j: &Judged| found.traces.get(&j.uid).copied().unwrap_or(Evidence::NotAsked);
@@ -403,8 +296,10 @@ fn traces_flowing(about: &About<'_>, counted: &[&Judged], found: &Findings<'_>, 
     }
     let received = named(&|j| matches!(evidence(j), Evidence::Received(_)));
     if !received.is_empty() {
+        let port = port_of(url.unwrap_or_default());
         let message = format!(
-            "Traces with their spans arrive from {}; see them with: kubectl port-forward -n {namespace} service/{} 5500",
+            "Traces with their spans arrive from {}; see them at http://localhost:{port} with: kubectl port-forward -n {namespace} \
+             service/{} {port}",
             list(&received),
             names::mlflow_object(name)
         );
@@ -492,3 +387,6 @@ fn list(names: &[&str]) -> String {
         few => few.join(", "),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,10 +135,6 @@ pub fn judge(json: &str, tracing: &str, around: &Surroundings<'_>) -> Result<Opt
 fn stand(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> Option<(Standing, Vec<Note>, Target)> {
     let plain = |standing| Some((standing, Vec::new(), Target::Unknown));
     let skipped = |reason, deliberate| plain(Standing::Skipped { reason, deliberate, leftover: Vec::new() });
-    let planned = || {
-        let policy = around.policies.iter().find(|p| p.name == tracing)?;
-        Some(Target::Name(policy.experiment_of(workload.name(), workload.annotation(names::ANNOTATION_EXPERIMENT))))
-    };
     match decide(workload, around) {
         Decision::Wire { tracing: by, experiment, injection } if by == tracing => {
             let target = target(workload, &injection.notes, experiment);
@@ -154,12 +150,17 @@ fn stand(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> O
             Some((standing, injection.notes, target))
         }
         Decision::Leave(Leave::Waiting { tracing: by, .. }) if by == tracing => {
-            Some((Standing::Waiting, Vec::new(), planned()?))
+            Some((Standing::Waiting, Vec::new(), planned(workload, tracing, around)))
         }
         Decision::Leave(Leave::Record { tracing: by, error }) if by == tracing => match error {
-            RecordError::Newer(_) => Some((Standing::Newer, Vec::new(), planned()?)),
+            RecordError::Newer(_) => Some((Standing::Newer, Vec::new(), planned(workload, tracing, around))),
             RecordError::Unreadable(_) => skipped(Reason::RecordUnreadable, false),
         },
+        Decision::Leave(Leave::Record { tracing: by, .. })
+            if by.is_empty() && reports_unselected(workload, tracing, around) =>
+        {
+            skipped(Reason::RecordUnreadable, false)
+        }
         Decision::Leave(Leave::Suspended { .. }) => None,
         Decision::Unwire(leftover) if reports_unselected(workload, tracing, around) => {
             plain(Standing::Skipped { reason: Reason::OptedOut, deliberate: true, leftover })
@@ -184,6 +185,20 @@ fn stand(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> O
             matches!(select(workload, &alone), Selection::One(_)).then_some(())?;
             plain(Standing::Elsewhere)
         }
+    }
+}
+
+/// The experiment of a workload that cannot be wired yet: as if every fact were known, so that no experiment is made which
+/// the user's own choice leaves empty.
+fn planned(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> Target {
+    let mut policies: Vec<_> = around.policies.iter().filter(|p| p.name == tracing).cloned().collect();
+    for policy in &mut policies {
+        policy.tracking_uri.get_or_insert_default();
+        policy.experiment.pin = false;
+    }
+    match decide(workload, &Surroundings { policies: &policies, ..*around }) {
+        Decision::Wire { experiment, injection, .. } => target(workload, &injection.notes, experiment),
+        _ => Target::Unknown,
     }
 }
 

@@ -44,7 +44,10 @@ impl Audit {
         let whole = text.rsplit_once('\n').map(|(whole, _)| whole).unwrap_or_default();
         let ours = whole.lines().filter(|line| line.contains(&user));
         let parsed = ours.map(|line| serde_json::from_str::<Value>(line).unwrap());
-        parsed.filter(|entry| entry["user"]["username"] == *user && entry["stage"] != "Panic").map(Request::of).collect()
+        parsed
+            .filter(|entry| entry["user"]["username"] == *user && entry["stage"] != "Panic")
+            .map(Request::of)
+            .collect()
     }
 
     /// What the operator wrote since, but for its lease.

@@ -57,7 +57,11 @@ fn an_agent_tracing_before_the_crd_says_what_is_missing() {
         Ok(still) => Err(still),
     });
     // Discovery is cached for minutes: a new cache is what a new user has.
-    let refusal = kubectl(&[concat!("--cache-dir=", env!("CARGO_TARGET_TMPDIR"), "/new-user"), "apply", "-f", "-"], &tracing("tracing", "{}")).unwrap_err();
+    let refusal = kubectl(
+        &[concat!("--cache-dir=", env!("CARGO_TARGET_TMPDIR"), "/new-user"), "apply", "-f", "-"],
+        &tracing("tracing", "{}"),
+    )
+    .unwrap_err();
     for part in ["no matches for kind \"AgentTracing\"", "ensure CRDs are installed first"] {
         assert!(refusal.contains(part), "{refusal}");
     }

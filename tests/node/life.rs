@@ -33,11 +33,9 @@ fn the_life_of_an_agent() {
 }
 
 fn start_model() {
-    until("namespace demo-llm is not being deleted", || {
-        match world().get("/api/v1/namespaces/demo-llm") {
-            Some(live) if live["metadata"]["deletionTimestamp"].is_string() => Err(live["status"].to_string()),
-            _ => Ok(()),
-        }
+    until("namespace demo-llm is not being deleted", || match world().get("/api/v1/namespaces/demo-llm") {
+        Some(live) if live["metadata"]["deletionTimestamp"].is_string() => Err(live["status"].to_string()),
+        _ => Ok(()),
     });
     kubectl(&["apply", "-f", "tests/demo/manifests/llm.yaml"], "").unwrap();
 }
@@ -64,7 +62,11 @@ fn a_label_and_an_agent_tracing_wire_them_once_mlflow_has_answered(scene: &Scene
             assert_eq!(wired, [false, false], "wired before MLflow answered: {}", tracing["status"]);
             waited += 1;
         }
-        if wired == [true, true] { Ok(()) } else { Err(format!("wired: {wired:?}; {:?}", scene.condition("MLflowReady"))) }
+        if wired == [true, true] {
+            Ok(())
+        } else {
+            Err(format!("wired: {wired:?}; {:?}", scene.condition("MLflowReady")))
+        }
     });
     assert!(waited > 0, "the agents were there before MLflow");
     scene.until_condition("WorkloadsReady", "True", "AllCurrent");
@@ -81,7 +83,10 @@ fn a_label_and_an_agent_tracing_wire_them_once_mlflow_has_answered(scene: &Scene
         let live = scene.live("deployments", agent);
         assert_eq!(live["metadata"]["generation"], 2, "one change of {agent}");
         assert_eq!(live["metadata"]["labels"][names::LABEL_WIRED], "tracing");
-        assert_eq!(env(&live, "MLFLOW_TRACKING_URI"), Some(&*format!("http://tracing-mlflow.{}.svc:5500", scene.namespace)));
+        assert_eq!(
+            env(&live, "MLFLOW_TRACKING_URI"),
+            Some(&*format!("http://tracing-mlflow.{}.svc:5500", scene.namespace))
+        );
     }
 }
 
@@ -102,7 +107,9 @@ fn their_traces_arrive(scene: &Scene) {
         // A question to the model, its call of the tool, the tool, the answer.
         assert!(mlflow.spans(&trace.id).unwrap() >= 4, "the whole of LangGraph's run");
     }
-    if std::env::var_os("NT_GO").is_none() { assert!(mlflow.traces("advisor").is_err(), "advisor's choice is the only one"); }
+    if std::env::var_os("NT_GO").is_none() {
+        assert!(mlflow.traces("advisor").is_err(), "advisor's choice is the only one");
+    }
     assert!(mlflow.traces("backoffice").is_err());
 }
 
@@ -162,7 +169,10 @@ fn old_traces_are_there_when_the_agent_tracing_is_created_again(scene: &Scene) {
     assert!(finalizers.is_null(), "nothing holds it: {finalizers}");
     delete_tracing(scene);
     let retained = scene.live("persistentvolumeclaims", "tracing-mlflow");
-    assert_eq!((&retained["metadata"]["uid"], &retained["status"]["phase"]), (&claim["metadata"]["uid"], &"Bound".into()));
+    assert_eq!(
+        (&retained["metadata"]["uid"], &retained["status"]["phase"]),
+        (&claim["metadata"]["uid"], &"Bound".into())
+    );
     assert!(retained["metadata"]["ownerReferences"].is_null() && retained["metadata"]["deletionTimestamp"].is_null());
 
     let created = Timestamp::now();
@@ -179,7 +189,8 @@ fn old_traces_are_there_when_the_agent_tracing_is_created_again(scene: &Scene) {
 fn delete_tracing(scene: &Scene) {
     scene.kubectl(&["delete", "agenttracing", "tracing", "--timeout=10s"]);
     until("the AgentTracing's children are gone", || {
-        let left = ["deployments", "services", "networkpolicies"].map(|kind| scene.get(kind, "tracing-mlflow").is_some());
+        let left =
+            ["deployments", "services", "networkpolicies"].map(|kind| scene.get(kind, "tracing-mlflow").is_some());
         let pods = scene.list("pods", "app.kubernetes.io/instance=tracing").len();
         if left == [false; 3] && pods == 0 { Ok(()) } else { Err(format!("{left:?}, {pods} pods")) }
     });
@@ -208,7 +219,10 @@ fn agents_start_with_the_operator_and_mlflow_gone(scene: &mut Scene) {
     let began = std::time::Instant::now();
     scene.apply(&idle("latecomer"));
     let took = began.elapsed();
-    say(&format!("{:>7.1} s  to create a Deployment while the webhook is registered and nobody answers", took.as_secs_f64()));
+    say(&format!(
+        "{:>7.1} s  to create a Deployment while the webhook is registered and nobody answers",
+        took.as_secs_f64()
+    ));
     assert!(took.as_secs() < 10, "the API server waits 2 s for the webhook at most");
     assert!(!is_wired(&scene.live("deployments", "latecomer")));
     scene.until_rolled_out("latecomer");

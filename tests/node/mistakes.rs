@@ -17,7 +17,8 @@ fn a_namespace_without_the_label_says_how_to_label_it() {
         assert!(told.message.ends_with(&command), "{}", told.message);
         assert_eq!(scene.until_condition("Ready", "False", "NamespaceNotLabelled").message, told.message);
         // The remedy, as it was told.
-        kubectl(&["label", "namespace", "no-label", &format!("{}={}", names::LABEL_INJECTION, names::ENABLED)], "").unwrap();
+        kubectl(&["label", "namespace", "no-label", &format!("{}={}", names::LABEL_INJECTION, names::ENABLED)], "")
+            .unwrap();
         scene.until_condition("InjectionReady", "True", "Enabled");
         until("teller is wired", || match is_wired(&scene.live("deployments", "teller")) {
             true => Ok(()),
@@ -45,7 +46,11 @@ fn a_wrong_image_is_told_with_the_kubelets_reason() {
         scene.apply_tracing(&format!("{{image: '{image}'}}"));
         let told = scene.until_condition("MLflowReady", "False", "PodsNotReady");
         told.ends_with_a_command().says(image).says("mlflow.standalone.image");
-        assert!(["ErrImagePull", "ImagePullBackOff"].iter().any(|reason| told.message.contains(reason)), "{}", told.message);
+        assert!(
+            ["ErrImagePull", "ImagePullBackOff"].iter().any(|reason| told.message.contains(reason)),
+            "{}",
+            told.message
+        );
         // The remedy, as it was told: `kubectl edit`.
         let right = json!({"spec": {"mlflow": {"standalone": {"image": "ghcr.io/mlflow/mlflow:v3.10.1"}}}});
         scene.kubectl(&["patch", "agenttracing", "tracing", "--type=merge", "-p", &right.to_string()]);
@@ -77,15 +82,17 @@ fn a_misspelt_mode_and_a_long_name_are_refused_by_the_api_server() {
 #[ignore = "needs the node cluster: make test"]
 fn an_exhausted_quota_is_told_and_made_room_for() {
     scene("quota", true, |scene| {
-        let quota = |hard: serde_json::Value| {
-            scene.apply(&json!({
+        let quota =
+            |hard: serde_json::Value| {
+                scene.apply(&json!({
                 "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tight"}, "spec": {"hard": hard},
             }).to_string());
-            until("the quota counts", || {
-                let live: serde_json::Value = serde_json::from_str(&scene.kubectl(&["get", "resourcequota", "tight", "-o", "json"])).unwrap();
-                if live["status"]["hard"] == hard { Ok(()) } else { Err(live["status"].to_string()) }
-            });
-        };
+                until("the quota counts", || {
+                    let live: serde_json::Value =
+                        serde_json::from_str(&scene.kubectl(&["get", "resourcequota", "tight", "-o", "json"])).unwrap();
+                    if live["status"]["hard"] == hard { Ok(()) } else { Err(live["status"].to_string()) }
+                });
+            };
         quota(json!({"persistentvolumeclaims": "0", "pods": "0"}));
         scene.apply_tracing("{}");
         let told = scene.until_condition("MLflowReady", "False", "CreateForbidden");

@@ -65,7 +65,9 @@ impl Mlflow {
         let count = |answer: &Value| answer["spans"].as_array().map_or(0, Vec::len);
         let inside = self.ask(&format!("api/3.0/mlflow/traces/get?trace_id={trace}"), None)?;
         match count(&inside["trace"]) {
-            0 => self.ask(&format!("ajax-api/2.0/mlflow/get-trace-artifact?request_id={trace}"), None).map(|a| count(&a)),
+            0 => {
+                self.ask(&format!("ajax-api/2.0/mlflow/get-trace-artifact?request_id={trace}"), None).map(|a| count(&a))
+            }
             spans => Ok(spans),
         }
     }

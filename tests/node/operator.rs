@@ -87,11 +87,13 @@ pub fn trusted() -> String {
     configuration["webhooks"][0]["clientConfig"]["caBundle"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Ends the processes of both replicas by SIGKILL: no SIGTERM, no grace, no deletion of a pod.
-pub fn kill() {
+/// Ends the processes of both replicas by SIGKILL: no SIGTERM, no grace, no deletion of a pod. Says how many ran.
+pub fn kill() -> usize {
     let processes: Vec<_> = pods().iter().flat_map(processes).collect();
-    assert!(processes.len() >= 2, "two replicas run: {processes:?}");
-    signal("KILL", &processes);
+    if !processes.is_empty() {
+        signal("KILL", &processes);
+    }
+    processes.len()
 }
 
 /// Sends a signal to processes of this machine.
@@ -104,7 +106,8 @@ pub fn signal(signal: &str, processes: &[u32]) {
 /// The processes of a pod's containers. A container's id is part of the name of its cgroup.
 pub fn processes(pod: &Value) -> Vec<u32> {
     let statuses = pod["status"]["containerStatuses"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let ids: Vec<_> = statuses.iter().filter_map(|s| s["containerID"].as_str()?.strip_prefix("containerd://")).collect();
+    let ids: Vec<_> =
+        statuses.iter().filter_map(|s| s["containerID"].as_str()?.strip_prefix("containerd://")).collect();
     let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let is_of_the_pod = |pid: &u32| {
         let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();

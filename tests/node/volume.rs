@@ -45,7 +45,11 @@ fn a_volume_that_cannot_grow_says_what_to_do() {
         bound(scene);
         change(scene, json!({"storage": {"size": "2Gi"}}));
         let told = scene.until_condition("MLflowReady", "False", "StorageNotBound");
-        told.ends_with_a_command().says("1Gi").says("2Gi").says("StorageClass \"standard\"").says("allowVolumeExpansion");
+        told.ends_with_a_command()
+            .says("1Gi")
+            .says("2Gi")
+            .says("StorageClass \"standard\"")
+            .says("allowVolumeExpansion");
         assert_eq!(requested(scene), "1Gi", "what would be refused is not tried");
 
         let claim = scene.live("persistentvolumeclaims", "tracing-mlflow")["metadata"]["uid"].clone();

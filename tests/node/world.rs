@@ -29,7 +29,10 @@ pub fn world() -> &'static World {
     WORLD.get_or_init(|| {
         // These tests delete whole namespaces: never where the current context happens to point.
         for variable in ["KUBECONFIG", "AUDIT_LOG"] {
-            assert!(std::env::var_os(variable).is_some(), "{variable} is not set: run through tests/cluster/node.sh exec");
+            assert!(
+                std::env::var_os(variable).is_some(),
+                "{variable} is not set: run through tests/cluster/node.sh exec"
+            );
         }
         rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -176,7 +179,11 @@ impl Scene {
     /// The ReplicaSets of a Deployment, the oldest first.
     pub fn replica_sets(&self, deployment: &str) -> Vec<Value> {
         let revision = |set: &Value| {
-            set["metadata"]["annotations"]["deployment.kubernetes.io/revision"].as_str().unwrap().parse::<u32>().unwrap()
+            set["metadata"]["annotations"]["deployment.kubernetes.io/revision"]
+                .as_str()
+                .unwrap()
+                .parse::<u32>()
+                .unwrap()
         };
         let mut sets = self.list("replicasets", "");
         sets.retain(|set| set["metadata"]["ownerReferences"][0]["name"] == deployment);
@@ -269,11 +276,16 @@ impl Condition {
     #[track_caller]
     pub fn ends_with_a_command(&self) -> &Self {
         let Self { message, .. } = self;
-        let (_, command) = message.rsplit_once(": kubectl ").unwrap_or_else(|| panic!("no command at the end: {message}"));
+        let (_, command) =
+            message.rsplit_once(": kubectl ").unwrap_or_else(|| panic!("no command at the end: {message}"));
         let verb = command.split(' ').next().unwrap_or_default();
-        let verbs = ["describe", "edit", "get", "label", "logs", "delete", "patch", "annotate", "rollout", "port-forward"];
+        let verbs =
+            ["describe", "edit", "get", "label", "logs", "delete", "patch", "annotate", "rollout", "port-forward"];
         assert!(verbs.contains(&verb), "{command}: {message}");
-        assert!(!command.contains(['<', '>']) && !command.ends_with(['.', ')', ';']), "cannot be typed as it stands: {message}");
+        assert!(
+            !command.contains(['<', '>']) && !command.ends_with(['.', ')', ';']),
+            "cannot be typed as it stands: {message}"
+        );
         self
     }
 

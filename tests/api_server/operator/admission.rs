@@ -30,7 +30,8 @@ fn a_dry_run_is_answered_alike_and_leaves_no_trace() {
     let site = Site::open("operator-dry-run");
     wait_until("a pass with nothing to say", || site.condition("InjectionReady").is_some());
     let manifest = agent(&site.namespace.0, "teller");
-    let (before, events) = (version(&site.admin.live(&site.tracing())), site.admin.list("Event", &site.namespace.0).len());
+    let (before, events) =
+        (version(&site.admin.live(&site.tracing())), site.admin.list("Event", &site.namespace.0).len());
     let answered = site.admin.create(&manifest, DRY).unwrap();
     let known = site.admin.list("Event", &site.namespace.0).len();
     assert!(site.admin.get("Deployment", &site.namespace.0, "teller").is_err());

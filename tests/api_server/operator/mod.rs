@@ -46,7 +46,8 @@ impl Site {
             child("PersistentVolumeClaim") && child("Deployment") && self.condition("MLflowReady").is_some()
         });
         let mut facts = self.tracing();
-        facts["status"] = json!({"mlflow": {"url": self.url(), "version": "3.10.1", "workspaces": false, "source": "Service"}});
+        facts["status"] =
+            json!({"mlflow": {"url": self.url(), "version": "3.10.1", "workspaces": false, "source": "Service"}});
         let mut written = String::new();
         wait_until("the facts stay", || {
             let live = self.admin.live(&facts);
@@ -139,11 +140,16 @@ fn prepare() {
     let admin = Cluster::admin();
     // What a killed run left would be looked after, too, or be waited for, or call a port of somebody else.
     for tracing in admin.list("AgentTracing", "") {
-        admin.delete("AgentTracing", tracing["metadata"]["namespace"].as_str().unwrap(), tracing["metadata"]["name"].as_str().unwrap());
+        admin.delete(
+            "AgentTracing",
+            tracing["metadata"]["namespace"].as_str().unwrap(),
+            tracing["metadata"]["name"].as_str().unwrap(),
+        );
     }
     admin.delete("Lease", names::OPERATOR_NAMESPACE, names::LEASE);
     admin.delete("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION);
-    let configuration = kustomize().into_iter().find(|object| object["kind"] == "MutatingWebhookConfiguration").unwrap();
+    let configuration =
+        kustomize().into_iter().find(|object| object["kind"] == "MutatingWebhookConfiguration").unwrap();
     admin.create(&configuration, STRICT).unwrap();
 }
 

@@ -44,7 +44,15 @@ impl Operator {
         let log = folder.join(format!("operator-{identity}.log"));
         let [webhook, http] = free_ports();
         let child = Command::new(operator_binary())
-            .args(["run", "--namespace", names::OPERATOR_NAMESPACE, "--identity", identity, "--webhook-host", "127.0.0.1"])
+            .args([
+                "run",
+                "--namespace",
+                names::OPERATOR_NAMESPACE,
+                "--identity",
+                identity,
+                "--webhook-host",
+                "127.0.0.1",
+            ])
             .args(["--webhook-addr", &format!("127.0.0.1:{webhook}"), "--http-addr", &format!("127.0.0.1:{http}")])
             .args(["--log-level", "info,agent_tracing=debug"])
             .env_clear()
@@ -147,7 +155,8 @@ impl Drop for Operator {
 /// Who holds the lease; nobody is "".
 pub fn holder() -> String {
     let lease = Cluster::admin().get("Lease", names::OPERATOR_NAMESPACE, names::LEASE);
-    lease.map_or_else(|_| String::new(), |lease| lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
+    lease
+        .map_or_else(|_| String::new(), |lease| lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
 }
 
 /// The shipped configuration, calling a port of this machine in place of the Service. `caBundle` is the operator's.
@@ -162,8 +171,10 @@ pub fn point_the_webhook_at(port: u16) {
 
 /// A kubeconfig of the operator's service account.
 fn kubeconfig(file: &Path) -> PathBuf {
-    let account = format!("/api/v1/namespaces/{}/serviceaccounts/{}/token", names::OPERATOR_NAMESPACE, names::SERVICE_ACCOUNT);
-    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}});
+    let account =
+        format!("/api/v1/namespaces/{}/serviceaccounts/{}/token", names::OPERATOR_NAMESPACE, names::SERVICE_ACCOUNT);
+    let request =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}});
     let token = Cluster::admin().post(&account, &request).unwrap()["status"]["token"].clone();
     let text = kubectl(&["config", "view", "--raw", "--flatten", "-o", "json"], "").unwrap();
     let mut config: Value = serde_json::from_str(&text).unwrap();

@@ -53,7 +53,9 @@ fn a_server_that_does_not_become_ready_is_told_once() {
     }).collect();
     let status = json!({"phase": "Running", "containerStatuses": statuses});
     site.admin.merge_subresource(&with_status(&pod, status), "status", STRICT).unwrap();
-    wait_until("the condition says so", || site.condition("MLflowReady").is_some_and(|c| c["reason"] == "PodsNotReady"));
+    wait_until("the condition says so", || {
+        site.condition("MLflowReady").is_some_and(|c| c["reason"] == "PodsNotReady")
+    });
     settle(&site, || {});
     quiet_for(&site, 40);
     site.close();

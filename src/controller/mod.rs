@@ -1,7 +1,7 @@
 //! The controller: brings the objects of each AgentTracing, and the workloads of its namespace, to what the spec says.
 //!
 //! A controller is a loop over *keys*, not over events: watches only say which AgentTracing may need a look, and
-//! [`reconcile`](reconcile::reconcile) reads the world anew each time. So a missed, doubled or reordered event changes
+//! `reconcile` reads the world anew each time. So a missed, doubled or reordered event changes
 //! nothing, and neither does a restart.
 //!
 //! The watches carry metadata only and nothing of them is kept but the AgentTracings themselves. Each has its own back-off

@@ -1,7 +1,7 @@
 //! The output of every golden case goes to a real API server, in a namespace that enforces Pod Security `restricted`: as a
 //! Deployment and, since only pods are judged there, as the pod that it would make.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use agent_tracing::core::decide::{Decision, decide};
 use agent_tracing::core::select::Surroundings;
@@ -21,7 +21,7 @@ fn every_golden_deployment_and_its_pod_are_admitted() {
     let mut failures = Vec::new();
     let mut admitted = 0;
     for case in folders("tests/golden") {
-        for deployment in expected(&case) {
+        for deployment in deployments(&case, "expected.yaml") {
             let deployment = moved(deployment, &namespace.0);
             let pod = pod_of(&deployment);
             furnish(&admin, &pod);
@@ -54,7 +54,7 @@ fn what_the_api_server_stores_is_not_wired_again() {
         let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
         let policies = policies_of(&case.join("tracing.yaml"));
         let mut wired = 0;
-        for deployment in expected(&case) {
+        for deployment in deployments(&case, "expected.yaml") {
             // The AgentTracings of the case keep their namespace: addresses contain it.
             let home = deployment["metadata"]["namespace"].as_str().unwrap_or("default").to_owned();
             let deployment = moved(deployment, &namespace.0);
@@ -78,25 +78,25 @@ fn what_the_api_server_stores_is_not_wired_again() {
     }
 }
 
-/// What the command line makes of a live object is what it made of the file: users replay a report from `kubectl get -o
-/// yaml`.
 #[test]
 #[ignore = "needs an API server: make test"]
-fn a_removal_from_the_live_object_is_admitted_and_leaves_nothing_of_ours() {
+fn a_live_object_without_its_wiring_is_what_it_would_be_had_there_been_none() {
     let namespace = restricted("api-server-removal");
     let admin = Cluster::admin();
-    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/several-agents-one-pod");
-    for deployment in expected(&case) {
-        let live = admin.create(&moved(deployment, &namespace.0), STRICT).unwrap();
-        assert!(live.to_string().contains("MLFLOW_TRACKING_URI"), "{live}");
-        let printed = operator(&["uninject", "-o", "json"], &live.to_string()).unwrap();
-        let mut bare: Value = serde_json::from_str(&printed).unwrap();
-        // The deployment controller writes its status meanwhile.
-        bare["metadata"].as_object_mut().unwrap().remove("resourceVersion");
-        let stored = admin.replace(&bare, STRICT).unwrap();
-        let template = stored["spec"]["template"].to_string();
-        assert!(!template.contains("MLFLOW_") && !template.contains(names::PREFIX), "{template}");
-        assert_eq!(stored["metadata"]["labels"][names::LABEL_WIRED], Value::Null);
+    for case in ["several-agents-one-pod", "template-without-annotations", "metadata-without-labels", "env-empty-list"] {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
+        for (before, wired) in std::iter::zip(deployments(&case, "workload.yaml"), deployments(&case, "expected.yaml")) {
+            let never_wired = admin.create(&moved(before, &namespace.0), DRY).unwrap();
+            let live = admin.create(&moved(wired, &namespace.0), STRICT).unwrap();
+            assert_ne!(live["spec"], never_wired["spec"], "{}", case.display());
+            let printed = operator(&["uninject", "-o", "json"], &live.to_string()).unwrap();
+            let mut bare: Value = serde_json::from_str(&printed).unwrap();
+            // The deployment controller writes its status meanwhile.
+            bare["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+            let stored = admin.replace(&bare, STRICT).unwrap();
+            assert_eq!(stored["spec"], never_wired["spec"], "{}", case.display());
+            assert_eq!(stored["metadata"]["labels"], never_wired["metadata"]["labels"], "{}", case.display());
+        }
     }
 }
 
@@ -104,9 +104,9 @@ fn restricted(name: &str) -> Namespace {
     Namespace::create(name, json!({"pod-security.kubernetes.io/enforce": "restricted"}))
 }
 
-/// The Deployments of a case, as they are expected.
-fn expected(case: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(PathBuf::from(case).join("expected.yaml")).unwrap();
+/// The Deployments in a file of a case.
+fn deployments(case: &Path, file: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(case.join(file)).unwrap();
     documents(&text).into_iter().filter(|object| object["kind"] == "Deployment").collect()
 }
 

@@ -174,6 +174,22 @@ fn what_does_not_concern_the_template_never_reaches_the_webhook() {
     site.close();
 }
 
+#[test]
+#[ignore = "needs an API server: make test"]
+fn a_deployment_as_large_as_they_come_is_wired_too() {
+    let site = Site::open("operator-large");
+    let mut manifest = agent(&site.namespace.0, "teller");
+    let env = manifest.pointer_mut("/spec/template/spec/containers/0/env").unwrap().as_array_mut().unwrap();
+    // The API server takes 3 MiB, and an update carries the object twice.
+    env.extend((0..24).map(|n| json!({"name": format!("PROMPT_{n}"), "value": "word ".repeat(12_000)})));
+    assert!(manifest.to_string().len() > 1_400_000);
+    let stored = site.admin.create(&manifest, STRICT).unwrap();
+    assert!(is_wired(&stored));
+    manifest["spec"]["template"]["spec"]["containers"][0]["image"] = json!("example.com/agent:v2");
+    assert!(is_wired(&site.admin.replace(&manifest, STRICT).unwrap()));
+    site.close();
+}
+
 /// The deployment controller has seen the newest generation and made its ReplicaSet.
 fn observed(site: &Site) {
     wait_until("the deployment controller", || {

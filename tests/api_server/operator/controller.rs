@@ -3,8 +3,10 @@
 use agent_tracing::names;
 use serde_json::{Value, json};
 
+use super::process::point_the_webhook_at;
 use super::{Site, agent, generation, is_wired, variable, version};
-use crate::cluster::{STRICT, wait_until};
+use crate::cluster::{STRICT, read, wait_until};
+use crate::support::documents;
 
 #[test]
 #[ignore = "needs an API server: make test"]
@@ -23,7 +25,7 @@ fn a_deployment_from_while_the_operator_was_down_is_rolled_once_by_touch() {
 #[test]
 #[ignore = "needs an API server: make test"]
 fn a_deployment_from_before_mlflow_was_up_is_wired_once_it_has_answered() {
-    let mut site = Site::open_before_mlflow("operator-early");
+    let site = Site::open_before_mlflow("operator-early");
     let created = site.admin.create(&agent(&site.namespace.0, "teller"), STRICT).unwrap();
     assert!(!is_wired(&created), "without an AgentTracing there is no address");
     site.mlflow_answers();
@@ -134,5 +136,86 @@ fn the_owner_of_a_field_that_the_operator_needs_is_told_and_not_fought() {
     let message = ready().unwrap()["message"].as_str().unwrap().to_owned();
     assert!(message.contains("second-mlflow") && message.contains("kubectl "), "{message}");
     assert_eq!(version(&site.admin.live(&theirs)), version(&before), "it was touched");
+    site.close();
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn where_the_api_server_does_not_reach_the_webhook_the_controller_patches_and_rolls_once() {
+    let site = Site::open("operator-unreached");
+    let expected = site.dry_run(&agent(&site.namespace.0, "teller"));
+    point_the_webhook_at(1);
+    wait_until("nobody is asked any more", || !is_wired(&site.dry_run(&agent(&site.namespace.0, "probe"))));
+    assert!(!is_wired(&site.admin.create(&agent(&site.namespace.0, "teller"), STRICT).unwrap()));
+    wait_until("it is wired all the same", || is_wired(&site.deployment("teller")));
+    wait_until("the status says why", || {
+        site.condition("InjectionReady").is_some_and(|c| c["reason"] == "WebhookUnavailable")
+    });
+    assert_eq!(site.deployment("teller")["spec"]["template"], expected["spec"]["template"]);
+    let replica_sets = site.kubectl(&["get", "replicasets", "-l", "app=teller", "-o", "name"], "").unwrap();
+    assert_eq!(replica_sets.lines().count(), 2, "the first and the wired one: {replica_sets}");
+    site.close();
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn when_the_older_of_two_is_deleted_the_younger_takes_over() {
+    let site = Site::open("operator-two-tracings");
+    let mut younger = site.tracing();
+    younger["metadata"]["name"] = json!("younger");
+    younger["spec"]["mlflow"]["standalone"] = json!({"port": 5601});
+    site.admin.create(&younger, STRICT).unwrap();
+    let url = format!("http://younger-mlflow.{}.svc:5601", site.namespace.0);
+    site.mlflow_has_answered(&younger, &url);
+
+    let stored = site.admin.create(&agent(&site.namespace.0, "teller"), STRICT).unwrap();
+    assert_eq!(variable(&stored, "MLFLOW_TRACKING_URI"), Some(site.url().as_str()), "the older one's");
+    site.admin.delete("AgentTracing", &site.namespace.0, "tracing");
+    wait_until("the younger one's address", || {
+        variable(&site.deployment("teller"), "MLFLOW_TRACKING_URI") == Some(url.as_str())
+    });
+    let live = site.deployment("teller");
+    assert_eq!(live["metadata"]["labels"][names::LABEL_WIRED], "younger");
+    assert_eq!(generation(&live), 2, "in one step");
+    site.close();
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn a_server_with_every_field_set_is_admitted_where_pods_are_restricted() {
+    let site = Site::open_before_mlflow("operator-full");
+    let mut labels = json!({"kind": "Namespace", "metadata": {"name": site.namespace.0}});
+    labels["metadata"]["labels"] = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+    site.admin.merge(&labels, STRICT).unwrap();
+    for (sample, name) in [("standalone-full", "full"), ("standalone", "small")] {
+        let mut tracing = documents(&read(&format!("config/samples/{sample}.yaml"))).remove(0);
+        tracing["metadata"] = json!({"name": name, "namespace": site.namespace.0});
+        site.admin.create(&tracing, STRICT).unwrap();
+        let owner = format!("{name}-mlflow-");
+        wait_until("its pod", || {
+            let pods = site.admin.list("Pod", &site.namespace.0);
+            pods.iter().any(|pod| pod["metadata"]["name"].as_str().unwrap().starts_with(&owner))
+        });
+    }
+    site.close();
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn what_somebody_changes_on_mlflows_objects_is_set_right() {
+    let site = Site::open("operator-heal");
+    let child = |kind| site.admin.get(kind, &site.namespace.0, "tracing-mlflow");
+    let (uid, volume) = (child("Service").unwrap()["metadata"]["uid"].clone(), child("PersistentVolumeClaim").unwrap());
+    site.kubectl(&["scale", "deployment/tracing-mlflow", "--replicas=0"], "").unwrap();
+    site.kubectl(&["set", "image", "deployment/tracing-mlflow", "mlflow=example.com/other:v1"], "").unwrap();
+    site.admin.delete("Service", &site.namespace.0, "tracing-mlflow");
+    wait_until("the Service is back", || child("Service").is_ok_and(|service| service["metadata"]["uid"] != uid));
+    wait_until("the Deployment is what it was", || {
+        let spec = child("Deployment").unwrap()["spec"].clone();
+        let image = spec["template"]["spec"]["containers"][0]["image"].as_str().unwrap();
+        spec["replicas"] == 1 && image == "ghcr.io/mlflow/mlflow:v3.10.1"
+    });
+    let kept = child("PersistentVolumeClaim").unwrap();
+    assert_eq!(kept["metadata"]["uid"], volume["metadata"]["uid"]);
     site.close();
 }

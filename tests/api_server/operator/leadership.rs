@@ -1,8 +1,9 @@
-//! Two replicas, and how one goes.
+//! Two replicas, how one goes, and what they share.
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use agent_tracing::names;
+use serde_json::{Value, json};
 
 use super::process::{Operator, holder, point_the_webhook_at};
 use super::{Site, agent, is_wired};
@@ -73,4 +74,52 @@ fn a_killed_leader_is_followed_when_its_lease_expires() {
     let told = events.iter().filter(|e| e["regarding"]["name"] == "teller" && e["reason"] == "Injected").count();
     assert_eq!(told, 1, "{events:#?}");
     second.stop();
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn what_makes_the_webhook_trusted_is_put_back_when_somebody_takes_it_away() {
+    let site = Site::open("operator-trust");
+    let configuration = || site.admin.get("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION).unwrap();
+    let secret = || site.admin.get("Secret", names::OPERATOR_NAMESPACE, names::WEBHOOK_CA_SECRET);
+    let (before, authority) = (configuration()["webhooks"].clone(), secret().unwrap());
+
+    let mut emptied = configuration();
+    emptied["webhooks"][0]["clientConfig"].as_object_mut().unwrap().remove("caBundle");
+    site.admin.replace(&emptied, STRICT).unwrap();
+    wait_until("caBundle is back", || configuration()["webhooks"] == before);
+
+    site.admin.delete("Secret", names::OPERATOR_NAMESPACE, names::WEBHOOK_CA_SECRET);
+    let uid = &authority["metadata"]["uid"];
+    wait_until("the Secret is back", || secret().is_ok_and(|secret| secret["metadata"]["uid"] != *uid));
+    assert_eq!(secret().unwrap()["data"], authority["data"], "a new authority would have to be changed over to");
+    site.wait_until_wired();
+    site.close();
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn an_api_server_that_restarts_finds_the_same_operator() {
+    let mut site = Site::open("operator-api-restart");
+    let stored = site.admin.create(&agent(&site.namespace.0, "teller"), STRICT).unwrap();
+    wait_until("the workload is seen", || site.row("teller").is_some());
+    let restarted = std::process::Command::new("tests/cluster/api.sh")
+        .arg("restart-apiserver")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(restarted.status.success(), "{}", String::from_utf8_lossy(&restarted.stderr));
+    site.wait_until_wired();
+    // A change that only its watches can tell.
+    let mut suspended = site.tracing();
+    suspended["spec"]["suspend"] = json!(true);
+    site.admin.merge(&suspended, STRICT).unwrap();
+    wait_until("it follows the AgentTracing again", || {
+        let live = site.admin.live(&site.tracing());
+        live["status"]["observedGeneration"] == live["metadata"]["generation"]
+    });
+    wait_until("it leads again", || site.operator().leads());
+    assert_eq!(site.deployment("teller")["spec"], stored["spec"]);
+    site.operator.as_mut().unwrap().forgive();
+    site.close();
 }

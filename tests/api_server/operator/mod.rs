@@ -23,7 +23,7 @@ struct Site {
 
 impl Site {
     fn open(name: &str) -> Self {
-        let mut site = Self::open_before_mlflow(name);
+        let site = Self::open_before_mlflow(name);
         site.mlflow_answers();
         site.wait_until_wired();
         site
@@ -38,19 +38,26 @@ impl Site {
     }
 
     /// The AgentTracing, its server's objects, and in its status what the server would have said.
-    fn mlflow_answers(&mut self) {
+    fn mlflow_answers(&self) {
         self.admin.create(&self.tracing(), STRICT).unwrap();
+        self.mlflow_has_answered(&self.tracing(), &self.url());
+    }
+
+    fn mlflow_has_answered(&self, tracing: &Value, url: &str) {
+        let child = format!("{}-mlflow", tracing["metadata"]["name"].as_str().unwrap());
         // The claim first: one that is missing although MLflow has answered is lost, and never made anew.
         wait_until("MLflow's objects", || {
-            let child = |kind| self.admin.get(kind, &self.namespace.0, "tracing-mlflow").is_ok();
-            child("PersistentVolumeClaim") && child("Deployment") && self.condition("MLflowReady").is_some()
+            let has = |kind| self.admin.get(kind, &self.namespace.0, &child).is_ok();
+            has("PersistentVolumeClaim")
+                && has("Deployment")
+                && self.admin.live(tracing)["status"]["conditions"].is_array()
         });
-        let mut facts = self.tracing();
+        let mut facts = tracing.clone();
         facts["status"] =
-            json!({"mlflow": {"url": self.url(), "version": "3.10.1", "workspaces": false, "source": "Service"}});
+            json!({"mlflow": {"url": url, "version": "3.10.1", "workspaces": false, "source": "Service"}});
         let mut written = String::new();
         wait_until("the facts stay", || {
-            let live = self.admin.live(&facts);
+            let live = self.admin.live(tracing);
             if live["status"]["mlflow"].is_null() {
                 // A pass that began before may have written over them.
                 let stored = self.admin.merge_subresource(&facts, "status", STRICT).unwrap();

@@ -105,6 +105,11 @@ impl Operator {
         self.audit.writes()
     }
 
+    /// Forgets what it was refused: an API server that has just started knows no roles yet.
+    pub fn forgive(&mut self) {
+        self.audit.restart();
+    }
+
     /// Asks it to end.
     pub fn terminate(&self) {
         let pid = self.child.id().to_string();

@@ -27,6 +27,10 @@ fn at_rest_nothing_but_the_lease_is_written() {
         site.admin.create(&workload, STRICT).unwrap();
     }
     bind_the_claim(&site);
+    // A second one has no volume, never had an answer, and its workloads belong to the first.
+    let mut second = site.tracing();
+    second["metadata"]["name"] = json!("second");
+    site.admin.create(&second, STRICT).unwrap();
     let said = settle(&site, || run_all_pods(&site.admin, ns));
     assert_eq!(said["conditions"][0]["type"], "Ready", "{said:#}");
     // The pod says that it is ready, so MLflow is asked at each pass, and its name does not resolve here.
@@ -57,7 +61,7 @@ fn a_server_that_does_not_become_ready_is_told_once() {
         site.condition("MLflowReady").is_some_and(|c| c["reason"] == "PodsNotReady")
     });
     settle(&site, || {});
-    quiet_for(&site, 40);
+    quiet_for(&site, 20);
     site.close();
 }
 

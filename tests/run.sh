@@ -59,6 +59,7 @@ api_server() {
   step 'both ways to install render the same objects' with_api cargo test --locked --quiet --test install -- --ignored
   step 'API server: schema, CEL, RBAC, admission' with_api \
     cargo test --locked --quiet --test api_server -- --ignored --test-threads=1
+  step 'API server: the standalone server as it is read back' with_api tests/golden-desired/api.sh
   "$CLUSTER/api.sh" down
   trap - EXIT
 }
@@ -77,6 +78,7 @@ node() {
   step 'images into the node' "$CLUSTER/node.sh" load "$("$CLUSTER/operator-image.sh" path)" \
     "$("$CLUSTER/images.sh" path mlflow)" "$("$CLUSTER/images.sh" path langgraph)" \
     "$("$CLUSTER/images.sh" path llm)" "$("$CLUSTER/images.sh" path idle)"
+  step 'migration of the database, in the image that runs it' "$CLUSTER/node.sh" exec tests/migrate/run.sh
   # Compiled outside: the namespace has no way to anywhere.
   step 'node tests, compile' cargo test --locked --quiet --test node --no-run
   step 'node tests: real pods, real MLflow' "$CLUSTER/node.sh" exec \

@@ -83,9 +83,11 @@ fn what_the_api_server_stores_is_not_wired_again() {
 fn a_live_object_without_its_wiring_is_what_it_would_be_had_there_been_none() {
     let namespace = restricted("api-server-removal");
     let admin = Cluster::admin();
-    for case in ["several-agents-one-pod", "template-without-annotations", "metadata-without-labels", "env-empty-list"] {
+    for case in ["several-agents-one-pod", "template-without-annotations", "metadata-without-labels", "env-empty-list"]
+    {
         let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
-        for (before, wired) in std::iter::zip(deployments(&case, "workload.yaml"), deployments(&case, "expected.yaml")) {
+        for (before, wired) in std::iter::zip(deployments(&case, "workload.yaml"), deployments(&case, "expected.yaml"))
+        {
             let never_wired = admin.create(&moved(before, &namespace.0), DRY).unwrap();
             let live = admin.create(&moved(wired, &namespace.0), STRICT).unwrap();
             assert_ne!(live["spec"], never_wired["spec"], "{}", case.display());

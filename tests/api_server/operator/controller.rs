@@ -219,3 +219,48 @@ fn what_somebody_changes_on_mlflows_objects_is_set_right() {
     assert_eq!(kept["metadata"]["uid"], volume["metadata"]["uid"]);
     site.close();
 }
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn a_suspended_one_changes_nothing_and_then_goes_on_where_it_was() {
+    let site = Site::open("operator-suspend");
+    let wired = site.admin.create(&agent(&site.namespace.0, "wired"), STRICT).unwrap();
+    let suspend = |suspend: bool| {
+        let mut tracing = site.tracing();
+        tracing["spec"]["suspend"] = json!(suspend);
+        site.admin.merge(&tracing, STRICT).unwrap();
+        let holds = |ready: Value| (ready["reason"] == "Suspended") == suspend;
+        wait_until("the status follows", || site.condition("Ready").is_some_and(holds));
+    };
+    suspend(true);
+    assert!(!is_wired(&site.admin.create(&agent(&site.namespace.0, "late"), STRICT).unwrap()));
+    site.kubectl(&["scale", "deployment/tracing-mlflow", "--replicas=0"], "").unwrap();
+    let mut untouched = site.deployment("wired");
+    untouched["spec"]["template"]["spec"]["containers"][0]["image"] = json!("example.com/agent:v2");
+    untouched["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    assert!(is_wired(&site.admin.replace(&untouched, STRICT).unwrap()), "what is there stays");
+    assert_eq!(site.admin.live(&site.tracing())["status"]["mlflow"]["url"], site.url(), "facts are kept");
+    assert!(!is_wired(&site.deployment("late")));
+    assert_eq!(site.deployment("tracing-mlflow")["spec"]["replicas"], 0);
+
+    suspend(false);
+    wait_until("what came meanwhile is wired", || is_wired(&site.deployment("late")));
+    wait_until("MLflow is scaled back", || site.deployment("tracing-mlflow")["spec"]["replicas"] == 1);
+    assert_eq!(variable(&site.deployment("wired"), "MLFLOW_TRACKING_URI"), variable(&wired, "MLFLOW_TRACKING_URI"));
+    site.close();
+}
+
+/// What a user writes ends in the status, and a status that the API server refuses would be tried for ever.
+#[test]
+#[ignore = "needs an API server: make test"]
+fn an_absurd_experiment_name_does_not_keep_the_status_from_being_written() {
+    let site = Site::open("operator-absurd");
+    let mut absurd = agent(&site.namespace.0, "absurd");
+    absurd["metadata"]["annotations"] = json!({names::ANNOTATION_EXPERIMENT: "ü".repeat(40_000)});
+    site.admin.create(&absurd, STRICT).unwrap();
+    site.admin.create(&agent(&site.namespace.0, "teller"), STRICT).unwrap();
+    wait_until("both are in the list", || site.row("teller").is_some() && site.row("absurd").is_some());
+    let shown = site.row("absurd").unwrap()["experiment"].as_str().unwrap().chars().count();
+    assert!(shown <= 512, "{shown} characters of it");
+    site.close();
+}

@@ -32,9 +32,21 @@ fn a_namespace_without_the_label_says_how_to_label_it() {
 fn a_storage_class_that_does_not_exist_is_named() {
     scene("no-class", true, |scene| {
         scene.apply_tracing("{storage: {storageClassName: fsat}}");
-        let told = scene.until_condition("MLflowReady", "False", "StorageNotBound");
-        told.ends_with_a_command().says("StorageClass fsat").says("kubectl get storageclass");
+        let told = until("the class is named", || match scene.condition("MLflowReady") {
+            Some(told) if told.reason == "StorageNotBound" && told.message.contains("StorageClass fsat") => Ok(told),
+            other => Err(format!("{other:?}")),
+        });
+        told.ends_with_a_command().says("does not exist").says("kubectl get storageclass");
         scene.until_condition("Ready", "False", "StorageNotBound");
+        // The remedy, as it was told.
+        scene.kubectl(&["delete", "agenttracing", "tracing", "--timeout=10s"]);
+        told.says("'kubectl delete pvc -n no-class tracing-mlflow'");
+        scene.kubectl(&["delete", "pvc", "tracing-mlflow", "--timeout=30s"]);
+        scene.apply_tracing("{storage: {storageClassName: standard}}");
+        until("the claim is bound", || match scene.get("persistentvolumeclaims", "tracing-mlflow") {
+            Some(claim) if claim["status"]["phase"] == "Bound" => Ok(()),
+            other => Err(format!("{}; {:?}", other.unwrap_or_default()["status"], scene.condition("MLflowReady"))),
+        });
     });
 }
 

@@ -51,6 +51,13 @@ fn a_volume_that_cannot_grow_says_what_to_do() {
             .says("StorageClass \"standard\"")
             .says("allowVolumeExpansion");
         assert_eq!(requested(scene), "1Gi", "what would be refused is not tried");
+        // The remedy, as it was told: `kubectl edit`.
+        told.says("go back to 1Gi");
+        change(scene, json!({"storage": {"size": "1Gi"}}));
+        until("the volume is no matter any more", || match scene.condition("MLflowReady") {
+            Some(now) if now.reason != "StorageNotBound" => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
 
         let claim = scene.live("persistentvolumeclaims", "tracing-mlflow")["metadata"]["uid"].clone();
         scene.kubectl(&["delete", "agenttracing", "tracing", "--timeout=10s"]);

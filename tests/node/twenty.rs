@@ -96,7 +96,9 @@ fn send_a_trace_from_each(scene: &Scene) {
 }
 
 fn at_rest_nothing_is_written_but_the_lease(scene: &Scene) {
-    if std::env::var_os("NT_GO").is_some() { return }
+    if std::env::var_os("NT_GO").is_some() {
+        return;
+    }
     let window = Duration::from_secs(if std::env::var_os("SOAK").is_some() { 600 } else { 120 });
     // What was set off before may still be on its way.
     std::thread::sleep(Duration::from_secs(5));
@@ -142,10 +144,24 @@ fn an_mlflow_that_hangs_is_told_and_recovers(scene: &Scene) {
     });
     told.ends_with_a_command();
     assert_eq!(scene.condition("Ready").unwrap().status, "False");
+    what_stays_so_is_told_once(scene);
     operator::signal("CONT", &operator::processes(&server));
     recovers_without_any_write_to_the_herd(scene);
     let restarts = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].clone();
-    assert_eq!(restarts(&self::server(scene)), restarts(&server), "a server that is busy for a while is not killed for it");
+    assert_eq!(
+        restarts(&self::server(scene)),
+        restarts(&server),
+        "a server that is busy for a while is not killed for it"
+    );
+}
+
+/// A status that says how long something lasts would be written again and again, as long as it lasts.
+fn what_stays_so_is_told_once(scene: &Scene) {
+    std::thread::sleep(Duration::from_secs(5));
+    let audit = Audit::from_now();
+    std::thread::sleep(Duration::from_secs(15));
+    let (writes, told) = (audit.writes(), scene.condition("MLflowReady"));
+    assert!(writes.len() <= 1, "the news is not that new: {told:?}\n{}", audit::lines(&writes));
 }
 
 /// As by a network policy of somebody else: the kubelet, on the node, finds the server well; nobody else reaches it.

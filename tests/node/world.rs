@@ -53,7 +53,7 @@ impl World {
         }
     }
 
-    /// An object or a list, as metadata alone would do for nobody here.
+    /// The items of a list.
     pub fn items(&self, path: &str) -> Vec<Value> {
         let list = self.get(path).unwrap_or_else(|| panic!("{path} is not served"));
         list["items"].as_array().unwrap().clone()

@@ -62,7 +62,7 @@ fn brought(site: &Site, name: &str, expected: &Value) {
     if let Some(annotations) = owned.pointer_mut("/f:metadata/f:annotations").and_then(Value::as_object_mut) {
         annotations.remove(".");
     }
-    assert_eq!((ours.len(), &owned), (1, &touched), "{fields:#?}");
+    assert_eq!((ours.len(), &owned), (1, &touched), "{ours:#?}");
 }
 
 #[test]

@@ -17,5 +17,5 @@ awk '
   !skip' README.md >target/README.new
 cp target/README.new README.md
 
-UPDATE_GOLDEN=1 cargo test --locked --quiet --test golden --test desired -- --quiet >/dev/null
+UPDATE_GOLDEN=1 cargo test --locked --quiet --test golden --test desired >/dev/null
 git status --short -- crds charts README.md tests

@@ -131,7 +131,7 @@ pub struct Standalone {
     pub resources: Option<Resources>,
     /// Labels that a node must have to run the server.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub node_selector: BTreeMap<String, String>,
     /// Taints that the server tolerates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -139,7 +139,7 @@ pub struct Standalone {
     pub tolerations: Vec<Toleration>,
     /// More labels for the server's pod. The operator's own labels win.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub pod_labels: BTreeMap<String, String>,
     /// Who may connect to the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -300,7 +300,7 @@ pub struct Injection {
 pub struct LabelSelector {
     /// Labels that must all be there with these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub match_labels: BTreeMap<String, String>,
     /// Expressions that must all hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -73,15 +73,19 @@ pub struct WorkloadStatus {
     pub state: WorkloadState,
     /// Why, where the state does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub reason: Option<String>,
     /// One sentence that ends with the next command to type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
     pub message: Option<String>,
     /// The experiment that its traces go to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
     pub experiment: Option<String>,
     /// When the newest trace with spans that was seen began, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub last_trace_time: Option<String>,
     /// What the user should know, for example which of their own values were kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

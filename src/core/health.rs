@@ -228,11 +228,12 @@ fn trouble(namespace: &str, tracing: &str, pod: &Pod, now: Timestamp) -> Option<
             ));
         }
         let started = state.running.as_ref().and_then(|r| r.started_at.as_ref()).map(|t| t.0);
-        if let Some(seconds) = started.map(|s| now.as_second() - s.as_second()).filter(|s| *s > PATIENCE) {
+        // The start and not the seconds since: a message that changes at every look is a write at every look.
+        if let Some(started) = started.filter(|s| now.as_second() - s.as_second() > PATIENCE) {
             let is_init = init.clone().any(|c| c.name == container.name);
             if is_init || !container.ready {
                 return bad(format!(
-                    "Container {} of MLflow runs for {seconds} s and is not ready; read what it does: {}",
+                    "Container {} of MLflow runs since {started} and is not ready; read what it does: {}",
                     container.name,
                     logs("")
                 ));
@@ -360,7 +361,11 @@ mod tests {
             }]}))
         };
         assert_eq!(started("2026-11-21T10:09:30Z").reason, Reason::Progressing);
-        assert!(started("2026-11-21T10:05:00Z").message.contains("Container migrate of MLflow runs for 300 s"));
+        assert!(
+            started("2026-11-21T10:05:00Z")
+                .message
+                .contains("Container migrate of MLflow runs since 2026-11-21T10:05:00Z")
+        );
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(super) fn row(
         state,
         reason: reason.map(|r| r.as_str().to_owned()),
         message,
-        experiment: judged.experiment.display().filter(|_| !skipped),
+        experiment: judged.experiment.display().filter(|_| !skipped).map(|e| e.chars().take(512).collect()),
         last_trace_time: match found.traces.get(&judged.uid) {
             Some(Evidence::Received(time)) if previous.is_none() || found.refresh_trace_times => Some(time.to_string()),
             Some(Evidence::Received(_) | Evidence::NotAsked) => previous,

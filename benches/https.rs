@@ -82,6 +82,8 @@ struct Operator {
 
 impl Operator {
     fn start(api: &ApiServer) -> Self {
+        // Nobody holds the lease: this one leads, so that what is measured is the busier of two replicas.
+        api.written.lock().unwrap().clear();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let started = Instant::now();
         let binary = std::env::var_os("OPERATOR_BINARY");
@@ -156,6 +158,7 @@ impl Drop for Operator {
 /// what is written, and its watches never tell anything.
 struct ApiServer {
     kubeconfig: std::path::PathBuf,
+    written: Written,
 }
 
 type Written = Arc<Mutex<std::collections::BTreeMap<String, Value>>>;
@@ -166,9 +169,10 @@ impl ApiServer {
         let kubeconfig = std::env::temp_dir().join(format!("agent-tracing-bench-{}", std::process::id()));
         std::fs::write(&kubeconfig, Self::kubeconfig(listener.local_addr().unwrap())).unwrap();
         let written = Written::default();
-        let router = axum::Router::new().fallback(move |request| answer(request, written.clone()));
+        let store = written.clone();
+        let router = axum::Router::new().fallback(move |request| answer(request, store.clone()));
         tokio::spawn(async { axum::serve(listener, router).await });
-        Self { kubeconfig }
+        Self { kubeconfig, written }
     }
 
     fn kubeconfig(address: SocketAddr) -> String {
@@ -191,32 +195,42 @@ impl Drop for ApiServer {
 async fn answer(request: Request<Body>, written: Written) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
-    let kind = path.rsplit('/').next().unwrap_or_default().to_owned();
     if parts.uri.query().unwrap_or_default().contains("watch=true") {
         return Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>()).into_response();
     }
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let mut object: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let answer = match parts.method {
-        Method::GET => match (kind.as_str(), written.lock().unwrap().get(&path)) {
-            (_, Some(object)) => object.clone(),
-            ("agenttracings", _) => list([reviews::tracing()]),
-            ("namespaces", _) => list([json!({"metadata": {"name": "bank", "resourceVersion": "1"}})]),
-            ("mutatingwebhookconfigurations", _) => list([configuration("")]),
-            _ if path.contains("/leases/") => return not_found(),
-            _ => list([]),
-        },
-        Method::PATCH if kind == "agent-tracing-webhook" => configuration(object[1]["value"].as_str().unwrap()),
-        _ => {
+    let known = written.lock().unwrap().get(&path).cloned();
+    let answer = match (parts.method, path.rsplit('/').next().unwrap_or_default(), known) {
+        (Method::GET, "apis", _) => json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []}),
+        (Method::GET, "agenttracings", _) => list([reviews::tracing()]),
+        (Method::GET, "tracing", _) => reviews::tracing(),
+        (Method::GET, "namespaces", _) => list([namespace()]),
+        (Method::GET, "bank", _) => namespace(),
+        (Method::GET, "mutatingwebhookconfigurations", _) => list([configuration("")]),
+        (Method::GET, _, Some(object)) => object,
+        (Method::GET, _, None) if is_collection(&path) => list([]),
+        (Method::GET, _, None) => return not_found(),
+        (Method::PATCH, "agent-tracing-webhook", _) => configuration(object[1]["value"].as_str().unwrap()),
+        (method, _, _) => {
             object["metadata"]["resourceVersion"] = json!("2");
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            let path = if parts.method == Method::POST { format!("{path}/{name}") } else { path };
-            // Only leases are read back by name; the Secret's list stays empty, so that every start makes its own.
+            let path = if method == Method::POST { format!("{path}/{name}") } else { path };
             written.lock().unwrap().insert(path, object.clone());
             object
         }
     };
     ([(header::CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
+}
+
+/// `/api/v1/<kind>` or `/apis/<group>/<version>/namespaces/<namespace>/<kind>`: an odd number of parts after the version.
+fn is_collection(path: &str) -> bool {
+    let version = if path.starts_with("/api/") { 3 } else { 4 };
+    path.split('/').count().saturating_sub(version) % 2 == 1
+}
+
+fn namespace() -> Value {
+    json!({"metadata": {"name": "bank", "resourceVersion": "1", "labels": {"agenttracing.dev/injection": "enabled"}}})
 }
 
 fn configuration(bundle: &str) -> Value {

@@ -34,7 +34,27 @@ pub struct Http(reqwest::Client);
 #[derive(Clone, Debug)]
 pub struct Mlflow {
     http: Http,
-    origin: String,
+    /// Where REST is: the tracking URI.
+    api: String,
+    /// Where the pages are: version and files of traces, for which `--static-prefix` counts in every version.
+    pages: String,
+    access: Option<Access>,
+}
+
+/// With what the operator identifies itself, and which workspace it asks about.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// Bearer token.
+    pub token: Option<String>,
+    /// Workspace.
+    pub workspace: Option<String>,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The token never reaches a log.
+        f.debug_struct("Access").field("workspace", &self.workspace).finish_non_exhaustive()
+    }
 }
 
 /// What a server says about itself.
@@ -96,6 +116,12 @@ pub enum Error {
     /// 403 by MLflow.
     #[error("it denies permission (403{})", quoted(.0))]
     Forbidden(Option<String>),
+    /// 403 by a service mesh in front of it.
+    #[error("a service mesh in front of it denies permission (403)")]
+    Mesh,
+    /// 404: MLflow shows no such workspace.
+    #[error("it has no workspace of this name (404)")]
+    NoWorkspace,
     /// 404.
     #[error("it does not know the request (404{})", quoted(.0))]
     NotFound(Option<String>),
@@ -127,9 +153,10 @@ pub enum Error {
 }
 
 impl Http {
-    /// The client that the operator uses. A TLS provider must be installed in the process.
-    pub fn new() -> Result<Self, Error> {
-        Self::with(reqwest::Client::builder())
+    /// A client that trusts these certificate authorities in PEM. A TLS provider must be installed in the process.
+    pub fn trusting(pem: &str) -> Result<Self, Error> {
+        let authorities = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).map_err(Error::Client)?;
+        Self::with(reqwest::Client::builder().tls_certs_only(authorities))
     }
 
     /// The same on top of other settings, for tests: a resolver that knows names of a cluster.
@@ -142,8 +169,6 @@ impl Http {
             .pool_max_idle_per_host(1)
             // An address inside the cluster is never behind the proxy that the environment may name.
             .no_proxy()
-            // The image has no system roots to load; only `http://` addresses are contacted so far.
-            .tls_certs_only([])
             .build()
             .map(Self)
             .map_err(Error::Client)
@@ -151,9 +176,58 @@ impl Http {
 }
 
 impl Mlflow {
-    /// A server at an origin such as `http://tracing-mlflow.bank-agents.svc:5500`.
-    pub fn new(http: &Http, origin: &str) -> Self {
-        Self { http: http.clone(), origin: origin.trim_end_matches('/').to_owned() }
+    /// A server at a tracking URI such as `http://tracing-mlflow.bank-agents.svc:5500`.
+    pub fn new(http: &Http, tracking_uri: &str) -> Self {
+        let api = tracking_uri.trim_end_matches('/').to_owned();
+        Self { http: http.clone(), pages: api.clone(), api, access: None }
+    }
+
+    /// The server at an address, wherever below it its REST is: MLflow up to 3.11 serves it at the origin whatever
+    /// `--static-prefix` says, later ones under the prefix; its pages are under the prefix in both. What answers is used.
+    pub async fn locate(http: &Http, address: &str) -> Result<(Self, Server), Error> {
+        let given = Self::new(http, address);
+        let (api, workspaces) = match given.server_info().await {
+            Ok(workspaces) => (given.api.clone(), workspaces),
+            Err(Error::NotFound(why)) => {
+                let below = Self { api: format!("{}{STATIC_PREFIX}", given.api), ..given.clone() };
+                match below.server_info().await {
+                    Ok(workspaces) => (below.api, workspaces),
+                    Err(Error::NotFound(_)) => return Err(Error::NotFound(why)),
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        let mut found = Self { pages: api.clone(), api, ..given };
+        let version = match found.version().await {
+            Err(Error::NotFound(_)) if !found.pages.ends_with(STATIC_PREFIX) => {
+                found.pages.push_str(STATIC_PREFIX);
+                found.version().await?
+            }
+            version => version?,
+        };
+        Ok((found, Server { version, workspaces }))
+    }
+
+    /// The same server, asked with these credentials in this workspace.
+    pub fn with_access(self, access: Access) -> Self {
+        Self { access: Some(access), ..self }
+    }
+
+    /// The address that agents get.
+    pub fn tracking_uri(&self) -> &str {
+        &self.api
+    }
+
+    /// Whether the server takes OTLP at the tracking URI, as MLflow's page about Google ADK has it. Without credentials: any
+    /// answer but 404 says that the path is there.
+    pub async fn takes_otlp(&self) -> Result<bool, Error> {
+        let request = self.http.0.post(format!("{}/v1/traces", self.api)).header(header::CONTENT_TYPE, "application/x-protobuf");
+        match failure(request.send().await.map_err(transport)?).await {
+            Err(Error::NotFound(code)) => Ok(code.is_some()),
+            Err(error @ (Error::Server { .. } | Error::Timeout | Error::Connection(_) | Error::LoginPage)) => Err(error),
+            _ => Ok(true),
+        }
     }
 
     /// Proves that MLflow answers at this address: version first, then a call that passes the Host check.
@@ -165,7 +239,8 @@ impl Mlflow {
 
     /// The server's version. Neither the Host header nor credentials are checked for this one.
     async fn version(&self) -> Result<String, Error> {
-        let body = self.send(self.request(Method::GET, "/version")).await?;
+        let request = self.http.0.get(format!("{}/version", self.pages));
+        let body = self.send(request).await?;
         let text = String::from_utf8(body).map_err(|_| Error::Garbage)?;
         let version = text.trim();
         if version.starts_with('<') {
@@ -182,16 +257,21 @@ impl Mlflow {
 
     /// Whether workspaces are on. Servers before 3.10 do not know the question, nor workspaces.
     async fn workspaces(&self) -> Result<bool, Error> {
+        match self.server_info().await {
+            Err(Error::NotFound(_)) => Ok(false),
+            answered => answered,
+        }
+    }
+
+    /// Needs no credentials and gets none.
+    async fn server_info(&self) -> Result<bool, Error> {
         #[derive(Deserialize)]
         struct Info {
             #[serde(default)]
             workspaces_enabled: bool,
         }
-        match self.json::<Info>(self.request(Method::GET, "/api/3.0/mlflow/server-info")).await {
-            Ok(info) => Ok(info.workspaces_enabled),
-            Err(Error::NotFound(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
+        let request = self.http.0.get(format!("{}/api/3.0/mlflow/server-info", self.api));
+        Ok(self.json::<Info>(request).await?.workspaces_enabled)
     }
 
     /// Finds an experiment by name, or creates it. A deleted one is restored or reported.
@@ -263,8 +343,8 @@ impl Mlflow {
 
     /// Whether the spans were uploaded as a file. Only the answer's status is read, never the file.
     async fn has_artifact(&self, trace_id: &str) -> Result<bool, Error> {
-        let request =
-            self.request(Method::GET, "/ajax-api/2.0/mlflow/get-trace-artifact").query(&[("request_id", trace_id)]);
+        let url = format!("{}/ajax-api/2.0/mlflow/get-trace-artifact", self.pages);
+        let request = self.identified(self.http.0.get(url)).query(&[("request_id", trace_id)]);
         let response = request.send().await.map_err(transport)?;
         match failure(response).await {
             Ok(_) => Ok(true),
@@ -274,7 +354,18 @@ impl Mlflow {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.0.request(method, format!("{}{path}", self.origin))
+        self.identified(self.http.0.request(method, format!("{}{path}", self.api)))
+    }
+
+    fn identified(&self, mut request: RequestBuilder) -> RequestBuilder {
+        let Some(Access { token, workspace }) = &self.access else { return request };
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(workspace) = workspace {
+            request = request.header("X-MLFLOW-WORKSPACE", workspace);
+        }
+        request
     }
 
     async fn json<T: serde::de::DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
@@ -290,6 +381,9 @@ impl Mlflow {
         body(failure(response).await?).await
     }
 }
+
+/// What the MLflow operator starts its servers with.
+const STATIC_PREFIX: &str = "/mlflow";
 
 /// MLflow's filter language has quotes but no escapes, so a name with both kinds cannot be searched for.
 fn filter(name: &str) -> Option<String> {
@@ -316,8 +410,11 @@ async fn failure(response: Response) -> Result<Response, Error> {
         StatusCode::UNAUTHORIZED => Error::Unauthorized,
         // A text, where every refusal of MLflow's own is JSON.
         StatusCode::FORBIDDEN if plain && body.starts_with(b"Invalid Host header") => Error::HostHeader,
+        // Envoy's words, in Istio and others.
+        StatusCode::FORBIDDEN if body.starts_with(b"RBAC: access denied") => Error::Mesh,
         StatusCode::FORBIDDEN if looks_like_html(&body) => Error::LoginPage,
         StatusCode::FORBIDDEN => Error::Forbidden(code),
+        StatusCode::NOT_FOUND if is_about_workspace(&body) => Error::NoWorkspace,
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Error::NotFound(code),
         s if s.is_server_error() || s == StatusCode::TOO_MANY_REQUESTS => Error::Server { status: s.as_u16(), code },
         s => Error::Rejected { status: s.as_u16(), code },
@@ -361,6 +458,12 @@ fn error_code(body: &[u8]) -> Option<String> {
     let code = value.get("error_code").or_else(|| value.pointer("/error/code"))?.as_str()?;
     let genuine = code.len() <= 64 && code.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
     (genuine && !code.is_empty()).then(|| code.to_owned())
+}
+
+fn is_about_workspace(body: &[u8]) -> bool {
+    let value: Option<Value> = serde_json::from_slice(body).ok();
+    let message = value.as_ref().and_then(|v| v.get("message").or_else(|| v.pointer("/error/message"))?.as_str());
+    message.is_some_and(|message| message.starts_with("Workspace "))
 }
 
 fn looks_like_html(body: &[u8]) -> bool {

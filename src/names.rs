@@ -67,6 +67,31 @@ pub const WEBHOOK_CA_SECRET: &str = "agent-tracing-webhook-ca";
 /// HTTP path of the mutating webhook.
 pub const WEBHOOK_PATH: &str = "/mutate";
 
+/// An API group that only OpenShift serves.
+pub const OPENSHIFT_GROUP: &str = "security.openshift.io";
+/// The RoleBinding of a namespace in mode CR.
+pub const ROLE_BINDING: &str = "agenttracing-mlflow";
+/// The ClusterRole of the MLflow operator that it binds, unless the install says otherwise.
+pub const INTEGRATION_ROLE: &str = "mlflow-operator-mlflow-integration";
+/// The ConfigMap of the operator's namespace with more authorities that the operator trusts, key `ca.crt`.
+pub const EXTRA_CAS: &str = "agent-tracing-extra-cas";
+/// The ConfigMap with the merged certificate authorities of a namespace.
+pub const CA_CONFIG_MAP: &str = "agenttracing-ca";
+/// Where a pod finds its service account token.
+pub const TOKEN_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// The init container that merges certificate authorities.
+pub const MERGE_CA: &str = "merge-ca";
+/// The volume with the merged certificate authorities.
+pub const CA_VOLUME: &str = "ca-bundle";
+/// Where it is mounted.
+pub const CA_FOLDER: &str = "/tmp/ca-bundle";
+/// The file in it.
+pub const CA_FILE: &str = "combined-ca.crt";
+/// The volume with the sources that are merged.
+pub const CA_SOURCES_VOLUME: &str = "ca-sources";
+/// Where the init container finds them.
+pub const CA_SOURCES_FOLDER: &str = "/tmp/ca-sources";
+
 /// Name of all objects of a standalone server: `<AgentTracing>-mlflow`.
 pub fn mlflow_object(agent_tracing: &str) -> String {
     format!("{agent_tracing}-mlflow")

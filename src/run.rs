@@ -3,9 +3,11 @@
 //! Every replica serves the webhook; the one that holds the lease also controls and writes `caBundle`. On SIGTERM
 //! leadership is handed over at once, while the webhook goes on serving until nobody calls it any more.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +20,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::controller;
+use crate::controller::{self, Identity};
+use crate::core::settings::{MergeCa, Platform};
 use crate::mlflow::Http;
 use crate::names;
 use crate::telemetry::{self, Metrics, Readiness};
@@ -52,11 +55,60 @@ pub struct RunArgs {
     /// Repeatable.
     #[arg(long)]
     pub webhook_host: Vec<String>,
+    /// Hosts of MLflow servers that the operator may ask, with its token in mode CR, besides its own servers and the one that
+    /// the MLflow resource names. Others are wired and not observed.
+    #[arg(long, env = "TRUSTED_MLFLOW_HOSTS", value_delimiter = ',')]
+    pub trusted_mlflow_hosts: Vec<String>,
+    /// Namespaces whose AgentTracings may create the MLflow resource (mlflow.cr.create).
+    #[arg(long, env = "CREATE_MLFLOW_NAMESPACES", value_delimiter = ',')]
+    pub create_mlflow_namespaces: Vec<String>,
+    /// The ClusterRole that agents are bound to in mode CR.
+    #[arg(long, env = "INTEGRATION_CLUSTER_ROLE", default_value = names::INTEGRATION_ROLE)]
+    pub integration_cluster_role: String,
+    /// File with the token by which the operator is known to MLflow in mode CR.
+    #[arg(long, default_value = "/var/run/secrets/kubernetes.io/serviceaccount/token")]
+    pub token_file: PathBuf,
+    /// File, or folder of files, with certificate authorities that the operator trusts besides the public ones. Repeatable.
+    #[arg(long, default_values = CA_FILES)]
+    pub ca_file: Vec<PathBuf>,
+    /// Image of the init container that merges certificate authorities: the operator's own.
+    #[arg(long, env = "MERGE_CA_IMAGE", default_value_t = MergeCa::default().image)]
+    pub merge_ca_image: String,
+    /// Pull Secrets for that image, by their names in the agents' namespaces.
+    #[arg(long, env = "MERGE_CA_PULL_SECRETS", value_delimiter = ',')]
+    pub merge_ca_pull_secrets: Vec<String>,
+    /// CPU of that container, as request and limit.
+    #[arg(long, env = "MERGE_CA_CPU", default_value_t = MergeCa::default().cpu)]
+    pub merge_ca_cpu: String,
+    /// Memory of that container, as request and limit.
+    #[arg(long, env = "MERGE_CA_MEMORY", default_value_t = MergeCa::default().memory)]
+    pub merge_ca_memory: String,
 }
+
+/// OpenShift's service CA as it stands beside the token, and what the install mounts.
+const CA_FILES: [&str; 2] =
+    ["/var/run/secrets/kubernetes.io/serviceaccount/service-ca.crt", "/etc/agent-tracing/ca"];
 
 /// Runs the operator until SIGTERM or SIGINT; the second one ends it without waiting for callers to leave.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let RunArgs { namespace, identity, webhook_addr, http_addr, cluster_domain, log_level, webhook_host } = args;
+    let RunArgs {
+        namespace,
+        identity,
+        webhook_addr,
+        http_addr,
+        cluster_domain,
+        log_level,
+        webhook_host,
+        trusted_mlflow_hosts,
+        create_mlflow_namespaces,
+        integration_cluster_role,
+        token_file,
+        ca_file,
+        merge_ca_image,
+        merge_ca_pull_secrets,
+        merge_ca_cpu,
+        merge_ca_memory,
+    } = args;
     telemetry::log(&log_level)?;
     let identity = identity.filter(|identity| !identity.is_empty()).unwrap_or_else(host_and_process);
     let mut signals = Signals::new()?;
@@ -69,7 +121,18 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let readiness = Arc::new(Readiness::new(checks));
     let memory = Arc::new(Memory::default());
     let certificates = Certificates::new(client.clone(), &namespace, &cluster_domain, &webhook_host, metrics.clone());
-    let webhook = Arc::new(Webhook::new(memory.clone(), metrics.clone(), &*namespace));
+    let platform = Platform {
+        openshift: false,
+        cluster_domain,
+        operator_namespace: namespace.clone(),
+        merge_ca: MergeCa {
+            image: merge_ca_image,
+            pull_secrets: set(merge_ca_pull_secrets).into_iter().collect(),
+            cpu: merge_ca_cpu,
+            memory: merge_ca_memory,
+        },
+    };
+    let webhook = Arc::new(Webhook::new(memory.clone(), metrics.clone(), platform.clone()));
 
     let drain = watch::Sender::new(Drain::Open);
     let terminating = watch::Sender::new(false);
@@ -79,8 +142,18 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     // Open to the end: the kubelet asks /livez for as long as the process is there.
     let open = watch::Sender::new(Drain::Open);
     let health = server::serve(http_listener, None, health, HEALTH_LIMITS, open.subscribe());
-    let http = Http::new()?;
-    let leader = Leader { client: client.clone(), namespace, cluster_domain, identity, http, metrics };
+    let reconciled = metrics.clone();
+    let options = controller::Options {
+        client: client.clone(),
+        platform,
+        identity,
+        credentials: Arc::new(Identity::new(token_file, ca_file, Arc::new(Http::trusting))),
+        trusted_hosts: set(trusted_mlflow_hosts).into_iter().map(|host| host.to_ascii_lowercase()).collect(),
+        create_namespaces: set(create_mlflow_namespaces),
+        integration_role: integration_cluster_role,
+        passes: Arc::new(move |outcome| reconciled.reconcile(outcome)),
+    };
+    let leader = Leader { namespace, options, metrics };
 
     tokio::select! {
         () = webhook => Ok(()),
@@ -92,13 +165,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     }
 }
 
+/// A comma-separated flag that is empty gives one empty item.
+fn set(items: Vec<String>) -> BTreeSet<String> {
+    items.into_iter().map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+}
+
 /// What only one replica does.
 struct Leader {
-    client: Client,
     namespace: String,
-    cluster_domain: String,
-    identity: String,
-    http: Http,
+    options: controller::Options,
     metrics: Arc<Metrics>,
 }
 
@@ -110,7 +185,7 @@ impl Leader {
         certificates: &Certificates,
         mut terminating: watch::Receiver<bool>,
     ) -> anyhow::Result<Infallible> {
-        let lease = LeaderElection::new(self.client.clone(), &self.namespace, names::LEASE, &self.identity)
+        let lease = LeaderElection::new(self.options.client.clone(), &self.namespace, names::LEASE, &self.options.identity)
             .with_lease_duration(Duration::from_secs(15))
             .with_renew_deadline(Duration::from_secs(10))
             .with_retry_period(Duration::from_secs(2));
@@ -144,16 +219,7 @@ impl Leader {
     }
 
     async fn control(&self) -> anyhow::Result<Infallible> {
-        let metrics = self.metrics.clone();
-        controller::run(controller::Options {
-            client: self.client.clone(),
-            operator_namespace: self.namespace.clone(),
-            cluster_domain: self.cluster_domain.clone(),
-            identity: self.identity.clone(),
-            http: self.http.clone(),
-            passes: Arc::new(move |outcome| metrics.reconcile(outcome)),
-        })
-        .await?;
+        controller::run(self.options.clone()).await?;
         anyhow::bail!("the controller ended")
     }
 }

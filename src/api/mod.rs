@@ -3,9 +3,14 @@
 //!
 //! The doc comments of the fields *are* `kubectl explain agenttracing.spec`: they are written for users.
 
+mod shared;
 mod spec;
 mod status;
 
+pub use shared::{
+    Auth, AuthMethod, CaBundle, CaBundleMode, CaBundleStrategy, ConfigMapKey, Cr, CrImage, CrStorage, CrStorageResources,
+    CrTemplate, External,
+};
 pub use spec::{
     AgentTracing, AgentTracingSpec, Artifacts, ContainerNames, DeletionPolicy, EnvFromSecret, EnvVar, Experiment,
     ImagePullPolicy, ImagePullSecret, Injection, LabelSelector, LabelSelectorRequirement, Mlflow, MlflowMode,

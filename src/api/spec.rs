@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::AgentTracingStatus;
+use super::{AgentTracingStatus, Auth, CaBundle, Cr, External};
 
 /// AgentTracing sends the traces of the AI agents of its namespace to MLflow, and says whether they arrive.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,7 +38,9 @@ use super::AgentTracingStatus;
     validation = Rule::new("quantity((has(self.mlflow.standalone) && has(self.mlflow.standalone.storage) && has(self.mlflow.standalone.storage.size) ? self.mlflow.standalone.storage.size : '5Gi')).compareTo(quantity((has(oldSelf.mlflow.standalone) && has(oldSelf.mlflow.standalone.storage) && has(oldSelf.mlflow.standalone.storage.size) ? oldSelf.mlflow.standalone.storage.size : '5Gi'))) >= 0")
         .message("mlflow.standalone.storage.size can only grow: Kubernetes cannot shrink a volume; keep the old size or a larger one"),
     validation = Rule::new("(has(self.mlflow.standalone) && has(self.mlflow.standalone.storage) && has(self.mlflow.standalone.storage.storageClassName) ? self.mlflow.standalone.storage.storageClassName : '') == (has(oldSelf.mlflow.standalone) && has(oldSelf.mlflow.standalone.storage) && has(oldSelf.mlflow.standalone.storage.storageClassName) ? oldSelf.mlflow.standalone.storage.storageClassName : '')")
-        .message("mlflow.standalone.storage.storageClassName is immutable: the class of a volume cannot change; set it back to the old value")
+        .message("mlflow.standalone.storage.storageClassName is immutable: the class of a volume cannot change; set it back to the old value"),
+    validation = Rule::new("!has(self.auth) || !has(self.auth.method) || self.auth.method == 'None' || self.mlflow.mode == 'CR' || (self.mlflow.mode == 'External' && has(self.mlflow.external) && self.mlflow.external.trackingURI.startsWith('https://'))")
+        .message("auth.method must be None here: a token is sent only in mode CR and to an https:// address; take auth out, or write https:// in mlflow.external.trackingURI")
 )]
 pub struct AgentTracingSpec {
     /// Stop injecting, repairing and reconciling; everything that exists is kept as it is. Default: false.
@@ -49,6 +51,12 @@ pub struct AgentTracingSpec {
     /// The MLflow experiment that the traces are logged to.
     #[serde(default)]
     pub experiment: Experiment,
+    /// How agents authenticate to MLflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+    /// Which certificate authorities agents trust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle: Option<CaBundle>,
     /// Which workloads and containers are wired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub injection: Option<Injection>,
@@ -58,14 +66,29 @@ pub struct AgentTracingSpec {
 }
 
 /// Which MLflow receives the traces.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.mode == 'Standalone' || !has(self.standalone)")
+        .message("mlflow.standalone is set, but mlflow.mode is another: only the block of the chosen mode may be set; take mlflow.standalone out"),
+    validation = Rule::new("self.mode == 'CR' || !has(self.cr)")
+        .message("mlflow.cr is set, but mlflow.mode is another: only the block of the chosen mode may be set; take mlflow.cr out"),
+    validation = Rule::new("self.mode == 'External' ? has(self.external) : !has(self.external)")
+        .message("mlflow.external belongs to mlflow.mode External and to no other: give it there with a trackingURI, take it out elsewhere")
+)]
 pub struct Mlflow {
-    /// `Standalone`: the operator runs MLflow itself, in this namespace. Immutable.
+    /// `Standalone`: the operator runs MLflow itself, in this namespace. `CR`: a shared MLflow that the MLflow operator runs.
+    /// `External`: a server that someone else runs. Immutable.
     pub mode: MlflowMode,
     /// Settings of the server that the operator runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standalone: Option<Standalone>,
+    /// Where the shared MLflow is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cr: Option<Cr>,
+    /// Where the server is that someone else runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
 }
 
 /// Who runs MLflow.
@@ -73,6 +96,11 @@ pub struct Mlflow {
 pub enum MlflowMode {
     /// The operator runs MLflow in the AgentTracing's namespace.
     Standalone,
+    /// The MLflow operator runs one for the whole cluster.
+    #[serde(rename = "CR")]
+    Cr,
+    /// Someone else runs it.
+    External,
 }
 
 impl MlflowMode {
@@ -80,6 +108,8 @@ impl MlflowMode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Standalone => "Standalone",
+            Self::Cr => "CR",
+            Self::External => "External",
         }
     }
 }

@@ -20,6 +20,10 @@ pub struct AgentTracingStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub experiments: Vec<EnsuredExperiment>,
+    /// Service accounts that may write to MLflow here, in mode CR.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), inner(length(max = 253)))]
+    pub service_accounts: Vec<String>,
     /// The workloads that match, worst first, at most 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"]))]
@@ -42,7 +46,8 @@ pub struct MlflowStatus {
     pub version: String,
     /// Whether the server has workspaces switched on.
     pub workspaces: bool,
-    /// How the address was found: `Service` is the operator's own.
+    /// How the address was found: `Service` is the operator's own, `MLflowStatusAddress` and `MLflowStatusURL` are the MLflow
+    /// resource's, `Default` the documented one, `Spec` the one in the spec. `Unobserved`: nobody could ask there.
     #[schemars(length(max = 64))]
     pub source: String,
 }
@@ -128,6 +133,10 @@ pub enum ConditionType {
     Ready,
     /// MLflow runs and answers.
     MLflowReady,
+    /// MLflow shows this namespace as a workspace.
+    WorkspaceReady,
+    /// The workloads' service accounts may write to MLflow.
+    RBACReady,
     /// The workloads' experiments exist.
     ExperimentsReady,
     /// The namespace is labelled and something matches.
@@ -144,6 +153,8 @@ impl ConditionType {
         match self {
             Self::Ready => "Ready",
             Self::MLflowReady => "MLflowReady",
+            Self::WorkspaceReady => "WorkspaceReady",
+            Self::RBACReady => "RBACReady",
             Self::ExperimentsReady => "ExperimentsReady",
             Self::InjectionReady => "InjectionReady",
             Self::WorkloadsReady => "WorkloadsReady",
@@ -191,8 +202,34 @@ reasons! {
     NameConflict,
     /// The API server refuses one of our objects.
     CreateForbidden,
+    /// The cluster has no MLflow resources: the MLflow operator is not installed.
+    MLflowCRDMissing,
+    /// There is no MLflow resource of that name.
+    MLflowNotFound,
+    /// The MLflow resource says that it is not available.
+    MLflowNotReady,
+    /// The MLflow resource's database could not be migrated.
+    MigrationFailed,
     /// MLflow cannot be reached.
     Unreachable,
+    /// MLflow's certificate is not trusted.
+    TLSUntrusted,
+    /// MLflow shows the namespace as a workspace.
+    Visible,
+    /// MLflow's label selector hides the namespace.
+    NamespaceLabelMissing,
+    /// MLflow shows no system namespace.
+    SystemNamespace,
+    /// MLflow has no workspaces.
+    WorkspacesDisabled,
+    /// Every service account may write to MLflow.
+    Bound,
+    /// The ClusterRole to bind does not exist.
+    ClusterRoleMissing,
+    /// The API server refuses the RoleBinding.
+    BindForbidden,
+    /// A service account may not write although it is bound.
+    AccessDenied,
     /// MLflow refuses the Host header.
     HostHeaderRejected,
     /// MLflow wants credentials.
@@ -239,12 +276,16 @@ reasons! {
     NotObservable,
     /// Traces arrive, but without their spans.
     TracesWithoutSpans,
+    /// MLflow does not take OTLP where agents send it.
+    OTLPPathMissing,
     /// Label `agenttracing.dev/inject=false`.
     OptedOut,
     /// The container sets its own MLFLOW_TRACKING_URI.
     OwnTrackingURI,
     /// No container is left to wire.
     NoContainers,
+    /// The pod has no service account token, which MLflow wants.
+    NoServiceAccountToken,
     /// Windows pods are not wired.
     Windows,
     /// Our record on the template cannot be read.

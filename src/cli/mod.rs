@@ -180,5 +180,9 @@ fn offline_policy(document: &serde_json::Value) -> anyhow::Result<Policy> {
     let uri = settings.tracking_uri();
     let mut policy = settings.policy;
     policy.tracking_uri.get_or_insert(uri);
+    if tracing.status.is_none() {
+        // No cluster has been asked: what is printed is what it will be.
+        policy.bound = None;
+    }
     Ok(policy)
 }

@@ -1,5 +1,6 @@
 //! `inject` and `uninject`: the webhook without TLS. Any report of a wrong injection replays here from two files.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,6 +16,7 @@ use crate::core::inject::uninject as removal;
 use crate::core::policy::Policy;
 use crate::core::record::RecordError;
 use crate::core::select::{NotSelected, Surroundings};
+use crate::core::settings::Platform;
 use crate::core::view::Workload;
 use crate::core::wiring::Missing;
 use crate::names;
@@ -69,6 +71,7 @@ pub fn uninject(files: &[PathBuf], output: Output) -> anyhow::Result<ExitCode> {
 pub fn missing_message(missing: Missing) -> &'static str {
     match missing {
         Missing::TrackingUri => "MLflow has not answered yet; see `kubectl get agenttracing`",
+        Missing::Binding => "its service account is not in the AgentTracing's status.serviceAccounts yet",
         Missing::ExperimentId => {
             "experiment.pin needs the experiment's id, which only a cluster knows; give an AgentTracing with its status \
              (kubectl get agenttracing -o yaml)"
@@ -99,7 +102,9 @@ fn wire(document: &Value, namespace: &str, policies: &[Policy]) -> anyhow::Resul
         namespace,
         // Offline there is no namespace to ask: who calls `inject` wants to see the injection.
         injection_enabled: true,
-        operator_namespace: names::OPERATOR_NAMESPACE,
+        platform: &Platform::default(),
+        // Nor can service accounts be asked: they mount their token unless told otherwise.
+        tokenless: &BTreeSet::new(),
         policies: &here,
     };
     Ok(match decide(&view(document)?, &around) {

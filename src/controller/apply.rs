@@ -9,10 +9,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use json_patch::PatchOperation;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::Resource;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, Request};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, Request};
 use kube::core::Status;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -24,6 +25,7 @@ use crate::core::desired::Desired;
 use crate::core::drift::{drifted, possible, refused};
 use crate::core::health::{Obstacle, shortened};
 use crate::core::settings::Settings;
+use crate::core::shared;
 use crate::names;
 
 /// A write that failed, or a read that it needed.
@@ -310,6 +312,80 @@ fn is_ours(live: &Value, settings: &Settings) -> bool {
             && label(names::LABEL_INSTANCE) == Some(&*settings.name))
 }
 
+/// Whether an object that a namespace shares is the operator's.
+pub(super) fn is_managed(live: &Value) -> bool {
+    let labels = live.pointer("/metadata/labels");
+    labels.and_then(|l| l.get(names::LABEL_MANAGED_BY)).and_then(Value::as_str) == Some(names::MANAGED_BY)
+}
+
+/// The RoleBinding of a namespace. Whom it binds to is immutable: another one takes its place.
+pub(super) async fn role_binding(ctx: &Context, wanted: &RoleBinding, role: &str) -> Result<Value, Error> {
+    let namespace = wanted.metadata.namespace.as_deref().unwrap_or_default();
+    let what = || format!("RoleBinding {namespace}/{}", names::ROLE_BINDING);
+    let write = |source| Error::Write { what: what(), source };
+    let api: Api<RoleBinding> = Api::namespaced(ctx.client.clone(), namespace);
+    let live = api.get_opt(names::ROLE_BINDING).await.map_err(write)?;
+    if let Some(live) = live.filter(|live| live.role_ref.name != role || live.role_ref.kind != "ClusterRole") {
+        let preconditions = Preconditions { uid: live.metadata.uid, resource_version: None };
+        let params = DeleteParams::default().preconditions(preconditions);
+        api.delete(names::ROLE_BINDING, &params).await.map_err(write)?;
+    }
+    let params = PatchParams::apply(names::FIELD_MANAGER).force();
+    let mut written = api.patch(names::ROLE_BINDING, &params, &Patch::Apply(wanted)).await.map_err(write)?;
+    // An apply leaves what another writer owns, and nobody else is to say who is bound.
+    if written.subjects != wanted.subjects || written.metadata.owner_references != wanted.metadata.owner_references {
+        let exact = json!({
+            "metadata": {"ownerReferences": wanted.metadata.owner_references},
+            "subjects": wanted.subjects,
+        });
+        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        written = api.patch(names::ROLE_BINDING, &params, &Patch::Merge(&exact)).await.map_err(write)?;
+    }
+    tracing::info!(namespace, name = names::ROLE_BINDING, "applied");
+    serde_json::to_value(written).map_err(|source| Error::Encode { what: what(), source })
+}
+
+/// The ConfigMap with the certificate authorities of a namespace.
+pub(super) async fn config_map(ctx: &Context, wanted: &ConfigMap) -> Result<(), Error> {
+    let namespace = wanted.metadata.namespace.as_deref().unwrap_or_default();
+    let name = wanted.metadata.name.as_deref().unwrap_or_default();
+    let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), namespace);
+    let written = api.patch(name, &PatchParams::apply(names::FIELD_MANAGER).force(), &Patch::Apply(wanted)).await;
+    written.map_err(|source| Error::Write { what: format!("ConfigMap {namespace}/{name}"), source })?;
+    tracing::info!(namespace, name, "applied");
+    Ok(())
+}
+
+/// Creates the MLflow resource; one that exists meanwhile is not touched.
+pub(super) async fn mlflow_resource(ctx: &Context, name: &str, spec: &Value) -> Result<shared::Resource, Error> {
+    let what = || format!("MLflow {name}");
+    let object = json!({
+        "apiVersion": "mlflow.opendatahub.io/v1",
+        "kind": "MLflow",
+        "metadata": {"name": name, "labels": {(names::LABEL_MANAGED_BY): names::MANAGED_BY}},
+        "spec": spec,
+    });
+    let object: DynamicObject =
+        serde_json::from_value(object).map_err(|source| Error::Encode { what: what(), source })?;
+    let params = PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    match observe::mlflows(&ctx.client).create(&params, &object).await {
+        Ok(created) => {
+            tracing::info!(name, "MLflow resource created");
+            serde_json::to_value(created)
+                .map(shared::Resource::Present)
+                .map_err(|source| Error::Encode { what: what(), source })
+        }
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(observe::mlflow_resource(ctx, name).await?),
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
+            Ok(shared::Resource::CreateForbidden(format!(
+                "the API server says {}; look with: kubectl auth can-i create mlflows.mlflow.opendatahub.io",
+                shortened(&status.message)
+            )))
+        }
+        Err(source) => Err(Error::Write { what: what(), source }),
+    }
+}
+
 /// Whether an absent claim has been there: MLflow answered once, and its Deployment (if that is there) mounts the claim.
 fn was_in_use(tracing: &AgentTracing, live: &Live, name: &str) -> bool {
     let mounted = |deployment: &Value| {
@@ -369,7 +445,7 @@ pub(super) async fn status(
     let what = || format!("the status of AgentTracing {namespace}/{name}");
     let mut wanted = serde_json::to_value(status).map_err(|source| Error::Encode { what: what(), source })?;
     // A merge patch keeps what it does not name: fields that are empty now have to be named.
-    for field in ["observedGeneration", "injected", "mlflow", "experiments", "workloads", "conditions"] {
+    for field in ["observedGeneration", "injected", "mlflow", "experiments", "serviceAccounts", "workloads", "conditions"] {
         if let Some(fields) = wanted.as_object_mut().filter(|fields| !fields.contains_key(field)) {
             fields.insert(field.to_owned(), Value::Null);
         }

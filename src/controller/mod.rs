@@ -8,13 +8,17 @@
 //! and its errors are logged, never passed on: a watch that is refused costs promptness, not the process.
 
 mod apply;
+mod authorities;
 mod events;
+mod identity;
 mod observe;
 mod reconcile;
+mod rights;
 mod rollout;
+mod server;
 mod tracking;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,8 +27,10 @@ use std::time::Duration;
 use futures::stream::{BoxStream, select_all};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Service};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
 use kube::api::{Api, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Action, applier};
@@ -34,10 +40,11 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use crate::api::AgentTracing;
-use crate::core::settings::Platform;
-use crate::mlflow::Http;
+use crate::api::{AgentTracing, MlflowMode};
+use crate::core::settings::{Platform, Settings};
+use crate::mlflow::{self, Access, Http};
 use crate::names;
+pub use identity::{Identity, MakeHttp};
 use reconcile::Memory;
 
 /// What the controller needs from outside.
@@ -45,14 +52,18 @@ use reconcile::Memory;
 pub struct Options {
     /// Client of the API server.
     pub client: Client,
-    /// The operator's own namespace.
-    pub operator_namespace: String,
-    /// The cluster's DNS domain.
-    pub cluster_domain: String,
+    /// The install; whether the cluster is OpenShift is found out.
+    pub platform: Platform,
     /// Name of this replica, for events.
     pub identity: String,
-    /// Client of MLflow servers.
-    pub http: Http,
+    /// Who the operator is to MLflow, and whom it believes.
+    pub credentials: Arc<Identity>,
+    /// Hosts that may be asked, beside the operator's own servers and the discovered one.
+    pub trusted_hosts: BTreeSet<String>,
+    /// Namespaces whose AgentTracings may create the MLflow resource.
+    pub create_namespaces: BTreeSet<String>,
+    /// The ClusterRole that agents are bound to in mode CR.
+    pub integration_role: String,
     /// Told the outcome of each pass, for metrics: `ok`, or the name of the error.
     pub passes: Arc<dyn Fn(&'static str) + Send + Sync>,
 }
@@ -75,6 +86,9 @@ pub enum Error {
     /// A write failed.
     #[error(transparent)]
     Apply(#[from] apply::Error),
+    /// No client of MLflow servers.
+    #[error("failed to make a client of MLflow servers")]
+    Http(#[source] mlflow::Error),
     /// All watches ended, which they never do.
     #[error("failed to keep watching")]
     Ended,
@@ -89,6 +103,7 @@ impl Error {
             Self::Panicked => "panicked",
             Self::Observe(_) => "observe",
             Self::Apply(_) => "apply",
+            Self::Http(_) => "http",
             Self::Ended => "ended",
         }
     }
@@ -101,10 +116,9 @@ type Guarded = DeserializeGuard<AgentTracing>;
 pub(crate) struct Context {
     client: Client,
     platform: Platform,
-    http: Http,
+    options: Options,
     store: Store<Guarded>,
     recorder: Recorder,
-    passes: Arc<dyn Fn(&'static str) + Send + Sync>,
     memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Memory>>>>,
 }
 
@@ -121,7 +135,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     tracing::info!(openshift, "controller starts");
     let client = options.client.clone();
     let (store, writer) = reflector::store();
-    let ctx = Arc::new(Context::new(options, openshift, store.clone()));
+    let ctx = Arc::new(Context::new(options.clone(), openshift, store.clone()));
 
     let own = watcher(Api::<Guarded>::all(client.clone()), watcher::Config::default().page_size(100))
         .modify(|tracing| tracing.meta_mut().managed_fields = None)
@@ -138,6 +152,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
         triggers::<Service>(&client, children(), &store, namespace_of),
         triggers::<PersistentVolumeClaim>(&client, children(), &store, namespace_of),
         triggers::<NetworkPolicy>(&client, children(), &store, namespace_of),
+        triggers::<RoleBinding>(&client, children(), &store, namespace_of),
+        triggers::<ConfigMap>(&client, children(), &store, namespace_of),
+        triggers::<ServiceAccount>(&client, any(), &store, namespace_of),
+        // Whom agents are bound to, and where the shared MLflow is, concern every AgentTracing of mode CR.
+        for_all(&store, watch_role(&client, &options.integration_role)),
+        for_all(&store, watch_mlflow(&client)),
         // With a selector, a label that goes away is a deletion: both ways are seen.
         triggers::<Namespace>(&client, any().labels(names::LABEL_INJECTION), &store, |o| o.name_any()),
     ]);
@@ -162,17 +182,27 @@ pub async fn run(options: Options) -> Result<(), Error> {
 
 impl Context {
     pub(crate) fn new(options: Options, openshift: bool, store: Store<Guarded>) -> Self {
-        let Options { client, operator_namespace, cluster_domain, identity, http, passes } = options;
-        let reporter = Reporter { controller: names::MANAGED_BY.to_owned(), instance: Some(identity) };
+        let reporter = Reporter { controller: names::MANAGED_BY.to_owned(), instance: Some(options.identity.clone()) };
         Self {
-            recorder: Recorder::new(client.clone(), reporter),
-            platform: Platform { openshift, cluster_domain, operator_namespace },
-            http,
+            recorder: Recorder::new(options.client.clone(), reporter),
+            client: options.client.clone(),
+            platform: Platform { openshift, ..options.platform.clone() },
             store,
-            passes,
             memories: Mutex::default(),
-            client,
+            options,
         }
+    }
+
+    /// A client of MLflow servers, which trusts what is to be trusted now.
+    fn http(&self) -> Result<Http, Error> {
+        self.options.credentials.http(Timestamp::now()).map_err(Error::Http)
+    }
+
+    /// As whom MLflow is asked, and about which workspace. Our own servers know neither.
+    fn access(&self, settings: &Settings) -> Access {
+        let policy = &settings.policy;
+        let token = policy.needs_token().then(|| self.options.credentials.token()).flatten();
+        Access { token, workspace: policy.workspace.clone() }
     }
 
     /// What is remembered of an AgentTracing between passes. Losing it costs a few reads.
@@ -204,7 +234,7 @@ async fn pass(tracing: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error>
         Ok(Err(_)) => Err(Error::Panicked),
         Err(_) => Err(Error::Timeout),
     };
-    (ctx.passes)(done.as_ref().map_or_else(Error::label, |_| "ok"));
+    (ctx.options.passes)(done.as_ref().map_or_else(Error::label, |_| "ok"));
     done
 }
 
@@ -259,6 +289,37 @@ where
             stream::iter(concerned.map(|t| ObjectRef::from_obj(&*t)).collect::<Vec<_>>())
         })
         .boxed()
+}
+
+/// Changes of one thing that all AgentTracings of mode CR share.
+fn for_all(
+    store: &Store<Guarded>,
+    changes: impl Stream<Item = ()> + Send + 'static,
+) -> BoxStream<'static, ObjectRef<Guarded>> {
+    let store = store.clone();
+    changes
+        .flat_map(move |()| {
+            let shares = |t: &Guarded| t.0.as_ref().is_ok_and(|t| t.spec.mlflow.mode == MlflowMode::Cr);
+            let concerned: Vec<_> = store.state().iter().filter(|t| shares(t)).map(|t| ObjectRef::from_obj(&**t)).collect();
+            stream::iter(concerned)
+        })
+        .boxed()
+}
+
+fn watch_role(client: &Client, name: &str) -> impl Stream<Item = ()> + Send + 'static {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    watcher(Api::<PartialObjectMeta<ClusterRole>>::all(client.clone()), config)
+        .default_backoff()
+        .touched_objects()
+        .filter_map(|event| async move { logged("clusterroles", event).map(|_| ()) })
+}
+
+/// The kind may be absent; a pass every few seconds finds it when it comes, and the watch then follows.
+fn watch_mlflow(client: &Client) -> impl Stream<Item = ()> + Send + 'static {
+    watcher(observe::mlflows(client), watcher::Config::default())
+        .default_backoff()
+        .touched_objects()
+        .filter_map(|event| async move { event.ok().map(|_| ()) })
 }
 
 fn logged<T>(what: &str, event: Result<T, watcher::Error>) -> Option<T> {

@@ -1,13 +1,18 @@
 //! Every read from Kubernetes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::{Api, ApiResource, DynamicObject, GetParams, ListParams, PartialObjectMeta, Request};
+use kube::api::{
+    Api, ApiResource, DynamicObject, GetParams, GroupVersionKind, ListParams, PartialObjectMeta, PostParams, Request,
+};
 use kube::{Client, Resource};
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,7 +23,8 @@ use crate::api::AgentTracing;
 use crate::core::policy::Policy;
 use crate::core::select::Surroundings;
 use crate::core::settings::Settings;
-use crate::core::workload::{Judged, judge};
+use crate::core::shared;
+use crate::core::workload::{Judged, account_to_bind, judge};
 use crate::names;
 
 /// A read that failed.
@@ -65,7 +71,7 @@ pub(super) async fn openshift(client: &Client) -> Result<bool, Error> {
     let groups = tokio::time::timeout(Duration::from_secs(30), client.list_api_groups()).await;
     let groups = groups.map_err(|_| Error::Timeout { what: what() })?;
     let groups = groups.map_err(|source| Error::Read { what: what(), source })?;
-    Ok(groups.groups.iter().any(|g| g.name == "security.openshift.io"))
+    Ok(groups.groups.iter().any(|g| g.name == names::OPENSHIFT_GROUP))
 }
 
 /// The child objects, read live.
@@ -94,21 +100,121 @@ pub(super) async fn child<K: Resource<DynamicType = ()>>(
     serde_json::to_value(found).map(Some).map_err(|source| Error::Decode { what: what(), source })
 }
 
-/// Whether the namespace carries the injection label.
-pub(super) async fn labelled(ctx: &Context, namespace: &str) -> Result<bool, Error> {
+/// The labels of a namespace; none where it is gone.
+pub(super) async fn namespace_labels(ctx: &Context, namespace: &str) -> Result<BTreeMap<String, String>, Error> {
     let read = |source| Error::Read { what: format!("Namespace {namespace}"), source };
     let found = Api::<Namespace>::all(ctx.client.clone()).get_metadata_opt(namespace).await.map_err(read)?;
-    let Some(found) = found else { return Ok(false) };
-    Ok(found.metadata.labels.is_some_and(|l| l.get(names::LABEL_INJECTION).is_some_and(|v| v == names::ENABLED)))
+    Ok(found.and_then(|namespace| namespace.metadata.labels).unwrap_or_default())
+}
+
+/// Whether a namespace carries the injection label.
+pub(super) fn is_labelled(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(names::LABEL_INJECTION).is_some_and(|value| value == names::ENABLED)
 }
 
 /// The AgentTracings of a namespace, from memory; `this` one as it is given.
-pub(super) fn policies(ctx: &Context, namespace: &str, this: &AgentTracing) -> Vec<Policy> {
+pub(super) fn tracings(ctx: &Context, namespace: &str, this: &AgentTracing) -> Vec<AgentTracing> {
     let all = ctx.store.state();
     let readable = all.iter().filter_map(|t| t.0.as_ref().ok());
     let others =
         readable.filter(|t| t.metadata.namespace.as_deref() == Some(namespace) && t.metadata.uid != this.metadata.uid);
-    others.map(Policy::of).chain([Policy::of(this)]).collect()
+    others.chain([this]).cloned().collect()
+}
+
+/// The service accounts of a namespace that mount no token; asked only where a token is needed.
+pub(super) async fn tokenless(
+    ctx: &Context,
+    namespace: &str,
+    policies: &[Policy],
+) -> Result<BTreeSet<String>, Error> {
+    if !policies.iter().any(Policy::needs_token) {
+        return Ok(BTreeSet::new());
+    }
+    let read = |source| Error::Read { what: format!("the service accounts of {namespace}"), source };
+    let api: Api<ServiceAccount> = Api::namespaced(ctx.client.clone(), namespace);
+    let list = api.list(&ListParams::default()).await.map_err(read)?;
+    let tokenless = list.items.into_iter().filter(|account| account.automount_service_account_token == Some(false));
+    Ok(tokenless.filter_map(|account| account.metadata.name).collect())
+}
+
+/// The MLflow resource, whose kind may be absent, appear and go while we run.
+pub(super) async fn mlflow_resource(ctx: &Context, name: &str) -> Result<shared::Resource, Error> {
+    let read = |source| Error::Read { what: format!("MLflow {name}"), source };
+    match mlflows(&ctx.client).get(name).await {
+        Ok(mut found) => {
+            found.metadata.managed_fields = None;
+            let decode = |source| Error::Decode { what: format!("MLflow {name}"), source };
+            serde_json::to_value(found).map(shared::Resource::Present).map_err(decode)
+        }
+        // A known kind is named in the answer; an unknown one has no path.
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            let named = status.details.as_ref().is_some_and(|details| details.name == name);
+            Ok(if named { shared::Resource::Absent } else { shared::Resource::NoKind })
+        }
+        Err(source) => Err(read(source)),
+    }
+}
+
+/// The API of the MLflow resources.
+pub(super) fn mlflows(client: &Client) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk("mlflow.opendatahub.io", "v1", "MLflow");
+    Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, "mlflows"))
+}
+
+/// The version of a ClusterRole; `None` where there is none.
+pub(super) async fn cluster_role(ctx: &Context, name: &str) -> Result<Option<String>, Error> {
+    let read = |source| Error::Read { what: format!("ClusterRole {name}"), source };
+    let found = Api::<ClusterRole>::all(ctx.client.clone()).get_metadata_opt(name).await.map_err(read)?;
+    Ok(found.map(|role| role.metadata.resource_version.unwrap_or_default()))
+}
+
+/// The first verb on experiments that a service account may not use; `None` where it may all that an agent needs.
+pub(super) async fn denied(
+    ctx: &Context,
+    namespace: &str,
+    of: &str,
+    account: &str,
+) -> Result<Option<&'static str>, Error> {
+    let api: Api<SubjectAccessReview> = Api::all(ctx.client.clone());
+    for verb in ["get", "list", "create", "update"] {
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(format!("system:serviceaccount:{of}:{account}")),
+                groups: Some(vec![
+                    "system:serviceaccounts".to_owned(),
+                    format!("system:serviceaccounts:{of}"),
+                    "system:authenticated".to_owned(),
+                ]),
+                resource_attributes: Some(ResourceAttributes {
+                    group: Some("mlflow.kubeflow.org".to_owned()),
+                    resource: Some("experiments".to_owned()),
+                    namespace: Some(namespace.to_owned()),
+                    verb: Some(verb.to_owned()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let read = |source| Error::Read { what: format!("the rights of {of}/{account}"), source };
+        let answer = api.create(&PostParams::default(), &review).await.map_err(read)?;
+        if !answer.status.is_some_and(|status| status.allowed) {
+            return Ok(Some(verb));
+        }
+    }
+    Ok(None)
+}
+
+/// One key of a ConfigMap; `None` where either is absent.
+pub(super) async fn config_map_key(
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+    key: &str,
+) -> Result<Option<String>, Error> {
+    let read = |source| Error::Read { what: format!("ConfigMap {namespace}/{name}"), source };
+    let found = Api::<ConfigMap>::namespaced(ctx.client.clone(), namespace).get_opt(name).await.map_err(read)?;
+    Ok(found.and_then(|map| map.data?.remove(key)))
 }
 
 /// The AgentTracings of a namespace, read live, for what cannot be undone.
@@ -121,11 +227,20 @@ pub(super) async fn live_policies(ctx: &Context, namespace: &str) -> Result<Vec<
 /// Most objects of one page.
 const PAGE: u32 = 100;
 
+/// The workloads of a namespace.
+#[derive(Debug, Default)]
+pub(super) struct Workloads {
+    /// Those that concern the AgentTracing.
+    pub judged: Vec<Judged>,
+    /// Service accounts of all that any AgentTracing of mode CR has.
+    pub accounts: BTreeSet<String>,
+}
+
 /// The Deployments of a namespace, each judged for one AgentTracing.
 ///
 /// Templates are looked at in place, page by page: a whole namespace of decoded Deployments would be the operator's
 /// largest piece of memory, and typed structs would lose fields that this build does not know.
-pub(super) async fn workloads(ctx: &Context, tracing: &str, around: &Surroundings<'_>) -> Result<Vec<Judged>, Error> {
+pub(super) async fn workloads(ctx: &Context, tracing: &str, around: &Surroundings<'_>) -> Result<Workloads, Error> {
     #[derive(Deserialize)]
     struct Page<'a> {
         #[serde(default)]
@@ -141,7 +256,8 @@ pub(super) async fn workloads(ctx: &Context, tracing: &str, around: &Surrounding
     let what = || format!("the Deployments of {}", around.namespace);
     let request = Request::new(Deployment::url_path(&(), Some(around.namespace)));
     let mut params = ListParams::default().limit(PAGE);
-    let mut judged = Vec::new();
+    let mut found = Workloads::default();
+    let shares = around.policies.iter().any(|policy| policy.bound.is_some());
     loop {
         let request = request.list(&params).map_err(kube::Error::BuildRequest);
         let text = match request {
@@ -151,12 +267,15 @@ pub(super) async fn workloads(ctx: &Context, tracing: &str, around: &Surrounding
         let text = text.map_err(|source| Error::Read { what: what(), source })?;
         let page: Page<'_> = serde_json::from_str(&text).map_err(|source| Error::Decode { what: what(), source })?;
         for item in page.items {
-            let item = judge(item.get(), tracing, around).map_err(|source| Error::Decode { what: what(), source })?;
-            judged.extend(item);
+            let decode = |source| Error::Decode { what: what(), source };
+            found.judged.extend(judge(item.get(), tracing, around).map_err(decode)?);
+            if shares {
+                found.accounts.extend(account_to_bind(item.get(), around).map_err(decode)?);
+            }
         }
         match page.metadata.next.filter(|next| !next.is_empty()) {
             Some(next) => params.continue_token = Some(next),
-            None => return Ok(judged),
+            None => return Ok(found),
         }
     }
 }

@@ -4,20 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::runtime::controller::Action;
-use serde_json::Value;
 
-use super::observe::Live;
-use super::{Context, Error, apply, events, observe, rollout, tracking};
+use super::{Context, Error, apply, authorities, events, observe, rights, rollout, server, tracking};
 use crate::api::{AgentTracing, AgentTracingStatus};
-use crate::core::desired::desired;
-use crate::core::health::{self, Obstacle, Probe, StorageClass, Verdict, mlflow_ready};
+use crate::core::health::Verdict;
+use crate::core::policy::Policy;
 use crate::core::select::Surroundings;
-use crate::core::settings::{Settings, parse};
+use crate::core::settings::parse;
 use crate::core::status::{self, Evidence, Findings};
-use crate::mlflow::Mlflow;
 
 /// What is remembered of an AgentTracing between passes.
 #[derive(Default)]
@@ -28,6 +23,8 @@ pub(super) struct Memory {
     pub written: Option<(Vec<String>, AgentTracing)>,
     /// What the API server refused.
     pub refusals: apply::Refusals,
+    /// Who may write to MLflow.
+    pub rights: rights::Memory,
     /// What MLflow said.
     pub tracking: tracking::Memory,
     /// What was said in events.
@@ -67,42 +64,47 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
     };
 
     // The server.
-    let live = observe::children(ctx, &settings).await?; // IO
-    let wanted = desired(&settings, &ctx.platform); // pure
-    let obstacles = apply::children(ctx, tracing, &settings, wanted, &live, &mut memory.refusals).await?; // IO
-    let server = Mlflow::new(&ctx.http, &settings.tracking_uri());
-    let probe = tracking::probe(&server, &settings, is_available(&live)).await; // IO
-    let mlflow = judge_server(ctx, &settings, &live, &obstacles, &probe, now).await?; // IO, then pure
-    let answered = match &probe {
-        Probe::Answered(answered) => Some(answered.clone()),
-        _ => None,
-    };
-    let server = answered.as_ref().map(|_| &server);
+    let labels = observe::namespace_labels(ctx, &settings.namespace).await?; // IO
+    let server = server::server(ctx, tracing, &settings, &labels, &mut memory.refusals, now).await?; // IO
 
     // The workloads.
-    let labelled = observe::labelled(ctx, &settings.namespace).await?; // IO
-    let policies = observe::policies(ctx, &settings.namespace, tracing); // memory
+    let labelled = observe::is_labelled(&labels);
+    let tracings = observe::tracings(ctx, &settings.namespace, tracing); // memory
+    let policies: Vec<_> = tracings.iter().map(Policy::of).collect(); // pure
+    let tokenless = observe::tokenless(ctx, &settings.namespace, &policies).await?; // IO
     let around = Surroundings {
         namespace: &settings.namespace,
         injection_enabled: labelled,
-        operator_namespace: &ctx.platform.operator_namespace,
+        platform: &ctx.platform,
+        tokenless: &tokenless,
         policies: &policies,
     };
-    let mut workloads = observe::workloads(ctx, &settings.name, &around).await?; // IO, each judged by core
+    let observe::Workloads { judged: mut workloads, accounts } =
+        observe::workloads(ctx, &settings.name, &around).await?; // IO, each judged by core
     memory.rollout.annotate(&mut workloads);
+
+    // What the namespace shares: rights and certificate authorities.
+    let rights =
+        rights::rights(ctx, &settings, &tracings, &accounts, server.workspace.as_ref(), &mut memory.rights).await?; // IO
+    authorities::bring(ctx, &settings, &tracings, now).await?; // IO
+    let client = server.client.filter(|_| rights.may_ask).map(|c| c.with_access(ctx.access(&settings)));
 
     // What MLflow has of them.
     let old = tracing.status.clone().unwrap_or_default();
     let ask = &mut memory.tracking;
-    let experiments = tracking::experiments(server, &settings, &workloads, &old, ask, now).await; // IO
+    let experiments = tracking::experiments(client.as_ref(), &settings, &workloads, &old, ask, now).await; // IO
     let question =
         tracking::Question { settings: &settings, workloads: &workloads, experiments: &experiments, old: &old };
-    let (traces, look_again) = tracking::traces(ctx, server, &question, ask, now).await?; // IO
+    let (traces, look_again) = tracking::traces(ctx, client.as_ref(), &question, ask, now).await?; // IO
 
     // What to say.
     let found = Findings {
-        mlflow,
-        answered,
+        mlflow: server.verdict,
+        workspace: server.workspace,
+        rights: rights.verdict,
+        accounts: rights.bound,
+        takes_otlp: server.takes_otlp,
+        answered: server.answered,
         labelled,
         workloads: &workloads,
         webhook_silent: memory.rollout.is_webhook_silent(now),
@@ -112,7 +114,10 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
     };
     let status = status::status(tracing, &found, now); // pure
     let pace = pace(&found.mlflow, look_again, now, memory);
-    let facts_hold = (&status.mlflow, &status.experiments) == (&old.mlflow, &old.experiments);
+    let facts = |status: &AgentTracingStatus| {
+        (status.mlflow.clone(), status.experiments.clone(), status.service_accounts.clone())
+    };
+    let facts_hold = facts(&status) == facts(&old);
     note_refresh(&old, &status, &traces, now, memory);
     events::transitions(ctx, tracing, &workloads, &status, &mut memory.said).await; // IO
     if status != old {
@@ -168,54 +173,6 @@ async fn write(
     let written = apply::status(ctx, tracing, status).await?;
     memory.written = Some((before, written));
     Ok(())
-}
-
-fn is_available(live: &Live) -> bool {
-    let available =
-        live.deployment.as_ref().and_then(|d| d.pointer("/status/availableReplicas")).and_then(Value::as_i64);
-    available.unwrap_or(0) > 0
-}
-
-/// Reads what explains a server that does not answer, and only then.
-async fn judge_server(
-    ctx: &Context,
-    settings: &Settings,
-    live: &Live,
-    obstacles: &[Obstacle],
-    probe: &Probe,
-    now: Timestamp,
-) -> Result<Verdict, Error> {
-    let typed = |value: &Option<Value>| value.clone().and_then(|v| serde_json::from_value::<Deployment>(v).ok());
-    let deployment = typed(&live.deployment);
-    let claim: Option<PersistentVolumeClaim> = live.claim.clone().and_then(|v| serde_json::from_value(v).ok());
-    let well = matches!(probe, Probe::Answered(_)) || !obstacles.is_empty();
-    let pods = if well { Vec::new() } else { observe::server_pods(ctx, settings).await? };
-    let class = match claim.as_ref().and_then(unbound_class).filter(|_| !well) {
-        None => StorageClass::NotAsked,
-        Some(class) => match observe::storage_class(ctx, class).await? {
-            None => StorageClass::Absent,
-            Some(_) => StorageClass::Present,
-        },
-    };
-    let server = health::Server {
-        namespace: &settings.namespace,
-        tracing: &settings.name,
-        name: &settings.object_name(),
-        url: &settings.tracking_uri(),
-        obstacles,
-        deployment: deployment.as_ref(),
-        claim: claim.as_ref(),
-        class,
-        pods: &pods,
-        probe,
-    };
-    Ok(mlflow_ready(&server, now))
-}
-
-fn unbound_class(claim: &PersistentVolumeClaim) -> Option<&str> {
-    let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
-    let class = claim.spec.as_ref().and_then(|s| s.storage_class_name.as_deref());
-    class.filter(|class| !class.is_empty() && phase != Some("Bound"))
 }
 
 fn pace(mlflow: &Verdict, look_again: Duration, now: Timestamp, memory: &mut Memory) -> Duration {

@@ -144,7 +144,7 @@ async fn take_out(
         return Ok(());
     }
     let policies = observe::live_policies(ctx, around.namespace).await?;
-    let injection_enabled = observe::labelled(ctx, around.namespace).await?;
+    let injection_enabled = observe::is_labelled(&observe::namespace_labels(ctx, around.namespace).await?);
     let around = Surroundings { policies: &policies, injection_enabled, ..*around };
     let name = tracing.metadata.name.as_deref().unwrap_or_default();
     for workload in astray {

@@ -32,14 +32,18 @@ impl World {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let api = FakeApi::default();
         let mlflow = MockServer::start().await;
-        let address = ([127, 0, 0, 1], 0).into();
-        let names = reqwest::Client::builder().resolve("tracing-mlflow.bank-agents.svc", address);
+        let make_http: MakeHttp = Arc::new(|_| {
+            let names = reqwest::Client::builder().resolve("tracing-mlflow.bank-agents.svc", ([127, 0, 0, 1], 0).into());
+            Http::with(names.tls_certs_only([]))
+        });
         let options = Options {
             client: api.client(),
-            operator_namespace: "agent-tracing-system".into(),
-            cluster_domain: "cluster.local".into(),
+            platform: Platform::default(),
             identity: "operator-0".into(),
-            http: Http::with(names).unwrap(),
+            credentials: Arc::new(Identity::new("/nonexistent".into(), Vec::new(), make_http)),
+            trusted_hosts: BTreeSet::new(),
+            create_namespaces: BTreeSet::new(),
+            integration_role: names::INTEGRATION_ROLE.into(),
             passes: Arc::new(|_| {}),
         };
         let (store, writer) = reflector::store();

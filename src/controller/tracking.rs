@@ -6,15 +6,12 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Context, Error, observe};
-use crate::api::{AgentTracingStatus, MlflowStatus, Reason};
-use crate::core::health::Probe;
+use crate::api::{AgentTracingStatus, Reason};
 use crate::core::settings::Settings;
 use crate::core::status::{Evidence, Experiments};
 use crate::core::workload::{Judged, Standing, Target};
 use crate::mlflow::{self, Experiment, Mlflow, Trace};
 
-/// Where the address of a standalone server comes from.
-const SOURCE: &str = "Service";
 /// Most questions of one kind in one pass.
 const MAX_QUESTIONS: usize = 20;
 /// How often an experiment that is fine is looked at again, and one that is not.
@@ -62,36 +59,6 @@ struct Wired {
     received: Option<Timestamp>,
 }
 
-/// Asks MLflow who it is, if its pod says that it is up.
-pub(super) async fn probe(mlflow: &Mlflow, settings: &Settings, available: bool) -> Probe {
-    if !available {
-        return Probe::NotAsked;
-    }
-    match mlflow.server().await {
-        Ok(server) => Probe::Answered(MlflowStatus {
-            url: settings.tracking_uri(),
-            version: server.version,
-            workspaces: server.workspaces,
-            source: SOURCE.to_owned(),
-        }),
-        Err(error) => Probe::Failed { reason: reason(&error), what: error.to_string() },
-    }
-}
-
-fn reason(error: &mlflow::Error) -> Reason {
-    use mlflow::Error as E;
-    match error {
-        E::Client(_) | E::Dns(_) | E::Refused(_) | E::Timeout | E::Tls(_) | E::Connection(_) | E::Server { .. } => {
-            Reason::Unreachable
-        }
-        E::HostHeader => Reason::HostHeaderRejected,
-        E::Unauthorized | E::Forbidden(_) => Reason::Unauthorized,
-        E::LoginPage => Reason::LoginPage,
-        E::NotFound(_) | E::Garbage | E::Rejected { .. } => Reason::WrongPath,
-        E::TooOld(_) => Reason::VersionTooOld,
-    }
-}
-
 /// Makes sure that the workloads' experiments exist. What was found in earlier passes counts until it is time to look again.
 pub(super) async fn experiments(
     mlflow: Option<&Mlflow>,
@@ -101,7 +68,7 @@ pub(super) async fn experiments(
     memory: &mut Memory,
     now: Timestamp,
 ) -> Experiments {
-    let is_ours = |j: &&Judged| matches!(j.standing, Standing::Current | Standing::Wanting { .. } | Standing::Waiting);
+    let is_ours = |j: &&Judged| matches!(j.standing, Standing::Current | Standing::Wanting { .. } | Standing::Waiting(_));
     let names: BTreeSet<&str> = judged
         .iter()
         .filter(is_ours)

@@ -7,6 +7,7 @@ use super::record::RecordError;
 use super::select::{NotSelected, Selection, Surroundings, select};
 use super::view::Workload;
 use super::wiring::{Missing, wiring};
+use crate::api::Reason;
 use crate::names;
 
 /// The answer.
@@ -64,12 +65,27 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
     if policy.suspend {
         return Decision::Leave(Leave::Suspended { tracing });
     }
+    let account = workload.service_account();
+    if policy.needs_token() && !workload.has_token(!around.tokenless.contains(account)) {
+        return match uninject(workload) {
+            Ok(patch) => {
+                let skipped = Some(Reason::NoServiceAccountToken);
+                let injection = Injection { patch, skipped, ..Injection::default() };
+                let annotation = workload.annotation(names::ANNOTATION_EXPERIMENT);
+                Decision::Wire { tracing, experiment: policy.experiment_of(workload.name(), annotation), injection }
+            }
+            Err(error) => Decision::Leave(Leave::Record { tracing, error }),
+        };
+    }
     let annotation = workload.annotation(names::ANNOTATION_EXPERIMENT);
+    if policy.bound.as_ref().is_some_and(|bound| !bound.contains(account)) {
+        return Decision::Leave(Leave::Waiting { tracing, missing: Missing::Binding });
+    }
     let wiring = match wiring(policy, workload.name(), annotation) {
         Ok(wiring) => wiring,
         Err(missing) => return Decision::Leave(Leave::Waiting { tracing, missing }),
     };
-    match inject(workload, &wiring, &policy.containers) {
+    match inject(workload, &wiring, &policy.containers, around.platform) {
         Ok(injection) => Decision::Wire { tracing, experiment: wiring.experiment, injection },
         Err(error) => Decision::Leave(Leave::Record { tracing, error }),
     }

@@ -15,6 +15,7 @@ pub mod record;
 pub mod rollout;
 pub mod select;
 pub mod settings;
+pub mod shared;
 pub mod status;
 pub mod view;
 pub mod wiring;

@@ -1,9 +1,10 @@
 //! An AgentTracing as selection and wiring need it: parsed once, from spec and status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::{
-    AgentTracing, ContainerNames, EnvVar, Experiment, LabelSelector, LabelSelectorRequirement, Sdk, SelectorOperator,
+    AgentTracing, AuthMethod, CaBundleMode, CaBundleStrategy, ConfigMapKey, ContainerNames, EnvVar, Experiment, LabelSelector, LabelSelectorRequirement,
+    MlflowMode, Sdk, SelectorOperator,
 };
 
 /// What one AgentTracing wants of workloads, and the facts that its status keeps.
@@ -31,6 +32,23 @@ pub struct Policy {
     pub env: Vec<EnvVar>,
     /// SDK settings.
     pub sdk: Sdk,
+    /// The workspace that traces go to.
+    pub workspace: Option<String>,
+    /// How agents authenticate.
+    pub auth: AuthMethod,
+    /// The certificate authorities that agents get.
+    pub ca: Option<CaChoice>,
+    /// In mode CR the service accounts that may write to MLflow; elsewhere nobody needs to.
+    pub bound: Option<BTreeSet<String>>,
+}
+
+/// Which certificate authorities agents get, and who merges them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaChoice {
+    /// Who merges.
+    pub strategy: CaBundleStrategy,
+    /// More sources.
+    pub config_maps: Vec<ConfigMapKey>,
 }
 
 impl Policy {
@@ -39,12 +57,21 @@ impl Policy {
         let spec = &tracing.spec;
         let status = tracing.status.as_ref();
         let injection = spec.injection.clone().unwrap_or_default();
+        let mode = spec.mlflow.mode;
+        let mlflow = status.and_then(|s| s.mlflow.as_ref());
+        let namespace = tracing.metadata.namespace.clone().unwrap_or_default();
+        let workspace = match mode {
+            MlflowMode::Standalone => None,
+            MlflowMode::Cr => Some(namespace.clone()),
+            MlflowMode::External => spec.mlflow.external.as_ref().and_then(|e| e.workspace.clone()),
+        };
+        let accounts = || status.iter().flat_map(|s| s.service_accounts.iter().cloned()).collect();
         Self {
             name: tracing.metadata.name.clone().unwrap_or_default(),
-            namespace: tracing.metadata.namespace.clone().unwrap_or_default(),
+            namespace,
             created: tracing.metadata.creation_timestamp.as_ref().map_or(0, |t| t.0.as_second()),
             suspend: spec.suspend,
-            tracking_uri: status.and_then(|s| s.mlflow.as_ref()).map(|m| m.url.clone()),
+            tracking_uri: mlflow.map(|m| m.url.clone()),
             experiment: spec.experiment.clone(),
             experiment_ids: status
                 .map(|s| s.experiments.iter().map(|e| (e.name.clone(), e.id.clone())).collect())
@@ -53,7 +80,20 @@ impl Policy {
             containers: injection.containers.unwrap_or_default(),
             env: injection.env,
             sdk: spec.sdk.clone().unwrap_or_default(),
+            // Against a server without workspaces the variable turns every answer into an error 500.
+            workspace: workspace.filter(|_| mlflow.is_none_or(|m| m.workspaces)),
+            auth: spec.auth.as_ref().and_then(|a| a.method).unwrap_or(match mode {
+                MlflowMode::Cr => AuthMethod::TokenFile,
+                MlflowMode::Standalone | MlflowMode::External => AuthMethod::None,
+            }),
+            ca: ca_choice(tracing),
+            bound: (mode == MlflowMode::Cr).then(accounts),
         }
+    }
+
+    /// Whether a pod without a service account token could not log to MLflow.
+    pub fn needs_token(&self) -> bool {
+        self.auth != AuthMethod::None
     }
 
     /// The experiment of a workload: its annotation, else the template filled in.
@@ -68,6 +108,20 @@ impl Policy {
                 .replace("{tracing}", &self.name),
         }
     }
+}
+
+fn ca_choice(tracing: &AgentTracing) -> Option<CaChoice> {
+    let bundle = tracing.spec.ca_bundle.clone().unwrap_or_default();
+    let mlflow = &tracing.spec.mlflow;
+    let wanted = match (bundle.mode.unwrap_or_default(), mlflow.mode) {
+        (CaBundleMode::Never, _) | (CaBundleMode::Auto, MlflowMode::Standalone) => false,
+        (CaBundleMode::Always, _) | (CaBundleMode::Auto, MlflowMode::Cr) => true,
+        (CaBundleMode::Auto, MlflowMode::External) => {
+            let https = mlflow.external.as_ref().is_some_and(|e| e.tracking_uri.starts_with("https://"));
+            https && !bundle.config_maps.is_empty()
+        }
+    };
+    wanted.then(|| CaChoice { strategy: bundle.strategy.unwrap_or_default(), config_maps: bundle.config_maps })
 }
 
 impl LabelSelector {

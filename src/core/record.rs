@@ -25,6 +25,9 @@ pub struct Record {
     pub version: u32,
     /// Per container the names of the variables that we added, each with a short hash of its value.
     pub containers: BTreeMap<String, RecordedContainer>,
+    /// What we added to the pod.
+    #[serde(default, skip_serializing_if = "RecordedPod::is_empty")]
+    pub pod: RecordedPod,
     /// Parents that did not exist before us: removed with our last entry, if nobody else has filled them meanwhile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub created: Vec<String>,
@@ -36,6 +39,32 @@ pub struct Record {
 pub struct RecordedContainer {
     /// Environment variables and the short hash of each value.
     pub env: BTreeMap<String, String>,
+    /// Mounts by their path, with the short hash of each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mounts: BTreeMap<String, String>,
+}
+
+/// What we added to the pod, each with a short hash.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RecordedPod {
+    /// Volumes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, String>,
+    /// Init containers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub init_containers: BTreeMap<String, String>,
+    /// Pull Secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub image_pull_secrets: BTreeMap<String, String>,
+}
+
+impl RecordedPod {
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        let Self { volumes, init_containers, image_pull_secrets } = self;
+        volumes.is_empty() && init_containers.is_empty() && image_pull_secrets.is_empty()
+    }
 }
 
 /// Why a record cannot be used.

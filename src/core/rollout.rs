@@ -78,6 +78,7 @@ mod tests {
             touch: touch.map(str::to_owned),
             record: None,
             pods: String::new(),
+            account: "default".into(),
         }
     }
 

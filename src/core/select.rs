@@ -1,6 +1,9 @@
 //! Which AgentTracing applies to a workload, if any.
 
+use std::collections::BTreeSet;
+
 use super::policy::Policy;
+use super::settings::Platform;
 use super::view::Workload;
 use crate::names;
 
@@ -14,8 +17,10 @@ pub struct Surroundings<'a> {
     pub namespace: &'a str,
     /// Whether the namespace carries the injection label.
     pub injection_enabled: bool,
-    /// The operator's own namespace.
-    pub operator_namespace: &'a str,
+    /// The cluster and the install.
+    pub platform: &'a Platform,
+    /// Service accounts of the namespace whose token is mounted into no pod.
+    pub tokenless: &'a BTreeSet<String>,
     /// The AgentTracings of that namespace, in any order.
     pub policies: &'a [Policy],
 }
@@ -48,7 +53,7 @@ pub enum NotSelected {
 
 /// Selects the AgentTracing for a workload.
 pub fn select<'p>(workload: &Workload<'_>, around: &Surroundings<'p>) -> Selection<'p> {
-    if SYSTEM_NAMESPACES.contains(&around.namespace) || around.namespace == around.operator_namespace {
+    if SYSTEM_NAMESPACES.contains(&around.namespace) || around.namespace == around.platform.operator_namespace {
         return Selection::None(NotSelected::SystemNamespace);
     }
     if !around.injection_enabled {

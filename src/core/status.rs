@@ -21,6 +21,14 @@ use crate::names;
 pub struct Findings<'a> {
     /// Condition `MLflowReady`.
     pub mlflow: Verdict,
+    /// Condition `WorkspaceReady`, in mode CR.
+    pub workspace: Option<Verdict>,
+    /// Condition `RBACReady`, in mode CR.
+    pub rights: Option<Verdict>,
+    /// Service accounts that may write to MLflow.
+    pub accounts: BTreeSet<String>,
+    /// Whether OTLP is taken at the tracking URI; `None` where nobody asked.
+    pub takes_otlp: Option<bool>,
     /// The MLflow that answered at the wanted address in this pass.
     pub answered: Option<MlflowStatus>,
     /// Whether the namespace carries the injection label.
@@ -61,6 +69,8 @@ pub enum Evidence {
 
 /// Most workloads in the list.
 const MAX_WORKLOADS: usize = 100;
+/// Most service accounts in the list.
+const MAX_ACCOUNTS: usize = 1000;
 /// Most experiments in the list.
 const MAX_EXPERIMENTS: usize = 1000;
 /// Seconds that a workload is available before its silence is worth a word.
@@ -77,22 +87,26 @@ pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> A
     listed.truncate(MAX_WORKLOADS);
 
     let mlflow = found.answered.clone().or(old.mlflow.clone());
-    let mut verdicts = vec![
-        (ConditionType::MLflowReady, found.mlflow.clone()),
+    let shared = [(ConditionType::WorkspaceReady, &found.workspace), (ConditionType::RBACReady, &found.rights)];
+    let shared = shared.into_iter().filter_map(|(condition, verdict)| Some((condition, verdict.clone()?)));
+    let mut verdicts = vec![(ConditionType::MLflowReady, found.mlflow.clone())];
+    verdicts.extend(shared);
+    verdicts.extend([
         (ConditionType::InjectionReady, injection_ready(&about, found, counted.len())),
         (ConditionType::ExperimentsReady, experiments_ready(&about, found)),
         (ConditionType::WorkloadsReady, workloads_ready(&about, &counted, now)),
         (
             ConditionType::TracesFlowing,
-            traces_flowing(&about, &counted, found, mlflow.as_ref().map(|m| m.url.as_str()), now),
+            traces_flowing(&about, &counted, found, mlflow.as_ref(), now),
         ),
-    ];
+    ]);
     verdicts.insert(0, (ConditionType::Ready, ready(&about, found, &verdicts)));
     AgentTracingStatus {
         observed_generation: tracing.metadata.generation,
         injected: Some(format!("{current}/{}", counted.len())),
         mlflow,
         experiments: experiments(&old, found),
+        service_accounts: accounts(&old, found),
         workloads: listed,
         conditions: conditions(tracing, &verdicts, now),
     }
@@ -146,7 +160,7 @@ impl<'a> About<'a> {
 /// What was chosen so by the user is reported, but is no part of "5/6".
 fn is_counted(standing: &Standing) -> bool {
     match standing {
-        Standing::Current | Standing::Wanting { .. } | Standing::Waiting | Standing::Newer => true,
+        Standing::Current | Standing::Wanting { .. } | Standing::Waiting(_) | Standing::Newer => true,
         Standing::Skipped { deliberate, .. } => !deliberate,
         Standing::Stray(_) | Standing::Elsewhere => false,
     }
@@ -164,6 +178,16 @@ fn experiments(old: &AgentTracingStatus, found: &Findings<'_>) -> Vec<EnsuredExp
         list.sort_by(|a, b| a.name.cmp(&b.name));
     }
     list
+}
+
+/// Once good, a fact stays good as long as a workload needs it: a right that is lost is told, and changes no wiring.
+fn accounts(old: &AgentTracingStatus, found: &Findings<'_>) -> Vec<String> {
+    if found.rights.is_none() {
+        return Vec::new();
+    }
+    let needed = |account: &&String| found.workloads.iter().any(|j| j.account == **account);
+    let all: BTreeSet<_> = old.service_accounts.iter().filter(needed).chain(&found.accounts).cloned().collect();
+    all.into_iter().take(MAX_ACCOUNTS).collect()
 }
 
 fn injection_ready(about: &About<'_>, found: &Findings<'_>, matched: usize) -> Verdict {
@@ -230,7 +254,7 @@ fn workloads_ready(about: &About<'_>, counted: &[&Judged], now: Timestamp) -> Ve
             || matches!(next_touch(j, now.as_second()), Err(Rest::Paused | Rest::Exhausted(_)))
     };
     let (held, skipped) = (named(&held), named(&|j| matches!(j.standing, Standing::Skipped { .. })));
-    let waiting = named(&|j| j.standing == Standing::Waiting);
+    let waiting = named(&|j| matches!(j.standing, Standing::Waiting(_)));
     let wanting = named(&|j| matches!(j.standing, Standing::Wanting { .. }));
     let rolling = named(&|j| j.standing == Standing::Current && !j.rollout.complete);
     let details = format!("kubectl get agenttracing -n {namespace} {name} -o jsonpath='{{.status.workloads}}'");
@@ -245,7 +269,7 @@ fn workloads_ready(about: &About<'_>, counted: &[&Judged], now: Timestamp) -> Ve
     }
     if !waiting.is_empty() {
         let message = format!(
-            "Waiting until MLflow has answered once: {}; see how far it is: kubectl describe agenttracing -n {namespace} {name}",
+            "Waiting until what their wiring needs is known: {}; see how far it is: kubectl describe agenttracing -n {namespace} {name}",
             list(&waiting)
         );
         return Verdict::bad(Reason::WaitingForMLflow, message);
@@ -265,7 +289,7 @@ fn traces_flowing(
     about: &About<'_>,
     counted: &[&Judged],
     found: &Findings<'_>,
-    url: Option<&str>,
+    mlflow: Option<&MlflowStatus>,
     now: Timestamp,
 ) -> Verdict {
     let About { namespace, name } = about;
@@ -286,6 +310,16 @@ fn traces_flowing(
     let long_up =
         |j: &Judged| j.rollout.available_since.is_some_and(|since| now.as_second() - since.as_second() >= SILENCE);
     let silent = named(&|j| evidence(j) == Evidence::Nothing && long_up(j));
+    if let (Some(first), Some(false), Some(url)) = (silent.first(), found.takes_otlp, mlflow.map(|m| &m.url)) {
+        let origin = super::shared::origin(url).unwrap_or_default();
+        let message = format!(
+            "No trace from {} in more than 10 minutes, and this MLflow has no {url}/v1/traces, where agents with an OTLP \
+             exporter send theirs (as MLflow's page about Google ADK has it); such an agent has to send them to \
+             {origin}/v1/traces: kubectl set env -n {namespace} deployment/{first} OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={origin}/v1/traces",
+            list(&silent)
+        );
+        return Verdict::bad(Reason::OTLPPathMissing, message);
+    }
     if let Some(first) = silent.first() {
         let message = format!(
             "No trace from {} in more than 10 minutes: is it in use, and does its code switch MLflow tracing on (for example \
@@ -296,14 +330,26 @@ fn traces_flowing(
     }
     let received = named(&|j| matches!(evidence(j), Evidence::Received(_)));
     if !received.is_empty() {
-        let port = port_of(url.unwrap_or_default());
-        let message = format!(
-            "Traces with their spans arrive from {}; see them at http://localhost:{port} with: kubectl port-forward -n {namespace} \
-             service/{} {port}",
-            list(&received),
-            names::mlflow_object(name)
-        );
+        let url = mlflow.map(|m| m.url.as_str()).unwrap_or_default();
+        let port = port_of(url);
+        let see = match mlflow.is_some_and(|m| m.source == "Service") {
+            true => format!(
+                "see them at http://localhost:{port} with: kubectl port-forward -n {namespace} service/{} {port}",
+                names::mlflow_object(name)
+            ),
+            false => format!("they are at {url}; the newest of each: kubectl describe agenttracing -n {namespace} {name}"),
+        };
+        let message = format!("Traces with their spans arrive from {}; {see}", list(&received));
         return Verdict::good(Reason::TracesReceived, message);
+    }
+    if mlflow.is_some_and(|m| m.source == "Unobserved") {
+        let message = format!(
+            "Nobody but the agents may ask this MLflow, so that nobody can tell whether traces arrive; list its host in \
+             --trusted-mlflow-hosts: kubectl get deployment -n {} {} -o yaml",
+            names::OPERATOR_NAMESPACE,
+            names::MANAGED_BY
+        );
+        return Verdict::unknown(Reason::NotObservable, message);
     }
     let unknown = named(&|j| j.experiment == Target::Unknown);
     if !unknown.is_empty() && unknown.len() == current.len() {
@@ -340,7 +386,7 @@ fn ready(about: &About<'_>, found: &Findings<'_>, verdicts: &[(ConditionType, Ve
         return Verdict::bad(Reason::Conflict, message);
     }
     let lowers = |(condition, verdict): &&(ConditionType, Verdict)| {
-        let calm = *condition == ConditionType::TracesFlowing && verdict.reason != Reason::TracesWithoutSpans;
+        let calm = *condition == ConditionType::TracesFlowing && ![Reason::TracesWithoutSpans, Reason::OTLPPathMissing].contains(&verdict.reason);
         verdict.good == Some(false) && !calm
     };
     let bad = || verdicts.iter().filter(lowers).map(|(_, verdict)| verdict);

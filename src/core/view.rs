@@ -77,14 +77,134 @@ pub struct PodSpec<'a> {
     #[serde(borrow, default)]
     pub containers: Vec<Container<'a>>,
     /// Init containers; those with `restartPolicy: Always` are side containers.
-    #[serde(borrow, default, deserialize_with = "null_as_default")]
-    pub init_containers: Vec<Container<'a>>,
+    #[serde(borrow, default)]
+    pub init_containers: Option<Vec<Container<'a>>>,
     /// Node labels; tells Windows pods.
     #[serde(borrow, default)]
     pub node_selector: Option<BTreeMap<Text<'a>, Text<'a>>>,
     /// Operating system; tells Windows pods.
     #[serde(borrow, default)]
     pub os: Option<PodOs<'a>>,
+    /// The account that the pod acts as.
+    #[serde(borrow, default)]
+    pub service_account_name: Option<Text<'a>>,
+    /// Whether the pod gets that account's token; unset, the account decides.
+    #[serde(default)]
+    pub automount_service_account_token: Option<bool>,
+    /// The uid of all containers that name none.
+    #[serde(default)]
+    pub security_context: Option<PodSecurity>,
+    /// Volumes.
+    #[serde(borrow, default)]
+    pub volumes: Option<Vec<Volume<'a>>>,
+    /// Secrets for pulling images.
+    #[serde(borrow, default)]
+    pub image_pull_secrets: Option<Vec<Reference<'a>>>,
+}
+
+/// The part of a pod's security context that concerns us.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSecurity {
+    /// The uid.
+    #[serde(default)]
+    pub run_as_user: Option<i64>,
+}
+
+/// A reference by name.
+#[derive(Debug, Deserialize)]
+pub struct Reference<'a> {
+    /// The name.
+    #[serde(borrow, default)]
+    pub name: Text<'a>,
+}
+
+/// A volume; of its source only what ours have.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume<'a> {
+    /// Its name.
+    #[serde(borrow)]
+    pub name: Text<'a>,
+    /// An empty folder.
+    #[serde(borrow)]
+    pub empty_dir: Option<EmptyDir<'a>>,
+    /// A ConfigMap.
+    #[serde(borrow)]
+    pub config_map: Option<ConfigMapVolume<'a>>,
+    /// Several sources in one.
+    #[serde(borrow)]
+    pub projected: Option<Projected<'a>>,
+}
+
+/// An emptyDir.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EmptyDir<'a> {
+    /// Its size at most.
+    #[serde(borrow)]
+    pub size_limit: Option<Text<'a>>,
+}
+
+/// A projected volume.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Projected<'a> {
+    /// Its sources.
+    #[serde(borrow, deserialize_with = "null_as_default")]
+    pub sources: Vec<ProjectedSource<'a>>,
+}
+
+/// One source of a projected volume.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProjectedSource<'a> {
+    /// A ConfigMap.
+    #[serde(borrow)]
+    pub config_map: Option<ConfigMapVolume<'a>>,
+}
+
+/// A ConfigMap as a volume.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ConfigMapVolume<'a> {
+    /// Its name.
+    #[serde(borrow)]
+    pub name: Text<'a>,
+    /// Whether it may be absent.
+    pub optional: Option<bool>,
+    /// Which keys, and as which files.
+    #[serde(borrow, deserialize_with = "null_as_default")]
+    pub items: Vec<KeyToPath<'a>>,
+}
+
+/// A key and its file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct KeyToPath<'a> {
+    /// The key.
+    #[serde(borrow)]
+    pub key: Text<'a>,
+    /// The file.
+    #[serde(borrow)]
+    pub path: Text<'a>,
+}
+
+/// A volume in a container.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Mount<'a> {
+    /// The volume.
+    #[serde(borrow)]
+    pub name: Text<'a>,
+    /// Where.
+    #[serde(borrow)]
+    pub mount_path: Text<'a>,
+    /// Whether it can be written.
+    pub read_only: Option<bool>,
+    /// A part of it.
+    #[serde(borrow)]
+    pub sub_path: Option<Text<'a>>,
 }
 
 /// A pod's operating system.
@@ -111,6 +231,21 @@ pub struct Container<'a> {
     /// `Always` on an init container makes it a native side container.
     #[serde(borrow, default)]
     pub restart_policy: Option<Text<'a>>,
+    /// Its image.
+    #[serde(borrow, default)]
+    pub image: Text<'a>,
+    /// Its entry point.
+    #[serde(borrow, default, deserialize_with = "null_as_default")]
+    pub command: Vec<Text<'a>>,
+    /// Its arguments.
+    #[serde(borrow, default, deserialize_with = "null_as_default")]
+    pub args: Vec<Text<'a>>,
+    /// Its volumes.
+    #[serde(borrow, default)]
+    pub volume_mounts: Option<Vec<Mount<'a>>>,
+    /// Its security context, which an init container with the same image takes over.
+    #[serde(default)]
+    pub security_context: Option<serde_json::Value>,
 }
 
 /// One entry of a container's environment.
@@ -149,6 +284,22 @@ impl<'a> Workload<'a> {
         let spec = &self.spec.template.spec;
         let selected = spec.node_selector.as_ref().and_then(|s| s.get("kubernetes.io/os"));
         spec.os.as_ref().is_some_and(|os| &*os.name == "windows") || selected.is_some_and(|os| &**os == "windows")
+    }
+
+    /// The account that the pods act as.
+    pub fn service_account(&self) -> &str {
+        let name = self.spec.template.spec.service_account_name.as_deref().unwrap_or_default();
+        if name.is_empty() { "default" } else { name }
+    }
+
+    /// Whether the pods have a service account token, where `automounts` says what the account does by itself.
+    pub fn has_token(&self, automounts: bool) -> bool {
+        let spec = &self.spec.template.spec;
+        let mounted = |container: &Container<'_>| {
+            let mounts = container.volume_mounts.iter().flatten();
+            mounts.into_iter().any(|m| m.mount_path.trim_end_matches('/') == names::TOKEN_FOLDER)
+        };
+        spec.automount_service_account_token.unwrap_or(automounts) || spec.containers.iter().any(mounted)
     }
 
     /// A label of the template.

@@ -1,6 +1,8 @@
 //! What a container gets: **the one place** that knows. Webhook, controller, command line and documentation call it.
 
-use super::policy::Policy;
+use super::policy::{CaChoice, Policy};
+use crate::api::AuthMethod;
+use crate::names;
 
 /// The wiring of one workload, before the user's own values are looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +13,8 @@ pub struct Wiring {
     pub experiment: String,
     /// Environment variables in the order in which they are appended.
     pub env: Vec<Entry>,
+    /// The certificate authorities, for which the pod gets a volume.
+    pub ca: Option<CaChoice>,
 }
 
 /// One environment variable.
@@ -33,6 +37,10 @@ pub enum Group {
     Address,
     /// A container with its own experiment name, id or destination gets neither name nor destination of ours.
     Experiment,
+    /// A container with any credentials or method of its own gets none of ours.
+    Auth,
+    /// Names the merged certificate authorities; goes with the volume that holds them.
+    CaBundle,
     /// Kept or injected by itself.
     Single,
 }
@@ -44,6 +52,8 @@ pub enum Missing {
     TrackingUri,
     /// `experiment.pin` is set and the experiment's id is not known yet.
     ExperimentId,
+    /// In mode CR: the service account may not write to MLflow yet.
+    Binding,
 }
 
 /// The user's variables that decide the [`Group::Experiment`] group.
@@ -51,6 +61,19 @@ pub const EXPERIMENT_GROUP: [&str; 3] =
     ["MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACING_DESTINATION"];
 /// The user's variable that decides the [`Group::Address`] group.
 pub const TRACKING_URI: &str = "MLFLOW_TRACKING_URI";
+
+/// The user's variables that decide the [`Group::Auth`] group.
+pub const AUTH_GROUP: [&str; 5] = [
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_TOKEN_FILE",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_AUTH",
+];
+/// With it the SDK refuses to work beside [`SERVER_CERT_PATH`].
+pub const INSECURE_TLS: &str = "MLFLOW_TRACKING_INSECURE_TLS";
+/// Certificate authorities for MLflow alone.
+pub const SERVER_CERT_PATH: &str = "MLFLOW_TRACKING_SERVER_CERT_PATH";
 
 /// The wiring of a workload under an AgentTracing.
 pub fn wiring(policy: &Policy, workload: &str, experiment_annotation: Option<&str>) -> Result<Wiring, Missing> {
@@ -66,6 +89,30 @@ pub fn wiring(policy: &Policy, workload: &str, experiment_annotation: Option<&st
         let Some(id) = policy.experiment_ids.get(&experiment) else { return Err(Missing::ExperimentId) };
         let why = "the experiment's id: no look-ups, and it wins over set_experiment() in code";
         env.push(entry("MLFLOW_TRACING_DESTINATION", id, Group::Experiment, why));
+    }
+    if let Some(workspace) = &policy.workspace {
+        env.push(entry("MLFLOW_WORKSPACE", workspace, Group::Single, "the workspace that the experiment is in"));
+    }
+    let token_file = format!("{}/token", names::TOKEN_FOLDER);
+    match policy.auth {
+        AuthMethod::None => {}
+        AuthMethod::TokenFile => {
+            let why = "the pod's token, which the agent's code copies into MLFLOW_TRACKING_TOKEN";
+            env.push(entry("MLFLOW_TRACKING_TOKEN_FILE", &token_file, Group::Auth, why));
+        }
+        AuthMethod::KubernetesPlugin => {
+            let why = "MLflow's own plugin sends the pod's token (MLflow 3.11 and later)";
+            env.push(entry("MLFLOW_TRACKING_AUTH", "kubernetes-namespaced", Group::Auth, why));
+        }
+    }
+    if policy.ca.is_some() {
+        let file = format!("{}/{}", names::CA_FOLDER, names::CA_FILE);
+        let bundles = [
+            ("REQUESTS_CA_BUNDLE", "the authorities that Python's requests trust: the public ones and the cluster's"),
+            (SERVER_CERT_PATH, "the same for MLflow alone, which wins over the first"),
+            ("NODE_EXTRA_CA_CERTS", "the same for Node.js"),
+        ];
+        env.extend(bundles.map(|(name, why)| entry(name, &file, Group::CaBundle, why)));
     }
     let timeout = policy.sdk.timeout_seconds.unwrap_or(5).to_string();
     let retries = policy.sdk.max_retries.unwrap_or(1).to_string();
@@ -92,5 +139,5 @@ pub fn wiring(policy: &Policy, workload: &str, experiment_annotation: Option<&st
         env.push(entry("MLFLOW_TRACE_SAMPLING_RATIO", ratio, Group::Single, "the share of traces that is kept"));
     }
     env.extend(policy.env.iter().map(|e| entry(&e.name, &e.value, Group::Single, "from injection.env")));
-    Ok(Wiring { tracing: policy.name.clone(), experiment, env })
+    Ok(Wiring { tracing: policy.name.clone(), experiment, env, ca: policy.ca.clone() })
 }

@@ -9,7 +9,7 @@ use super::inject::{Note, existing_record, uninject};
 use super::record::RecordError;
 use super::select::{NotSelected, Selection, Surroundings, select};
 use super::view::{Container, Workload};
-use super::wiring::{EXPERIMENT_GROUP, TRACKING_URI};
+use super::wiring::{EXPERIMENT_GROUP, Missing, TRACKING_URI};
 use crate::api::Reason;
 use crate::names;
 
@@ -42,6 +42,8 @@ pub struct Judged {
     pub record: Option<String>,
     /// Label selector of its pods.
     pub pods: String,
+    /// The service account of its pods.
+    pub account: String,
 }
 
 /// What is the case with a Deployment.
@@ -56,8 +58,8 @@ pub enum Standing {
         /// The change.
         patch: Vec<PatchOperation>,
     },
-    /// It will be wired when a fact is known.
-    Waiting,
+    /// It will be wired when this is known.
+    Waiting(Missing),
     /// A newer operator wired it.
     Newer,
     /// It is not wired.
@@ -109,6 +111,15 @@ impl Target {
     }
 }
 
+/// The service account of a Deployment that an AgentTracing of mode CR has or would have.
+pub fn account_to_bind(json: &str, around: &Surroundings<'_>) -> Result<Option<String>, serde_json::Error> {
+    let workload: Workload<'_> = serde_json::from_str(json)?;
+    let Selection::One(policy) = select(&workload, around) else { return Ok(None) };
+    let account = workload.service_account();
+    let wanted = policy.bound.is_some() && workload.has_token(!around.tokenless.contains(account));
+    Ok(wanted.then(|| account.to_owned()))
+}
+
 /// Judges a Deployment for one AgentTracing; `None` where it is none of its concern.
 pub fn judge(json: &str, tracing: &str, around: &Surroundings<'_>) -> Result<Option<Judged>, serde_json::Error> {
     let workload: Workload<'_> = serde_json::from_str(json)?;
@@ -129,6 +140,7 @@ pub fn judge(json: &str, tracing: &str, around: &Surroundings<'_>) -> Result<Opt
         touch: workload.metadata.annotation(names::ANNOTATION_TOUCH).map(str::to_owned),
         record: template.and_then(|m| m.annotation(names::ANNOTATION_RECORD)).map(str::to_owned),
         pods: live.spec.selector.as_query(),
+        account: workload.service_account().to_owned(),
     }))
 }
 
@@ -149,8 +161,8 @@ fn stand(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> O
             };
             Some((standing, injection.notes, target))
         }
-        Decision::Leave(Leave::Waiting { tracing: by, .. }) if by == tracing => {
-            Some((Standing::Waiting, Vec::new(), planned(workload, tracing, around)))
+        Decision::Leave(Leave::Waiting { tracing: by, missing }) if by == tracing => {
+            Some((Standing::Waiting(missing), Vec::new(), planned(workload, tracing, around)))
         }
         Decision::Leave(Leave::Record { tracing: by, error }) if by == tracing => match error {
             RecordError::Newer(_) => Some((Standing::Newer, Vec::new(), planned(workload, tracing, around))),
@@ -195,6 +207,7 @@ fn planned(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) ->
     for policy in &mut policies {
         policy.tracking_uri.get_or_insert_default();
         policy.experiment.pin = false;
+        policy.bound = None;
     }
     match decide(workload, &Surroundings { policies: &policies, ..*around }) {
         Decision::Wire { experiment, injection, .. } => target(workload, &injection.notes, experiment),
@@ -348,9 +361,12 @@ struct LiveCondition {
 mod tests {
     use serde_json::{Value, json};
 
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::api::AgentTracing;
     use crate::core::policy::Policy;
+    use crate::core::settings::Platform;
 
     fn policy(answered: bool) -> Policy {
         let status = if answered {
@@ -379,7 +395,8 @@ mod tests {
         let around = Surroundings {
             namespace: "bank-agents",
             injection_enabled: labelled,
-            operator_namespace: "agent-tracing-system",
+            platform: &Platform::default(),
+            tokenless: &BTreeSet::new(),
             policies,
         };
         judge(&deployment.to_string(), "tracing", &around).unwrap()
@@ -396,7 +413,8 @@ mod tests {
     #[test]
     fn a_deployment_waits_until_mlflow_answered_then_wants_wiring_then_is_current() {
         let plain = deployment(json!([]));
-        assert_eq!(judged(&plain, &[policy(false)], true).unwrap().standing, Standing::Waiting);
+        let waiting = Standing::Waiting(Missing::TrackingUri);
+        assert_eq!(judged(&plain, &[policy(false)], true).unwrap().standing, waiting);
         let current = judged(&wired(plain), &[policy(true)], true).unwrap();
         assert_eq!(current.standing, Standing::Current);
         assert_eq!(current.experiment, Target::Name("teller".into()));

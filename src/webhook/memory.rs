@@ -1,17 +1,19 @@
-//! What the webhook knows: AgentTracings of all namespaces and which namespaces are labelled, kept by two watches.
+//! What the webhook knows: AgentTracings of all namespaces, which namespaces are labelled and which service accounts mount no
+//! token, kept by three watches; and whether the cluster is OpenShift.
 //!
 //! A request never waits for the API server. A store that cannot be refreshed keeps what it has: old knowledge wires
 //! agents, none does not.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
@@ -24,39 +26,84 @@ use crate::names;
 use crate::telemetry::Readiness;
 
 /// Readiness checks that [`Memory::keep`] passes.
-pub const CHECKS: [&str; 2] = [TRACINGS, NAMESPACES];
+pub const CHECKS: [&str; 4] = [TRACINGS, NAMESPACES, SERVICE_ACCOUNTS, PLATFORM];
 
-/// AgentTracings by namespace, and the labelled namespaces.
+/// AgentTracings by namespace, the labelled namespaces, and service accounts without a token.
 #[derive(Debug, Default)]
 pub struct Memory {
     tracings: Remembered<Tracings>,
     namespaces: Remembered<Labelled>,
+    accounts: Remembered<Tokenless>,
+    openshift: OnceLock<bool>,
+}
+
+/// What is known of a namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Whether it carries the injection label.
+    pub injection_enabled: bool,
+    /// Its AgentTracings in any order.
+    pub policies: &'a [Policy],
+    /// Its service accounts whose token is mounted into no pod.
+    pub tokenless: &'a BTreeSet<String>,
 }
 
 impl Memory {
-    /// Whether both watches have been through once. Before that, what is not here may well exist.
+    /// Whether all watches have been through once. Before that, what is not here may well exist.
     pub fn is_filled(&self) -> bool {
-        self.tracings.is_filled() && self.namespaces.is_filled()
+        let lists = self.tracings.is_filled() && self.namespaces.is_filled() && self.accounts.is_filled();
+        lists && self.openshift.get().is_some()
     }
 
-    /// Asks about a namespace: whether it is labelled, and its AgentTracings in any order.
-    pub fn ask<R>(&self, namespace: &str, question: impl FnOnce(bool, &[Policy]) -> R) -> R {
-        let labelled = self.namespaces.read(|labelled| labelled.0.contains(namespace));
-        self.tracings.read(|tracings| question(labelled, tracings.0.get(namespace).map_or(&[], Vec::as_slice)))
+    /// Asks about a namespace.
+    pub fn ask<R>(&self, namespace: &str, question: impl FnOnce(Known<'_>) -> R) -> R {
+        let none = BTreeSet::new();
+        let injection_enabled = self.namespaces.read(|labelled| labelled.0.contains(namespace));
+        self.accounts.read(|accounts| {
+            let tokenless = accounts.0.get(namespace).unwrap_or(&none);
+            self.tracings.read(|tracings| {
+                let policies = tracings.0.get(namespace).map_or(&[][..], Vec::as_slice);
+                question(Known { injection_enabled, policies, tokenless })
+            })
+        })
     }
 
-    /// Follows both kinds for ever.
+    /// Whether the cluster is OpenShift: its SCCs give uid and seccomp profile.
+    pub fn is_openshift(&self) -> bool {
+        self.openshift.get().copied().unwrap_or(false)
+    }
+
+    /// Follows the kinds for ever.
     pub async fn keep(&self, client: &Client, readiness: &Readiness) -> Infallible {
         // No request of ours may hold a whole cluster in memory: pages of 100, and of namespaces only the metadata.
         let all = watcher::Config::default().page_size(100);
         let labelled = all.clone().labels(&format!("{}={}", names::LABEL_INJECTION, names::ENABLED));
         let tracings = Api::<DeserializeGuard<AgentTracing>>::all(client.clone());
         let namespaces = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
-        let (tracings, _) = futures::join!(
-            self.tracings.follow(tracings, all, TRACINGS, readiness),
+        let accounts = Api::<ServiceAccount>::all(client.clone());
+        let (tracings, ..) = futures::join!(
+            self.tracings.follow(tracings, all.clone(), TRACINGS, readiness),
             self.namespaces.follow(namespaces, labelled, NAMESPACES, readiness),
+            self.accounts.follow(accounts, all, SERVICE_ACCOUNTS, readiness),
+            self.discover(client, readiness),
         );
         tracings
+    }
+
+    async fn discover(&self, client: &Client, readiness: &Readiness) {
+        loop {
+            match client.list_api_groups().await {
+                Ok(groups) => {
+                    let _ = self.openshift.set(groups.groups.iter().any(|g| g.name == names::OPENSHIFT_GROUP));
+                    readiness.pass(PLATFORM);
+                    return;
+                }
+                Err(error) => {
+                    readiness.fail(PLATFORM, chain(&error));
+                    tokio::time::sleep(Duration::from_secs(2)).await;
+                }
+            }
+        }
     }
 
     /// Fills both stores at once, as the first lists of the watches do.
@@ -72,6 +119,8 @@ impl Memory {
         let names: Vec<_> = labelled.into_iter().collect();
         let events = std::iter::once(Event::Init).chain(names.iter().map(namespace).map(Event::InitApply));
         events.chain([Event::InitDone]).for_each(|event| self.namespaces.take(event));
+        [Event::Init, Event::InitDone].into_iter().for_each(|event| self.accounts.take(event));
+        let _ = self.openshift.set(false);
     }
 }
 
@@ -194,6 +243,33 @@ impl Index for Labelled {
     }
 }
 
+/// Of all service accounts only those are kept that mount no token: they are few.
+#[derive(Debug, Default)]
+struct Tokenless(HashMap<String, BTreeSet<String>>);
+
+impl Index for Tokenless {
+    type Object = ServiceAccount;
+
+    fn put(&mut self, account: Self::Object) {
+        if account.automount_service_account_token == Some(false) {
+            let of_namespace = self.0.entry(account.namespace().unwrap_or_default()).or_default();
+            of_namespace.insert(account.name_any());
+        } else {
+            self.remove(&account);
+        }
+    }
+
+    fn remove(&mut self, account: &Self::Object) {
+        let namespace = account.namespace().unwrap_or_default();
+        if let Some(accounts) = self.0.get_mut(&namespace) {
+            accounts.remove(&account.name_any());
+            if accounts.is_empty() {
+                self.0.remove(&namespace);
+            }
+        }
+    }
+}
+
 /// An error with its causes, since kube says "failed to perform initial object list" and keeps the reason below.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -210,19 +286,25 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 
 const TRACINGS: &str = "agenttracings";
 const NAMESPACES: &str = "namespaces";
+const SERVICE_ACCOUNTS: &str = "serviceaccounts";
+const PLATFORM: &str = "platform";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_filled_only_when_both_first_lists_are_complete() {
+    fn memory_is_filled_only_when_everything_was_read_once() {
         let memory = Memory::default();
         memory.tracings.take(Event::Init);
         memory.tracings.take(Event::InitDone);
         memory.namespaces.take(Event::Init);
         assert!(!memory.is_filled());
         memory.namespaces.take(Event::InitDone);
+        memory.accounts.take(Event::Init);
+        memory.accounts.take(Event::InitDone);
+        assert!(!memory.is_filled());
+        memory.openshift.set(false).unwrap();
         assert!(memory.is_filled());
     }
 
@@ -271,12 +353,25 @@ mod tests {
         let mut bank = PartialObjectMeta::<Namespace>::default();
         bank.metadata.name = Some("bank".into());
         memory.namespaces.take(Event::Delete(bank));
-        assert!(!memory.ask("bank", |labelled, _| labelled));
-        assert!(memory.ask("shop", |labelled, _| labelled));
+        assert!(!memory.ask("bank", |known| known.injection_enabled));
+        assert!(memory.ask("shop", |known| known.injection_enabled));
+    }
+
+    #[test]
+    fn a_service_account_that_mounts_no_token_is_remembered_until_it_does() {
+        let memory = Memory::default();
+        memory.fill(Vec::new(), ["bank"]);
+        let mut account = ServiceAccount { automount_service_account_token: Some(false), ..ServiceAccount::default() };
+        (account.metadata.namespace, account.metadata.name) = (Some("bank".into()), Some("teller".into()));
+        memory.accounts.take(Event::Apply(account.clone()));
+        assert!(memory.ask("bank", |known| known.tokenless.contains("teller")));
+        account.automount_service_account_token = None;
+        memory.accounts.take(Event::Apply(account));
+        assert!(memory.ask("bank", |known| known.tokenless.is_empty()));
     }
 
     fn tracings_of(memory: &Memory, namespace: &str) -> Vec<String> {
-        memory.ask(namespace, |_, policies| policies.iter().map(|p| p.name.clone()).collect())
+        memory.ask(namespace, |known| known.policies.iter().map(|p| p.name.clone()).collect())
     }
 
     fn tracing(namespace: &str, name: &str) -> AgentTracing {

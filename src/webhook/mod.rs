@@ -26,10 +26,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::core::decide::{Decision, decide};
 use crate::core::select::Surroundings;
+use crate::core::settings::Platform;
 use crate::core::view::Workload;
 use crate::names;
 use crate::telemetry::Metrics;
-use memory::Memory;
+use memory::{Known, Memory};
 use review::{Read, Skipped};
 use verdict::{Refusal, Verdict};
 
@@ -38,7 +39,8 @@ use verdict::{Refusal, Verdict};
 pub struct Webhook {
     memory: Arc<Memory>,
     metrics: Arc<Metrics>,
-    operator_namespace: String,
+    /// On plain Kubernetes, and on OpenShift.
+    platforms: [Platform; 2],
     /// User name of the operator's own service account.
     operator_user: String,
     reviews: Semaphore,
@@ -55,13 +57,12 @@ pub fn router(webhook: Arc<Webhook>) -> Router {
 
 impl Webhook {
     /// A webhook that decides from `memory`.
-    pub fn new(memory: Arc<Memory>, metrics: Arc<Metrics>, operator_namespace: impl Into<String>) -> Self {
-        let operator_namespace = operator_namespace.into();
+    pub fn new(memory: Arc<Memory>, metrics: Arc<Metrics>, platform: Platform) -> Self {
         Self {
             memory,
             metrics,
-            operator_user: format!("system:serviceaccount:{operator_namespace}:{}", names::SERVICE_ACCOUNT),
-            operator_namespace,
+            operator_user: format!("system:serviceaccount:{}:{}", platform.operator_namespace, names::SERVICE_ACCOUNT),
+            platforms: [false, true].map(|openshift| Platform { openshift, ..platform.clone() }),
             reviews: Semaphore::new(MAX_REVIEWS),
             kibibytes: Semaphore::new(MAX_KIBIBYTES as usize),
             decide,
@@ -122,10 +123,10 @@ impl Webhook {
         if !self.memory.is_filled() {
             return Verdict::not_ready();
         }
-        let decision = self.memory.ask(&request.namespace, |injection_enabled, policies| {
-            let operator_namespace = &self.operator_namespace;
+        let platform = &self.platforms[usize::from(self.memory.is_openshift())];
+        let decision = self.memory.ask(&request.namespace, |Known { injection_enabled, policies, tokenless }| {
             let namespace = &request.namespace;
-            (self.decide)(workload, &Surroundings { namespace, injection_enabled, operator_namespace, policies })
+            (self.decide)(workload, &Surroundings { namespace, injection_enabled, platform, tokenless, policies })
         });
         Verdict::of(decision, &request.namespace, !from_operator)
     }

@@ -162,6 +162,7 @@ impl Verdict {
                 let (reason, what) = match missing {
                     Missing::TrackingUri => (Reason::WaitingForMLflow.as_str(), "MLflow has answered"),
                     Missing::ExperimentId => ("WaitingForExperiment", "its experiment exists in MLflow"),
+                    Missing::Binding => ("WaitingForBinding", "its service account may write to MLflow"),
                 };
                 let warning = format!(
                     "agent-tracing: not wired yet; the operator does it as soon as {what} \

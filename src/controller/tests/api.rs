@@ -1,6 +1,6 @@
 //! A fake API server: objects by path, the writes that came, and a webhook that wires what is touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +13,7 @@ use crate::api::AgentTracing;
 use crate::core::decide::{Decision, decide};
 use crate::core::policy::Policy;
 use crate::core::select::Surroundings;
+use crate::core::settings::Platform;
 use crate::names;
 
 #[derive(Clone, Default)]
@@ -168,7 +169,8 @@ impl State {
         let around = Surroundings {
             namespace: "bank-agents",
             injection_enabled: true,
-            operator_namespace: "agent-tracing-system",
+            platform: &Platform::default(),
+            tokenless: &BTreeSet::new(),
             policies: &policies,
         };
         let text = deployment.to_string();

@@ -3,6 +3,7 @@
 //! Server-side apply removes what an earlier apply of the same manager had and this one has not, so a document is always
 //! built from scratch and complete. What is empty is left out: an API server drops it, and it would look like drift.
 
+pub mod binding;
 mod deployment;
 mod network;
 
@@ -84,11 +85,15 @@ fn metadata(settings: &Settings) -> ObjectMeta {
 }
 
 fn owner(settings: &Settings) -> OwnerReference {
+    reference(&settings.name, &settings.uid)
+}
+
+fn reference(name: &str, uid: &str) -> OwnerReference {
     OwnerReference {
         api_version: AgentTracing::api_version(&()).into_owned(),
         kind: AgentTracing::kind(&()).into_owned(),
-        name: settings.name.clone(),
-        uid: settings.uid.clone(),
+        name: name.to_owned(),
+        uid: uid.to_owned(),
         controller: Some(true),
         // True would need the right to update `agenttracings/finalizers` where OwnerReferencesPermissionEnforcement is
         // on, as it is on OpenShift.

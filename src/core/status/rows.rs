@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::{About, Evidence, Findings, is_counted};
 use crate::api::{AgentTracingStatus, Reason, WorkloadState, WorkloadStatus};
 use crate::core::rollout::{Rest, next_touch};
+use crate::core::wiring::Missing;
 use crate::core::workload::{Judged, Standing, Target};
 use crate::names;
 
@@ -28,9 +29,14 @@ pub(super) fn row(
             );
             (WorkloadState::RollingOut, None, Some(message))
         }
-        Standing::Waiting => {
+        Standing::Waiting(missing) => {
+            let what = match missing {
+                Missing::TrackingUri => "MLflow has answered once".to_owned(),
+                Missing::ExperimentId => "its experiment exists in MLflow".to_owned(),
+                Missing::Binding => format!("service account {} may write to MLflow", judged.account),
+            };
             let message = format!(
-                "It is wired as soon as MLflow has answered once; watch with: kubectl get agenttracing -n {namespace} {} --watch",
+                "It is wired as soon as {what}; watch with: kubectl get agenttracing -n {namespace} {} --watch",
                 about.name
             );
             (WorkloadState::Pending, Some(Reason::WaitingForMLflow), Some(message))
@@ -107,6 +113,10 @@ fn why_skipped(namespace: &str, name: &str, reason: Reason) -> String {
             "None of its containers is chosen; see injection.containers and the annotation {}: kubectl get deployment -n \
              {namespace} {name} -o jsonpath='{{.spec.template.spec.containers[*].name}}'",
             names::ANNOTATION_CONTAINERS
+        ),
+        Reason::NoServiceAccountToken => format!(
+            "Its pods get no service account token, without which MLflow refuses them; let them have it: kubectl patch              deployment -n {namespace} {name} --type merge -p \
+             '{{\"spec\":{{\"template\":{{\"spec\":{{\"automountServiceAccountToken\":true}}}}}}}}'"
         ),
         Reason::Windows => format!(
             "Windows pods are not wired; see its node selector: kubectl get deployment -n {namespace} {name} -o yaml"

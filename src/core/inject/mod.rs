@@ -3,15 +3,21 @@
 //! Laws (property tests below): `inject` of its own output changes nothing; `uninject(inject(x)) == x`; the user's own
 //! entries and their order never change. Position is never drift: every entry is judged by its name.
 
+mod env;
+mod pod;
+
 use std::collections::BTreeMap;
 
 use json_patch::jsonptr::{PointerBuf, Token};
-use json_patch::{AddOperation, PatchOperation, RemoveOperation, TestOperation};
+use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation};
 use serde_json::{Value, json};
 
 use super::record::{Record, RecordError, RecordedContainer, WIRING_VERSION, short_hash, value_hash};
-use super::view::{Container, EnvEntry, Metadata, Workload};
-use super::wiring::{EXPERIMENT_GROUP, Entry, Group, TRACKING_URI, Wiring};
+use super::settings::Platform;
+use super::view::{Container, Metadata, Workload};
+use super::wiring::{Group, Wiring};
+use env::Present;
+pub use pod::CA_CONFIG_MAPS;
 use crate::api::{ContainerNames, Reason};
 use crate::names;
 
@@ -79,41 +85,112 @@ const CREATED_TEMPLATE_ANNOTATIONS: &str = "template.annotations";
 const TEMPLATE: [&str; 2] = ["spec", "template"];
 
 /// Brings a template to a wiring.
-pub fn inject(workload: &Workload<'_>, wiring: &Wiring, choice: &ContainerNames) -> Result<Injection, RecordError> {
+pub fn inject(
+    workload: &Workload<'_>,
+    wiring: &Wiring,
+    choice: &ContainerNames,
+    platform: &Platform,
+) -> Result<Injection, RecordError> {
     let old = existing_record(workload)?;
     let mut record = Record { tracing: wiring.tracing.clone(), version: WIRING_VERSION, ..Record::default() };
     record.created = old.as_ref().map(|r| r.created.clone()).unwrap_or_default();
+    let recorded = |place: &Place<'_, '_>| old.as_ref().and_then(|r| r.containers.get(&*place.container.name));
 
     let mut out = Injection { was_wired: old.is_some(), ..Injection::default() };
+    let annotation = workload.annotation(names::ANNOTATION_CONTAINERS);
+    let chosen: Vec<bool> =
+        containers(workload).map(|place| place.may_be_wired && is_chosen(&place, choice, annotation)).collect();
+
+    // The authorities need the whole pod: where something of the user's is in their place, all of their part is withheld.
+    let agents = || containers(workload).zip(&chosen).filter(|(_, chosen)| **chosen).map(|(place, _)| place);
+    let taken = wiring.ca.is_some().then(|| taken(workload, old.as_ref(), agents())).flatten();
+    if let Some(what) = taken {
+        out.notes.push(Note::KeptByUser { container: "pod".to_owned(), variables: vec![what] });
+    }
+    let with_ca = wiring.ca.as_ref().filter(|_| out.notes.is_empty());
+
     let mut hashed = vec![wiring.tracing.clone()];
-    let mut candidates = 0;
-    for place in containers(workload) {
-        let chosen = place.may_be_wired && is_chosen(&place, choice, workload.annotation(names::ANNOTATION_CONTAINERS));
-        candidates += usize::from(chosen);
-        let ours = old.as_ref().and_then(|r| r.containers.get(&*place.container.name));
+    let mut agent = None;
+    for (place, chosen) in containers(workload).zip(&chosen) {
+        let ours = recorded(&place);
         let present = Present::of(place.container, ours);
-        let wanted: Vec<&Entry> = if chosen { wanted_entries(&wiring.env, &present) } else { Vec::new() };
-        if chosen {
-            out.notes.extend(notes(place.container, &wiring.env, &present, !wanted.is_empty()));
+        let mut wanted = if *chosen { env::wanted(&wiring.env, &present) } else { Vec::new() };
+        if with_ca.is_none() {
+            wanted.retain(|entry| entry.group != Group::CaBundle);
         }
-        container_patch(&place, &present, &wanted, &mut record, &mut out.patch);
+        if *chosen {
+            out.notes.extend(env::notes(place.container, &wiring.env, &present, !wanted.is_empty()));
+        }
+        env::container_patch(&place, &present, &wanted, &mut record, &mut out.patch);
+        let mount = with_ca.filter(|_| !wanted.is_empty()).map(|_| pod::mount());
+        let mounts = bring_mounts(&place, mount.as_slice(), ours, &mut record, &mut out.patch);
         if wanted.is_empty() {
             continue;
         }
+        agent.get_or_insert(place.container);
         let env: BTreeMap<_, _> = wanted.iter().map(|e| (e.name.clone(), value_hash(&e.value))).collect();
         hashed.push(place.container.name.to_string());
         hashed.extend(wanted.iter().flat_map(|e| [e.name.clone(), e.value.clone()]));
-        record.containers.insert(place.container.name.to_string(), RecordedContainer { env });
+        record.containers.insert(place.container.name.to_string(), RecordedContainer { env, mounts });
     }
-    if record.containers.is_empty() {
-        let reason = if candidates == 0 { Reason::NoContainers } else { Reason::OwnTrackingURI };
+    let Some(agent) = agent else {
+        let reason = if chosen.contains(&true) { Reason::OwnTrackingURI } else { Reason::NoContainers };
         return Ok(Injection { patch: uninject(workload)?, skipped: Some(reason), ..out });
-    }
+    };
+    let around = pod::Surroundings { pod: &workload.spec.template.spec, agent, platform };
+    let pieces = with_ca.map(|choice| pod::pieces(choice, &around)).unwrap_or_default();
+    hashed.extend(pieces.volumes.iter().chain(&pieces.init_containers).map(|piece| piece.fingerprint.clone()));
+    let old_pod = old.map(|r| r.pod).unwrap_or_default();
+    record.pod = pod::bring_pod(around.pod, &pieces, &old_pod, &mut record, &mut out.patch);
     record.hash = short_hash(hashed.iter().map(String::as_str));
     out.hash = record.hash.clone();
     label_patch(&workload.metadata, &wiring.tracing, &mut record, &mut out.patch);
     record_patch(workload, record, &mut out.patch);
     Ok(out)
+}
+
+/// What of the user's stands where the authorities should be.
+fn taken<'w>(
+    workload: &Workload<'_>,
+    record: Option<&Record>,
+    mut agents: impl Iterator<Item = Place<'w, 'w>>,
+) -> Option<String> {
+    let none = Record::default();
+    let record = record.unwrap_or(&none);
+    let spec = &workload.spec.template.spec;
+    let volumes = pod::live_volumes(spec);
+    let names = [names::CA_VOLUME, names::CA_SOURCES_VOLUME];
+    if let Some(name) = pod::taken(&volumes, &record.pod.volumes, &names) {
+        return Some(format!("volume/{name}"));
+    }
+    let containers = pod::live_init_containers(spec);
+    if let Some(name) = pod::taken(&containers, &record.pod.init_containers, &[names::MERGE_CA]) {
+        return Some(format!("initContainer/{name}"));
+    }
+    let none = BTreeMap::new();
+    agents.find_map(|place| {
+        let recorded = record.containers.get(&*place.container.name).map_or(&none, |c| &c.mounts);
+        let mounts = pod::live_mounts(place.container);
+        pod::taken(&mounts, recorded, &[names::CA_FOLDER]).map(|path| format!("mount:{path}"))
+    })
+}
+
+fn bring_mounts(
+    place: &Place<'_, '_>,
+    wanted: &[pod::Piece],
+    recorded: Option<&RecordedContainer>,
+    record: &mut Record,
+    patch: &mut Vec<PatchOperation>,
+) -> BTreeMap<String, String> {
+    let index = place.index.to_string();
+    let list = pod::List {
+        path: vec![TEMPLATE[0], TEMPLATE[1], "spec", place.list, &index, "volumeMounts"],
+        key: "mountPath",
+        created: format!("{}.volumeMounts", &*place.container.name),
+    };
+    let none = BTreeMap::new();
+    let recorded = recorded.map_or(&none, |r| &r.mounts);
+    pod::bring(&list, &pod::live_mounts(place.container), wanted, recorded, record, patch)
 }
 
 /// Takes out what the record says is ours and still has our value. No record, no patch.
@@ -123,8 +200,11 @@ pub fn uninject(workload: &Workload<'_>) -> Result<Vec<PatchOperation>, RecordEr
     for place in containers(workload) {
         let ours = record.containers.get(&*place.container.name).cloned();
         let present = Present::of(place.container, ours.as_ref());
-        container_patch(&place, &present, &[], &mut record, &mut patch);
+        env::container_patch(&place, &present, &[], &mut record, &mut patch);
+        bring_mounts(&place, &[], ours.as_ref(), &mut record, &mut patch);
     }
+    let ours = std::mem::take(&mut record.pod);
+    pod::bring_pod(&workload.spec.template.spec, &pod::Pieces::default(), &ours, &mut record, &mut patch);
     if let Some(metadata) = &workload.spec.template.metadata {
         let annotations = metadata.annotations.as_ref();
         let only_ours = annotations.is_some_and(|a| a.total == 1);
@@ -174,7 +254,7 @@ fn containers<'w, 'a>(workload: &'w Workload<'a>) -> impl Iterator<Item = Place<
         may_be_wired: true,
         container,
     });
-    let init = spec.init_containers.iter().enumerate().map(|(index, container)| Place {
+    let init = spec.init_containers.iter().flatten().enumerate().map(|(index, container)| Place {
         list: "initContainers",
         index,
         may_be_wired: container.restart_policy.as_deref() == Some("Always"),
@@ -196,115 +276,6 @@ fn is_chosen(place: &Place<'_, '_>, choice: &ContainerNames, annotation: Option<
         Some(list) => list.split(',').any(|n| n.trim() == name),
         None if choice.include.is_empty() => !is_side_container(name),
         None => choice.include.iter().any(|n| n == name),
-    }
-}
-
-/// A container's environment, divided into ours and the user's.
-struct Present<'w, 'a> {
-    /// Ours, untouched: index and entry by name.
-    ours: BTreeMap<&'w str, Vec<(usize, &'w EnvEntry<'a>)>>,
-    /// The user's names, also those that were ours before the user edited them.
-    users: Vec<&'w str>,
-}
-
-impl<'w, 'a> Present<'w, 'a> {
-    fn of(container: &'w Container<'a>, recorded: Option<&RecordedContainer>) -> Self {
-        let mut ours: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-        let mut users = Vec::new();
-        for (index, entry) in container.env.iter().flatten().enumerate() {
-            let hash = recorded.and_then(|r| r.env.get(&*entry.name));
-            let value = entry.value.as_deref().unwrap_or_default();
-            if entry.value_from.is_none() && hash.is_some_and(|h| *h == value_hash(value)) {
-                ours.entry(&*entry.name).or_default().push((index, entry));
-            } else if !users.contains(&&*entry.name) {
-                users.push(&*entry.name);
-            }
-        }
-        Self { ours, users }
-    }
-
-    fn user_sets(&self, name: &str) -> bool {
-        self.users.contains(&name)
-    }
-}
-
-/// The user's choice wins, by group.
-fn wanted_entries<'e>(env: &'e [Entry], present: &Present<'_, '_>) -> Vec<&'e Entry> {
-    if present.user_sets(TRACKING_URI) {
-        return Vec::new();
-    }
-    let own_experiment = EXPERIMENT_GROUP.iter().any(|name| present.user_sets(name));
-    env.iter()
-        .filter(|e| match e.group {
-            Group::Address => true,
-            Group::Experiment => !own_experiment,
-            Group::Single => !present.user_sets(&e.name),
-        })
-        .collect()
-}
-
-fn notes(container: &Container<'_>, env: &[Entry], present: &Present<'_, '_>, wired: bool) -> Vec<Note> {
-    let concerns_us = |name: &&&str| EXPERIMENT_GROUP.contains(*name) || env.iter().any(|e| e.name == ***name);
-    let variables: Vec<_> = present.users.iter().filter(concerns_us).map(|n| (*n).to_owned()).collect();
-    let name = || container.name.to_string();
-    let kept = (!variables.is_empty()).then(|| Note::KeptByUser { container: name(), variables });
-    let sources = wired && container.env_from.as_ref().is_some_and(|sources| !sources.is_empty());
-    kept.into_iter().chain(sources.then(|| Note::MayOverrideEnvFrom { container: name() })).collect()
-}
-
-/// Changed values first (their index still holds), then removals from the end, then appends.
-fn container_patch(
-    place: &Place<'_, '_>,
-    present: &Present<'_, '_>,
-    wanted: &[&Entry],
-    record: &mut Record,
-    patch: &mut Vec<PatchOperation>,
-) {
-    let name: &str = &place.container.name;
-    let env = [TEMPLATE[0], TEMPLATE[1], "spec", place.list, &place.index.to_string(), "env"].map(str::to_owned);
-    let at = |rest: &[&str]| pointer(&env.iter().map(String::as_str).chain(rest.iter().copied()).collect::<Vec<_>>());
-    let created = format!("{name}.env");
-
-    let is_ours = |entry_name: &str| present.ours.contains_key(entry_name) && !present.user_sets(entry_name);
-    let mut removals = Vec::new();
-    for (entry_name, entries) in &present.ours {
-        let wanted_value = wanted.iter().find(|e| e.name == *entry_name).filter(|_| is_ours(entry_name));
-        for (nth, (index, entry)) in entries.iter().enumerate() {
-            match wanted_value {
-                Some(entry_wanted) if nth == 0 => {
-                    if entry.value.as_deref().unwrap_or_default() != entry_wanted.value {
-                        let index = index.to_string();
-                        patch.push(test(at(&[&index, "name"]), entry_name));
-                        patch.push(add(at(&[&index, "value"]), json!(entry_wanted.value)));
-                    }
-                }
-                _ => removals.push((*index, *entry_name)),
-            }
-        }
-    }
-    removals.sort_unstable_by(|a, b| b.cmp(a));
-    let appended: Vec<Value> =
-        wanted.iter().filter(|e| !is_ours(&e.name)).map(|e| json!({"name": e.name, "value": e.value})).collect();
-
-    let length = place.container.env.as_ref().map_or(0, Vec::len);
-    if !removals.is_empty() && removals.len() == length && appended.is_empty() && record.created(&created) {
-        patch.extend(removals.iter().map(|(index, entry_name)| test(at(&[&index.to_string(), "name"]), entry_name)));
-        patch.push(remove(at(&[])));
-        return;
-    }
-    for (index, entry_name) in removals {
-        let index = index.to_string();
-        patch.push(test(at(&[&index, "name"]), entry_name));
-        patch.push(remove(at(&[&index])));
-    }
-    if appended.is_empty() {
-        return;
-    }
-    if place.container.env.is_none() {
-        record.note_created(&created);
-        patch.push(add(at(&[]), Value::Array(appended)));
-    } else {
-        patch.extend(appended.into_iter().map(|entry| add(at(&["-"]), entry)));
     }
 }
 
@@ -353,6 +324,10 @@ fn pointer(tokens: &[&str]) -> PointerBuf {
 
 fn add(path: PointerBuf, value: Value) -> PatchOperation {
     PatchOperation::Add(AddOperation { path, value })
+}
+
+fn replace(path: PointerBuf, value: Value) -> PatchOperation {
+    PatchOperation::Replace(ReplaceOperation { path, value })
 }
 
 fn remove(path: PointerBuf) -> PatchOperation {

@@ -1,0 +1,66 @@
+//! The merged certificate authorities of a namespace, where an AgentTracing wants them in a ConfigMap.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::Value;
+
+use super::{Context, Error, apply, observe, rights};
+use crate::api::{AgentTracing, CaBundleStrategy};
+use crate::core::ca_bundle::{self, Source};
+use crate::core::desired::binding::ca_config_map;
+use crate::core::inject::CA_CONFIG_MAPS;
+use crate::core::policy::{CaChoice, Policy};
+use crate::core::settings::Settings;
+use crate::names;
+
+/// Brings ConfigMap `agenttracing-ca` about, before a workload mounts it.
+pub(super) async fn bring(ctx: &Context, settings: &Settings, tracings: &[AgentTracing], now: Timestamp) -> Result<(), Error> {
+    let choice = |tracing: &AgentTracing| {
+        Policy::of(tracing).ca.filter(|choice| choice.strategy == CaBundleStrategy::ConfigMap)
+    };
+    if choice_of(settings).is_none() {
+        return Ok(());
+    }
+    let choices: Vec<CaChoice> = tracings.iter().filter_map(choice).collect();
+    let users = tracings.iter().filter(|t| choice(t).is_some()).filter_map(rights::user).collect();
+    let mut found = Vec::new();
+    for (name, key) in sources(&choices) {
+        if let Some(text) = observe::config_map_key(ctx, &settings.namespace, &name, &key).await? {
+            found.push((format!("{name}/{key}"), text));
+        }
+    }
+    let roots = ca_bundle::system_roots();
+    let all: Vec<_> = [("public", roots.as_bytes())]
+        .into_iter()
+        .chain(found.iter().map(|(name, text)| (name.as_str(), text.as_bytes())))
+        .map(|(name, bytes)| Source { name, bytes })
+        .collect();
+    let merged = ca_bundle::merge(&all, now); // pure
+    let wanted = ca_config_map(&settings.namespace, &users, merged.pem); // pure
+    let live = observe::child::<ConfigMap>(ctx, &settings.namespace, names::CA_CONFIG_MAP).await?; // IO
+    let is_so = live.as_ref().is_some_and(|live| {
+        let data = live.pointer("/data").and_then(|data| data.get(names::CA_FILE)).and_then(Value::as_str);
+        !apply::is_managed(live) || data == wanted.data.as_ref().and_then(|d| d.get(names::CA_FILE)).map(String::as_str)
+    });
+    if !is_so {
+        for skipped in &merged.skipped {
+            tracing::info!(namespace = settings.namespace, skipped = %skipped, "certificate authorities");
+        }
+        apply::config_map(ctx, &wanted).await?; // IO
+    }
+    Ok(())
+}
+
+fn choice_of(settings: &Settings) -> Option<&CaChoice> {
+    settings.policy.ca.as_ref().filter(|choice| choice.strategy == CaBundleStrategy::ConfigMap)
+}
+
+/// ConfigMaps and keys, each once.
+fn sources(choices: &[CaChoice]) -> Vec<(String, String)> {
+    let known = CA_CONFIG_MAPS.map(|(name, key)| (name.to_owned(), key.to_owned()));
+    let users = choices.iter().flat_map(|choice| &choice.config_maps).map(|source| (source.name.clone(), source.key.clone()));
+    let mut seen = BTreeSet::new();
+    known.into_iter().chain(users).filter(|source| seen.insert(source.clone())).collect()
+}

@@ -1,0 +1,131 @@
+//! The environment of one container: what is ours, what is the user's, and the patch between is and ought.
+
+use std::collections::BTreeMap;
+
+use json_patch::PatchOperation;
+use serde_json::{Value, json};
+
+use super::{Note, Place, TEMPLATE, add, pointer, remove, test};
+use crate::core::record::{Record, RecordedContainer, value_hash};
+use crate::core::view::{Container, EnvEntry};
+use crate::core::wiring::{AUTH_GROUP, EXPERIMENT_GROUP, Entry, Group, INSECURE_TLS, SERVER_CERT_PATH, TRACKING_URI};
+
+/// A container's environment, divided into ours and the user's.
+pub(super) struct Present<'w, 'a> {
+    /// Ours, untouched: index and entry by name.
+    ours: BTreeMap<&'w str, Vec<(usize, &'w EnvEntry<'a>)>>,
+    /// The user's names, also those that were ours before the user edited them.
+    users: Vec<&'w str>,
+}
+
+impl<'w, 'a> Present<'w, 'a> {
+    pub(super) fn of(container: &'w Container<'a>, recorded: Option<&RecordedContainer>) -> Self {
+        let mut ours: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        let mut users = Vec::new();
+        for (index, entry) in container.env.iter().flatten().enumerate() {
+            let hash = recorded.and_then(|r| r.env.get(&*entry.name));
+            let value = entry.value.as_deref().unwrap_or_default();
+            if entry.value_from.is_none() && hash.is_some_and(|h| *h == value_hash(value)) {
+                ours.entry(&*entry.name).or_default().push((index, entry));
+            } else if !users.contains(&&*entry.name) {
+                users.push(&*entry.name);
+            }
+        }
+        Self { ours, users }
+    }
+
+    fn user_sets(&self, name: &str) -> bool {
+        self.users.contains(&name)
+    }
+}
+
+/// The user's choice wins, by group.
+pub(super) fn wanted<'e>(env: &'e [Entry], present: &Present<'_, '_>) -> Vec<&'e Entry> {
+    if present.user_sets(TRACKING_URI) {
+        return Vec::new();
+    }
+    let own_experiment = EXPERIMENT_GROUP.iter().any(|name| present.user_sets(name));
+    let own_auth = AUTH_GROUP.iter().any(|name| present.user_sets(name));
+    env.iter()
+        .filter(|e| match e.group {
+            Group::Address => true,
+            Group::Experiment => !own_experiment,
+            Group::Auth => !own_auth,
+            // The SDK refuses to work with both: zero traces.
+            Group::CaBundle if e.name == SERVER_CERT_PATH && present.user_sets(INSECURE_TLS) => false,
+            Group::CaBundle | Group::Single => !present.user_sets(&e.name),
+        })
+        .collect()
+}
+
+pub(super) fn notes(container: &Container<'_>, env: &[Entry], present: &Present<'_, '_>, wired: bool) -> Vec<Note> {
+    let has = |group| env.iter().any(|e| e.group == group);
+    let (auth, ca) = (has(Group::Auth), has(Group::CaBundle));
+    let concerns_us = |name: &&&str| {
+        EXPERIMENT_GROUP.contains(*name)
+            || (auth && AUTH_GROUP.contains(*name))
+            || (ca && **name == INSECURE_TLS)
+            || env.iter().any(|e| e.name == ***name)
+    };
+    let variables: Vec<_> = present.users.iter().filter(concerns_us).map(|n| (*n).to_owned()).collect();
+    let name = || container.name.to_string();
+    let kept = (!variables.is_empty()).then(|| Note::KeptByUser { container: name(), variables });
+    let sources = wired && container.env_from.as_ref().is_some_and(|sources| !sources.is_empty());
+    kept.into_iter().chain(sources.then(|| Note::MayOverrideEnvFrom { container: name() })).collect()
+}
+
+/// Changed values first (their index still holds), then removals from the end, then appends.
+pub(super) fn container_patch(
+    place: &Place<'_, '_>,
+    present: &Present<'_, '_>,
+    wanted: &[&Entry],
+    record: &mut Record,
+    patch: &mut Vec<PatchOperation>,
+) {
+    let name: &str = &place.container.name;
+    let env = [TEMPLATE[0], TEMPLATE[1], "spec", place.list, &place.index.to_string(), "env"].map(str::to_owned);
+    let at = |rest: &[&str]| pointer(&env.iter().map(String::as_str).chain(rest.iter().copied()).collect::<Vec<_>>());
+    let created = format!("{name}.env");
+
+    let is_ours = |entry_name: &str| present.ours.contains_key(entry_name) && !present.user_sets(entry_name);
+    let mut removals = Vec::new();
+    for (entry_name, entries) in &present.ours {
+        let wanted_value = wanted.iter().find(|e| e.name == *entry_name).filter(|_| is_ours(entry_name));
+        for (nth, (index, entry)) in entries.iter().enumerate() {
+            match wanted_value {
+                Some(entry_wanted) if nth == 0 => {
+                    if entry.value.as_deref().unwrap_or_default() != entry_wanted.value {
+                        let index = index.to_string();
+                        patch.push(test(at(&[&index, "name"]), entry_name));
+                        patch.push(add(at(&[&index, "value"]), json!(entry_wanted.value)));
+                    }
+                }
+                _ => removals.push((*index, *entry_name)),
+            }
+        }
+    }
+    removals.sort_unstable_by(|a, b| b.cmp(a));
+    let appended: Vec<Value> =
+        wanted.iter().filter(|e| !is_ours(&e.name)).map(|e| json!({"name": e.name, "value": e.value})).collect();
+
+    let length = place.container.env.as_ref().map_or(0, Vec::len);
+    if !removals.is_empty() && removals.len() == length && appended.is_empty() && record.created(&created) {
+        patch.extend(removals.iter().map(|(index, entry_name)| test(at(&[&index.to_string(), "name"]), entry_name)));
+        patch.push(remove(at(&[])));
+        return;
+    }
+    for (index, entry_name) in removals {
+        let index = index.to_string();
+        patch.push(test(at(&[&index, "name"]), entry_name));
+        patch.push(remove(at(&[&index])));
+    }
+    if appended.is_empty() {
+        return;
+    }
+    if place.container.env.is_none() {
+        record.note_created(&created);
+        patch.push(add(at(&[]), Value::Array(appended)));
+    } else {
+        patch.extend(appended.into_iter().map(|entry| add(at(&["-"]), entry)));
+    }
+}

@@ -23,12 +23,12 @@ pub struct Certificate {
 pub fn parse(der: &[u8]) -> Result<Certificate, &'static str> {
     // `Raw`: serial numbers of old authorities are longer than the standard allows, and do no harm.
     let certificate = CertificateInner::<Raw>::from_der(der).map_err(|_| "it holds no certificate")?;
-    let tbs = &certificate.tbs_certificate;
-    if !is_text(&tbs.subject) || !is_text(&tbs.issuer) {
+    let tbs = certificate.tbs_certificate();
+    if !is_text(tbs.subject()) || !is_text(tbs.issuer()) {
         return Err("a name in it is no text");
     }
-    let algorithms = [&tbs.signature, &certificate.signature_algorithm, &tbs.subject_public_key_info.algorithm];
-    let mut extensions = tbs.extensions.iter().flatten();
+    let algorithms = [tbs.signature(), certificate.signature_algorithm(), &tbs.subject_public_key_info().algorithm];
+    let mut extensions = tbs.extensions().into_iter().flatten();
     if !algorithms.into_iter().all(is_algorithm)
         || !extensions.all(|extension| is_minimal(extension.extn_id.as_bytes()))
     {
@@ -39,14 +39,14 @@ pub fn parse(der: &[u8]) -> Result<Certificate, &'static str> {
         return Err("it is not encoded as a certificate must be");
     }
     Ok(Certificate {
-        not_after: tbs.validity.not_after.to_unix_duration().as_secs(),
-        common_name: common_name(&tbs.subject),
+        not_after: tbs.validity().not_after.to_unix_duration().as_secs(),
+        common_name: common_name(tbs.subject()),
     })
 }
 
 /// Whether OpenSSL can decode all of a name (`x509_name_canon`).
 fn is_text(name: &Name) -> bool {
-    name.0.iter().flat_map(|part| part.0.iter()).all(|attribute| {
+    name.iter().all(|attribute| {
         let bytes = attribute.value.value();
         let text = match attribute.value.tag() {
             Tag::Utf8String => std::str::from_utf8(bytes).is_ok(),
@@ -82,8 +82,7 @@ fn is_minimal(oid: &[u8]) -> bool {
 }
 
 fn common_name(subject: &Name) -> Option<String> {
-    let mut attributes = subject.0.iter().flat_map(|part| part.0.iter());
-    let name = attributes.find(|attribute| attribute.oid == COMMON_NAME)?;
+    let name = subject.iter().find(|attribute| attribute.oid == COMMON_NAME)?;
     std::str::from_utf8(name.value.value()).ok().map(str::to_owned)
 }
 

@@ -144,7 +144,7 @@ fn report(merged: &Merged) {
 fn summary(merged: &Merged) -> String {
     let all: usize = merged.kept.iter().map(|(_, count)| count).sum();
     let each = merged.kept.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{count} of {name}"));
-    format!("{all} certificates ({})", each.collect::<Vec<_>>().join(", "))
+    format!("certificates: {all} ({})", each.collect::<Vec<_>>().join(", "))
 }
 
 /// One line on stderr. `eprintln!` would panic where nobody holds the other end.

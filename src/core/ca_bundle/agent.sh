@@ -43,7 +43,7 @@ take() {
   if ! [ -r "$1" ]; then say "$1: cannot be read"; return 1; fi
   blocks "$1" >>"$new"
   if [ "$kept" = 0 ]; then say "$1: holds no certificate"; return 1; fi
-  say "$1: $kept certificates"
+  say "$1: gives $kept"
 }
 
 # In a shell of its own: some shells end when a redirection fails.

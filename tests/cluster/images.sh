@@ -57,7 +57,7 @@ layers_of() {
 # below_of SET: the set of Python packages it stands on, if any.
 below_of() {
   case $1 in
-    mlflow-cr-a | langgraph | autogen | llamaindex) echo mlflow ;;
+    mlflow-cr-a | langgraph | llamaindex) echo mlflow ;;
     mlflow-cr-b | langgraph-plugin) echo mlflow-3.14 ;;
   esac
 }

@@ -11,6 +11,7 @@
 #
 # The parts, for tests that want them in another order:
 #        world.sh server a|b             the server alone, waited for (its certificate must be there: ca.sh make)
+#                                        with WORKSPACES=off: one that has neither workspaces nor authorization
 #        kubectl apply -f tests/cr/{crd,role,mlflow}.yaml, ca.sh, stand-in.sh
 #
 # Needs KUBECONFIG, and the images mlflow-cr-a and mlflow-cr-b in the cluster.
@@ -101,10 +102,12 @@ end_server() {
 
 # serve GENERATION: with the workspaces that the MLflow resource selects, as that operator hands them on.
 serve() {
-  local selector
+  local selector off=()
+  # A database with experiments in workspaces keeps such a server from starting: it gets one of its own.
+  [[ ${WORKSPACES-} != off ]] || off=(-e 's/mlflow[.]db/single.db/' -e '/--app-name=\|--enable-workspaces\|--workspace-store-uri=/d')
   selector=$(kubectl get mlflow mlflow -o json 2>/dev/null \
     | jq -r '.spec.workspaceLabelSelector.matchLabels // {} | to_entries | map("\(.key)=\(.value)") | join(",")') || true
-  sed -e "s|@GENERATION@|$1|g" -e "s|@SELECTOR@|$selector|g" "$CR/server.yaml" | kubectl apply -f -
+  sed "${off[@]}" -e "s|@GENERATION@|$1|g" -e "s|@SELECTOR@|$selector|g" "$CR/server.yaml" | kubectl apply -f -
   rolled_out
 }
 

@@ -18,7 +18,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 NAMES=(base mlflow langgraph llm idle mlflow-cr-a mlflow-cr-b langgraph-plugin adk)
-SOAK=(crewai autogen llamaindex) # only `make soak` uses these: built when named, 1.5 GB more
+SOAK=(crewai autogen llamaindex) # only `make soak` uses these: built when named, 5 GB of cache more
 PYTHON=3.13
 PACKAGES=usr/local/lib/python$PYTHON/dist-packages # where Debian's Python looks by itself
 AGENTS=$HERE/../demo/agents

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The container images of tests and demo, as archives and without a registry.
 #
-#   images.sh [NAME…]       build what is missing (all of them without a name)
+#   images.sh [NAME…]       build what is missing; without a name, what `make test` uses
 #   images.sh path NAME     print where the archive of NAME is, or will be
 #   images.sh tag NAME      print the image's name in manifests
-#   images.sh list          print every NAME
+#   images.sh list [soak]   print every NAME that `make test` uses, or those only `make soak` does
 #   images.sh lock [SET…]   resolve requirements.in of a Python set anew and write requirements.txt
 #   images.sh prune         remove archives and layers of other versions than these
 #
@@ -17,7 +17,8 @@ set -euo pipefail
 # shellcheck source=tests/cluster/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-NAMES=(base mlflow langgraph llm idle)
+NAMES=(base mlflow langgraph llm idle mlflow-cr-a mlflow-cr-b langgraph-plugin adk)
+SOAK=(crewai autogen llamaindex) # only `make soak` uses these: built when named, 5 GB of cache more
 PYTHON=3.13
 PACKAGES=usr/local/lib/python$PYTHON/dist-packages # where Debian's Python looks by itself
 AGENTS=$HERE/../demo/agents
@@ -29,10 +30,12 @@ tag() {
   case $1 in
     base) echo demo/base:1 ;;
     mlflow) echo ghcr.io/mlflow/mlflow:v3.10.1 ;;
-    langgraph) echo demo/langgraph-agent:1 ;;
+    mlflow-cr-a) echo demo/mlflow-cr:a ;;
+    mlflow-cr-b) echo demo/mlflow-cr:b ;;
+    langgraph | langgraph-plugin | adk | crewai | autogen | llamaindex) echo "demo/$1-agent:1" ;;
     llm) echo demo/openai-stand-in:1 ;;
     idle) echo demo/idle:1 ;;
-    *) die "no image is called '$1'; there are: ${NAMES[*]}" ;;
+    *) die "no image is called '$1'; there are: ${NAMES[*]} ${SOAK[*]}" ;;
   esac
 }
 
@@ -41,18 +44,33 @@ layers_of() {
   case $1 in
     base) echo base ;;
     mlflow) echo base mlflow ;;
-    langgraph) echo base mlflow langgraph agent-langgraph ;;
+    mlflow-cr-*) echo base "$(below_of "$1")" "$1" ;;
+    langgraph | langgraph-plugin | adk | crewai | autogen | llamaindex)
+      # shellcheck disable=SC2046 # below it there may be nothing
+      echo base $(below_of "$1") "$1" "agent-$1"
+      ;;
     llm) echo base llm ;;
     idle) echo idle ;;
   esac
 }
 
+# below_of SET: the set of Python packages it stands on, if any.
+below_of() {
+  case $1 in
+    mlflow-cr-a | langgraph | llamaindex) echo mlflow ;;
+    mlflow-cr-b | langgraph-plugin) echo mlflow-3.14 ;;
+  esac
+}
+
+# is_set LAYER: whether it is a set of Python packages.
+is_set() { [[ -e $HERE/images/$1/requirements.in ]]; }
+
 # config_of NAME: what the image says about how to run it. MLflow's names no user, like the official one.
 config_of() {
   local path='"PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"'
   case $1 in
-    base | mlflow) echo "{\"Env\": [$path], \"Cmd\": [\"python3\"]}" ;;
-    langgraph)
+    base | mlflow | mlflow-cr-*) echo "{\"Env\": [$path], \"Cmd\": [\"python3\"]}" ;;
+    langgraph | langgraph-plugin | adk | crewai | autogen | llamaindex)
       echo "{\"Env\": [$path, \"PYTHONUNBUFFERED=1\"], \"User\": \"1001\", \"WorkingDir\": \"/app\",
              \"Cmd\": [\"python\", \"/app/agent.py\"]}"
       ;;
@@ -67,10 +85,14 @@ config_of() {
 # --- keys: an archive's name is a hash of its layers and its config, a layer's of its inputs and its recipe
 
 inputs_of() {
+  local below
+  if is_set "$1"; then
+    below=$(below_of "$1")
+    echo ${below:+"$HERE/images/$below/requirements.txt"} "$HERE/images/$1/requirements.txt"
+    return
+  fi
   case $1 in
     base) ;;
-    mlflow) echo "$HERE/images/mlflow/requirements.txt" ;;
-    langgraph) echo "$HERE/images/mlflow/requirements.txt" "$HERE/images/langgraph/requirements.txt" ;;
     agent-*) echo "$AGENTS/${1#agent-}/agent.py" ;;
     llm) echo "$HERE/images/llm/server.py" ;;
     idle) echo "$HERE/images/idle/main.go" "$HERE/images/idle/go.mod" ;;
@@ -80,9 +102,9 @@ inputs_of() {
 recipe_of() {
   case $1 in
     base) echo make_base ;;
-    mlflow | langgraph) echo make_python fetch_python compile_python ;;
     agent-* | llm) echo make_file ;;
     idle) echo make_idle ;;
+    *) echo make_python fetch_python compile_python ;;
   esac
 }
 
@@ -227,17 +249,24 @@ assemble() {
 pip_for_image() {
   local command=$1
   shift
-  python3 -m pip "$command" --disable-pip-version-check --no-input --only-binary=:all: --python-version "$PYTHON" \
+  # Older pips compare what packages require with the Python they run in, not with the wanted one: not asked
+  # here, checked where versions are chosen.
+  python3 -m pip "$command" --ignore-requires-python --disable-pip-version-check --no-input --only-binary=:all: --python-version "$PYTHON" \
     --implementation cp --platform "manylinux_2_28_$MACHINE" --platform "manylinux2014_$MACHINE" "$@"
 }
 
 lock_set() {
-  local set=$1 out=$HERE/images/$1/requirements.txt below=()
-  [[ $set == mlflow ]] || below=(-c "$HERE/images/mlflow/requirements.txt")
+  local set=$1 out=$HERE/images/$1/requirements.txt below
+  below=$(below_of "$set")
   pip_for_image install --dry-run --ignore-installed --quiet --report "$WORK/$set.json" --target "$WORK/none" \
-    -r "$HERE/images/$set/requirements.in" "${below[@]}"
-  python3 - "$WORK/$set.json" >"$out.new" <<'PYTHON'
+    -r "$HERE/images/$set/requirements.in" ${below:+-c "$HERE/images/$below/requirements.txt"}
+  python3 - "$WORK/$set.json" "$PYTHON.0" >"$out.new" <<'PYTHON'
 import json, re, sys
+from pip._vendor.packaging.specifiers import SpecifierSet
+for package in json.load(open(sys.argv[1]))["install"]:
+    wants = package["metadata"].get("requires_python", "")
+    if sys.argv[2] not in SpecifierSet(wants):
+        sys.exit(f"{package['metadata']['name']} {package['metadata']['version']} wants Python {wants}")
 for name, version in sorted(
     (re.sub(r"[-_.]+", "-", package["metadata"]["name"]).lower(), package["metadata"]["version"])
     for package in json.load(open(sys.argv[1]))["install"]
@@ -296,7 +325,7 @@ together() {
 }
 
 build() {
-  local name todo=() part need fetch=() plan=()
+  local name todo=() part need layers=() fetch=() plan=()
   for name; do [[ -e $(archive "$name") ]] || todo+=("$name"); done
   ((${#todo[@]})) || return 0
 
@@ -306,18 +335,20 @@ build() {
   rm -rf "$IMAGES"/work.* # of a run that was killed
   WORK=$(mktemp -d "$IMAGES/work.XXXXXX")
   trap 'rm -rf "$WORK"' EXIT
-  need=" $(absent "${todo[@]}" | tr '\n' ' ')"
-
+  mapfile -t layers < <(absent "${todo[@]}")
+  for part in "${layers[@]}"; do ! is_set "$part" || fetch+=("$part"); done
   # Byte code needs the base even where only a Python set is missing.
-  if [[ $need =~ \ (mlflow|langgraph)\  && ! -e $(layer base) && $need != *' base '* ]]; then need=" base$need"; fi
-  for part in mlflow langgraph; do [[ $need != *" $part "* ]] || fetch+=("$part"); done
+  if ((${#fetch[@]})) && [[ ! -e $(layer base) && " ${layers[*]} " != *' base '* ]]; then layers+=(base); fi
+  need=" ${layers[*]} "
   missing_tools "$need$([[ ${#fetch[@]} == 0 ]] || echo python)"
 
   [[ $need != *' base '* ]] || plan+=(-- "Debian 13 with Python $PYTHON" make_base)
   ((${#fetch[@]} == 0)) || plan+=(-- "Python packages of: ${fetch[*]}" fetch_all "${fetch[@]}")
   [[ $need != *' idle '* ]] || plan+=(-- "a program that waits" make_idle)
-  for part in llm agent-langgraph; do
-    [[ $need != *" $part "* ]] || plan+=(-- "files of $part" make_file "$part")
+  for part in "${layers[@]}"; do
+    case $part in
+      llm | agent-*) plan+=(-- "files of $part" make_file "$part") ;;
+    esac
   done
   ((${#plan[@]} == 0)) || together "${plan[@]}"
   for part in "${fetch[@]}"; do step "byte code and layer of $part" make_python "$part"; done
@@ -328,17 +359,12 @@ build() {
 
 fetch_all() {
   local set
-  for set; do
-    case $set in
-      mlflow) fetch_python mlflow ;;
-      *) fetch_python "$set" mlflow ;;
-    esac
-  done
+  for set; do fetch_python "$set" "$(below_of "$set")"; done
 }
 
 prune() {
   local name part keep=() file
-  for name in "${NAMES[@]}"; do
+  for name in "${NAMES[@]}" "${SOAK[@]}"; do
     keep+=("$(archive "$name")")
     for part in $(layers_of "$name"); do keep+=("$(layer "$part")"); done
   done
@@ -351,16 +377,19 @@ case ${1:-} in
   -h | --help) usage "$0" ;;
   path) archive "${2:?which image?}" ;;
   tag) tag "${2:?which image?}" ;;
-  list) printf '%s\n' "${NAMES[@]}" ;;
+  list)
+    [[ ${2:-} != soak ]] || NAMES=("${SOAK[@]}")
+    printf '%s\n' "${NAMES[@]}"
+    ;;
   prune) prune ;;
   lock)
     shift
     WORK=$(mktemp -d)
     trap 'rm -rf "$WORK"' EXIT
     missing_tools python
-    for set in "${@:-mlflow langgraph}"; do
-      for one in $set; do step "resolving $one" lock_set "$one"; done
-    done
+    # Those that others stand on first: their versions are the others' constraints.
+    (($#)) || set -- mlflow mlflow-3.14 mlflow-cr-a mlflow-cr-b langgraph langgraph-plugin adk crewai autogen llamaindex
+    for set; do step "resolving $set" lock_set "$set"; done
     ;;
   *)
     [[ $# -gt 0 ]] || set -- "${NAMES[@]}"

@@ -1,7 +1,8 @@
 """A bank teller's assistant in LangGraph, traced as MLflow's documentation shows it.
 
-It knows nothing of Kubernetes or of who runs MLflow: the SDK reads MLFLOW_TRACKING_URI and its other settings from the
-environment by itself, the OpenAI client reads OPENAI_BASE_URL and OPENAI_API_KEY.
+It knows nothing of who runs MLflow: the SDK reads MLFLOW_TRACKING_URI and its other settings from the environment by
+itself, the OpenAI client reads OPENAI_BASE_URL and OPENAI_API_KEY. The one thing an agent has to do for a server that wants
+a token is in the first lines below.
 """
 
 import itertools
@@ -12,6 +13,11 @@ import time
 
 # The first process of a container is ended by SIGTERM only if it says how; and the imports below take seconds.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+# No version of the SDK reads a token from a file by itself. Before the import, as the documentation has it.
+if token_file := os.environ.get("MLFLOW_TRACKING_TOKEN_FILE"):
+    with open(token_file) as file:
+        os.environ["MLFLOW_TRACKING_TOKEN"] = file.read().strip()
 
 import mlflow
 from langchain_core.tools import tool

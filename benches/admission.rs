@@ -30,7 +30,7 @@ fn measure(bencher: Bencher, review: Vec<u8>, labelled: &'static str) {
     let memory = Memory::default();
     let tracing = serde_json::from_value(reviews::tracing()).into_iter().collect();
     memory.fill(tracing, [labelled]);
-    let webhook = Webhook::new(Arc::new(memory), Arc::default(), "agent-tracing-system");
+    let webhook = Webhook::new(Arc::new(memory), Arc::default(), agent_tracing::core::settings::Platform::default());
     let patched = webhook.answer(&review).is_ok_and(|a| String::from_utf8_lossy(&a).contains("JSONPatch"));
     assert_eq!(patched, labelled == "bank", "the benchmark does not measure what it says");
     bencher.counter(BytesCount::of_slice(&review)).bench(|| webhook.answer(divan::black_box(&review)).is_ok());

@@ -222,10 +222,13 @@ impl Mlflow {
     /// Whether the server takes OTLP at the tracking URI, as MLflow's page about Google ADK has it. Without credentials: any
     /// answer but 404 says that the path is there.
     pub async fn takes_otlp(&self) -> Result<bool, Error> {
-        let request = self.http.0.post(format!("{}/v1/traces", self.api)).header(header::CONTENT_TYPE, "application/x-protobuf");
+        let request =
+            self.http.0.post(format!("{}/v1/traces", self.api)).header(header::CONTENT_TYPE, "application/x-protobuf");
         match failure(request.send().await.map_err(transport)?).await {
             Err(Error::NotFound(code)) => Ok(code.is_some()),
-            Err(error @ (Error::Server { .. } | Error::Timeout | Error::Connection(_) | Error::LoginPage)) => Err(error),
+            Err(error @ (Error::Server { .. } | Error::Timeout | Error::Connection(_) | Error::LoginPage)) => {
+                Err(error)
+            }
             _ => Ok(true),
         }
     }

@@ -86,8 +86,7 @@ pub struct RunArgs {
 }
 
 /// OpenShift's service CA as it stands beside the token, and what the install mounts.
-const CA_FILES: [&str; 2] =
-    ["/var/run/secrets/kubernetes.io/serviceaccount/service-ca.crt", "/etc/agent-tracing/ca"];
+const CA_FILES: [&str; 2] = ["/var/run/secrets/kubernetes.io/serviceaccount/service-ca.crt", "/etc/agent-tracing/ca"];
 
 /// Runs the operator until SIGTERM or SIGINT; the second one ends it without waiting for callers to leave.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
@@ -185,10 +184,11 @@ impl Leader {
         certificates: &Certificates,
         mut terminating: watch::Receiver<bool>,
     ) -> anyhow::Result<Infallible> {
-        let lease = LeaderElection::new(self.options.client.clone(), &self.namespace, names::LEASE, &self.options.identity)
-            .with_lease_duration(Duration::from_secs(15))
-            .with_renew_deadline(Duration::from_secs(10))
-            .with_retry_period(Duration::from_secs(2));
+        let lease =
+            LeaderElection::new(self.options.client.clone(), &self.namespace, names::LEASE, &self.options.identity)
+                .with_lease_duration(Duration::from_secs(15))
+                .with_renew_deadline(Duration::from_secs(10))
+                .with_retry_period(Duration::from_secs(2));
         let leading = async {
             loop {
                 // A lost lease is no reason to end: the webhook of this replica is as good as before.

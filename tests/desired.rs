@@ -133,7 +133,7 @@ fn children_in(case: &Path, namespace: &str) -> Vec<Value> {
     let platform = Platform {
         openshift: platform["openshift"] == true,
         cluster_domain: platform["clusterDomain"].as_str().unwrap_or("cluster.local").to_owned(),
-        operator_namespace: "agent-tracing-system".to_owned(),
+        ..Platform::default()
     };
     let Desired { deployment, service, claim, network_policy } = desired(&settings, &platform);
     let optional = [claim.map(|c| json!(c)), network_policy.map(|n| json!(n))];

@@ -6,12 +6,14 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agent_tracing::core::decide::{Decision, decide};
 use agent_tracing::core::inject::uninject;
 use agent_tracing::core::select::Surroundings;
+use agent_tracing::core::settings::Platform;
 use agent_tracing::core::view::Workload;
 use agent_tracing::names;
 use json_patch::Patch;
@@ -123,7 +125,8 @@ fn patch_of(workload: &Value, policies: &[agent_tracing::core::policy::Policy]) 
     let around = Surroundings {
         namespace,
         injection_enabled: true,
-        operator_namespace: names::OPERATOR_NAMESPACE,
+        platform: &Platform::default(),
+        tokenless: &BTreeSet::new(),
         policies: &here,
     };
     match decide(&Workload::deserialize(workload).unwrap(), &around) {

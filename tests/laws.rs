@@ -1,7 +1,9 @@
 //! The laws of injection, over generated templates. `PROPTEST_CASES` sets how many.
 
-use agent_tracing::api::ContainerNames;
+use agent_tracing::api::{CaBundleStrategy, ConfigMapKey, ContainerNames};
 use agent_tracing::core::inject::{Injection, inject, uninject};
+use agent_tracing::core::policy::CaChoice;
+use agent_tracing::core::settings::{MergeCa, Platform};
 use agent_tracing::core::view::Workload;
 use agent_tracing::core::wiring::{Entry, Group, Wiring};
 use json_patch::Patch;
@@ -33,7 +35,38 @@ proptest! {
         for (changed, fresh) in containers(&changed).zip(containers(&fresh)) {
             prop_assert_eq!(sorted_env(changed), sorted_env(fresh));
         }
+        for list in ["volumes", "imagePullSecrets"] {
+            prop_assert_eq!(by_name(&changed, list), by_name(&fresh, list), "{}", list);
+        }
+        let merge = |document: &Value| by_name(document, "initContainers").into_iter().find(|c| c["name"] == "merge-ca");
+        prop_assert_eq!(merge(&changed), merge(&fresh));
         prop_assert_eq!(uninjected(&changed).to_string(), before.to_string());
+    }
+
+    #[test]
+    fn the_users_own_volumes_and_mounts_never_change(before in deployment(), wiring in wirings()) {
+        let after = injected(&before, &wiring);
+        for list in ["volumes", "initContainers", "imagePullSecrets"] {
+            let names = |document: &Value| -> Vec<Value> { pod_list(document, list).iter().map(|e| e["name"].clone()).collect() };
+            prop_assert!(names(&after).starts_with(&names(&before)), "{}", list);
+        }
+        for (before, after) in containers(&before).zip(containers(&after)) {
+            let mounts = |container: &Value| container["volumeMounts"].as_array().cloned().unwrap_or_default();
+            prop_assert!(mounts(after).starts_with(&mounts(before)));
+        }
+    }
+
+    #[test]
+    fn what_a_container_mounts_is_there(before in deployment(), wiring in wirings()) {
+        let after = injected(&before, &wiring);
+        let has = |name: &Value| pod_list(&after, "volumes").iter().any(|volume| volume["name"] == *name);
+        for container in containers(&after) {
+            let names = container["env"].as_array().into_iter().flatten().filter(|e| e["value"] == "/tmp/ca-bundle/combined-ca.crt");
+            let mounts = container["volumeMounts"].as_array().cloned().unwrap_or_default();
+            let bundle = mounts.iter().any(|m| m["mountPath"] == "/tmp/ca-bundle");
+            prop_assert!(names.count() == 0 || bundle, "a missing file kills every call");
+            prop_assert!(mounts.iter().all(|mount| has(&mount["name"])));
+        }
     }
 
     #[test]
@@ -99,7 +132,12 @@ proptest! {
 const EDIT: &str = "edited by the user";
 
 fn injection(document: &Value, wiring: &Wiring) -> Injection {
-    inject(&Workload::deserialize(document).unwrap(), wiring, &ContainerNames::default()).unwrap()
+    inject(&Workload::deserialize(document).unwrap(), wiring, &ContainerNames::default(), &platform()).unwrap()
+}
+
+fn platform() -> Platform {
+    let merge_ca = MergeCa { pull_secrets: vec!["mirror".into()], ..MergeCa::default() };
+    Platform { merge_ca, ..Platform::default() }
 }
 
 fn injected(document: &Value, wiring: &Wiring) -> Value {
@@ -119,6 +157,16 @@ fn patched(document: &Value, patch: Vec<json_patch::PatchOperation>) -> Value {
 fn containers(document: &Value) -> impl Iterator<Item = &Value> {
     let spec = &document["spec"]["template"]["spec"];
     ["containers", "initContainers"].into_iter().flat_map(|list| spec[list].as_array().into_iter().flatten())
+}
+
+fn pod_list(document: &Value, list: &str) -> Vec<Value> {
+    document["spec"]["template"]["spec"][list].as_array().cloned().unwrap_or_default()
+}
+
+fn by_name(document: &Value, list: &str) -> Vec<Value> {
+    let mut all = pod_list(document, list);
+    all.sort_by_key(|entry| entry["name"].to_string());
+    all
 }
 
 fn sorted_env(container: &Value) -> Vec<String> {
@@ -226,10 +274,30 @@ fn metadata() -> impl Strategy<Value = Option<Value>> {
 fn deployment() -> impl Strategy<Value = Value> {
     let containers = (1_usize..4).prop_flat_map(|n| (0..n).map(container).collect::<Vec<_>>());
     let native = prop::option::of((container(9), any::<bool>()));
-    (metadata(), metadata(), containers, native).prop_map(|(own, template, containers, native)| {
+    // Names that collide with ours now and then.
+    let volume = prop_oneof![8 => "[d-f]", 1 => Just("ca-bundle".to_owned()), 1 => Just("ca-sources".to_owned())];
+    let volumes = prop::option::of(prop::collection::btree_set(volume, 0..3));
+    let secrets = prop::option::of(prop::collection::btree_set("(mirror|own)", 0..3));
+    let root = any::<bool>();
+    let rest = (volumes, secrets, root);
+    (metadata(), metadata(), containers, native, rest).prop_map(|(own, template, mut containers, native, rest)| {
+        let (volumes, secrets, root) = rest;
         let mut metadata = own.unwrap_or_else(|| json!({}));
         metadata["name"] = json!("teller");
+        if let Some(volumes) = &volumes {
+            let mounts = volumes.iter().map(|name| json!({"name": name, "mountPath": format!("/var/{name}")}));
+            containers[0]["volumeMounts"] = mounts.collect();
+        }
         let mut spec = json!({"containers": containers});
+        if let Some(volumes) = volumes {
+            spec["volumes"] = volumes.iter().map(|name| json!({"name": name, "emptyDir": {}})).collect();
+        }
+        if let Some(secrets) = secrets {
+            spec["imagePullSecrets"] = secrets.iter().map(|name| json!({"name": name})).collect();
+        }
+        if root {
+            spec["securityContext"] = json!({"runAsUser": 0});
+        }
         if let Some((mut init, always)) = native {
             if always {
                 init["restartPolicy"] = json!("Always");
@@ -248,7 +316,17 @@ fn deployment() -> impl Strategy<Value = Value> {
 
 fn wirings() -> impl Strategy<Value = Wiring> {
     let single = prop::collection::btree_map("(MLFLOW_HTTP_REQUEST_TIMEOUT|[A-D])", "[a-z0-9]{0,4}", 0..4);
-    ("[a-z]{1,8}", "[a-z]{1,4}", any::<bool>(), single).prop_map(|(host, experiment, pin, single)| {
+    let strategy = prop_oneof![
+        Just(CaBundleStrategy::InitContainer),
+        Just(CaBundleStrategy::AgentInitContainer),
+        Just(CaBundleStrategy::ConfigMap),
+    ];
+    let more = prop::collection::vec("[a-c]", 0..2);
+    let ca = prop::option::of((strategy, more).prop_map(|(strategy, names)| CaChoice {
+        strategy,
+        config_maps: names.into_iter().map(|name| ConfigMapKey { name, key: "ca.crt".into() }).collect(),
+    }));
+    ("[a-z]{1,8}", "[a-z]{1,4}", any::<bool>(), single, ca).prop_map(|(host, experiment, pin, single, ca)| {
         let entry = |name: &str, value: &str, group| Entry { name: name.into(), value: value.into(), group, why: "" };
         let mut env = vec![
             entry("MLFLOW_TRACKING_URI", &host, Group::Address),
@@ -258,6 +336,8 @@ fn wirings() -> impl Strategy<Value = Wiring> {
             env.push(entry("MLFLOW_TRACING_DESTINATION", "12", Group::Experiment));
         }
         env.extend(single.iter().map(|(name, value)| entry(name, value, Group::Single)));
-        Wiring { tracing: "tracing".into(), experiment, env }
+        let file = "/tmp/ca-bundle/combined-ca.crt";
+        env.extend(ca.iter().map(|_| entry("REQUESTS_CA_BUNDLE", file, Group::CaBundle)));
+        Wiring { tracing: "tracing".into(), experiment, env, ca }
     })
 }

@@ -231,7 +231,9 @@ impl Cluster {
         let memory = Memory::default();
         memory.fill(vec![tracing], ["bank"]);
         let metrics = Arc::new(Metrics::default());
-        Self { webhook: Arc::new(Webhook::new(Arc::new(memory), metrics.clone(), "operators")), metrics }
+        let operators =
+            agent_tracing::core::settings::Platform { operator_namespace: "operators".into(), ..Default::default() };
+        Self { webhook: Arc::new(Webhook::new(Arc::new(memory), metrics.clone(), operators)), metrics }
     }
 
     async fn admits(&self, review: Value) -> Value {

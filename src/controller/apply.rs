@@ -13,7 +13,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::Resource;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, Request};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, Request,
+};
 use kube::core::Status;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -445,7 +447,9 @@ pub(super) async fn status(
     let what = || format!("the status of AgentTracing {namespace}/{name}");
     let mut wanted = serde_json::to_value(status).map_err(|source| Error::Encode { what: what(), source })?;
     // A merge patch keeps what it does not name: fields that are empty now have to be named.
-    for field in ["observedGeneration", "injected", "mlflow", "experiments", "serviceAccounts", "workloads", "conditions"] {
+    for field in
+        ["observedGeneration", "injected", "mlflow", "experiments", "serviceAccounts", "workloads", "conditions"]
+    {
         if let Some(fields) = wanted.as_object_mut().filter(|fields| !fields.contains_key(field)) {
             fields.insert(field.to_owned(), Value::Null);
         }

@@ -16,10 +16,14 @@ use crate::core::settings::Settings;
 use crate::names;
 
 /// Brings ConfigMap `agenttracing-ca` about, before a workload mounts it.
-pub(super) async fn bring(ctx: &Context, settings: &Settings, tracings: &[AgentTracing], now: Timestamp) -> Result<(), Error> {
-    let choice = |tracing: &AgentTracing| {
-        Policy::of(tracing).ca.filter(|choice| choice.strategy == CaBundleStrategy::ConfigMap)
-    };
+pub(super) async fn bring(
+    ctx: &Context,
+    settings: &Settings,
+    tracings: &[AgentTracing],
+    now: Timestamp,
+) -> Result<(), Error> {
+    let choice =
+        |tracing: &AgentTracing| Policy::of(tracing).ca.filter(|choice| choice.strategy == CaBundleStrategy::ConfigMap);
     if choice_of(settings).is_none() {
         return Ok(());
     }
@@ -60,7 +64,8 @@ fn choice_of(settings: &Settings) -> Option<&CaChoice> {
 /// ConfigMaps and keys, each once.
 fn sources(choices: &[CaChoice]) -> Vec<(String, String)> {
     let known = CA_CONFIG_MAPS.map(|(name, key)| (name.to_owned(), key.to_owned()));
-    let users = choices.iter().flat_map(|choice| &choice.config_maps).map(|source| (source.name.clone(), source.key.clone()));
+    let users =
+        choices.iter().flat_map(|choice| &choice.config_maps).map(|source| (source.name.clone(), source.key.clone()));
     let mut seen = BTreeSet::new();
     known.into_iter().chain(users).filter(|source| seen.insert(source.clone())).collect()
 }

@@ -57,7 +57,8 @@ impl Identity {
 fn read(path: &Path) -> Vec<(String, Vec<u8>)> {
     let named = |path: &Path| Some((path.display().to_string(), std::fs::read(path).ok()?));
     let Ok(entries) = std::fs::read_dir(path) else { return named(path).into_iter().collect() };
-    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file()).collect();
+    let mut paths: Vec<_> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file()).collect();
     paths.sort();
     paths.iter().filter_map(|path| named(path)).collect()
 }

@@ -26,9 +26,9 @@ use std::time::Duration;
 
 use futures::stream::{BoxStream, select_all};
 use futures::{FutureExt, Stream, StreamExt, stream};
-use k8s_openapi::api::apps::v1::Deployment;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Service, ServiceAccount};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
 use kube::api::{Api, PartialObjectMeta};
@@ -153,7 +153,6 @@ pub async fn run(options: Options) -> Result<(), Error> {
         triggers::<PersistentVolumeClaim>(&client, children(), &store, namespace_of),
         triggers::<NetworkPolicy>(&client, children(), &store, namespace_of),
         triggers::<RoleBinding>(&client, children(), &store, namespace_of),
-        triggers::<ConfigMap>(&client, children(), &store, namespace_of),
         triggers::<ServiceAccount>(&client, any(), &store, namespace_of),
         // Whom agents are bound to, and where the shared MLflow is, concern every AgentTracing of mode CR.
         for_all(&store, watch_role(&client, &options.integration_role)),
@@ -300,7 +299,8 @@ fn for_all(
     changes
         .flat_map(move |()| {
             let shares = |t: &Guarded| t.0.as_ref().is_ok_and(|t| t.spec.mlflow.mode == MlflowMode::Cr);
-            let concerned: Vec<_> = store.state().iter().filter(|t| shares(t)).map(|t| ObjectRef::from_obj(&**t)).collect();
+            let concerned: Vec<_> =
+                store.state().iter().filter(|t| shares(t)).map(|t| ObjectRef::from_obj(&**t)).collect();
             stream::iter(concerned)
         })
         .boxed()

@@ -122,11 +122,7 @@ pub(super) fn tracings(ctx: &Context, namespace: &str, this: &AgentTracing) -> V
 }
 
 /// The service accounts of a namespace that mount no token; asked only where a token is needed.
-pub(super) async fn tokenless(
-    ctx: &Context,
-    namespace: &str,
-    policies: &[Policy],
-) -> Result<BTreeSet<String>, Error> {
+pub(super) async fn tokenless(ctx: &Context, namespace: &str, policies: &[Policy]) -> Result<BTreeSet<String>, Error> {
     if !policies.iter().any(Policy::needs_token) {
         return Ok(BTreeSet::new());
     }

@@ -56,8 +56,7 @@ pub(super) async fn rights(
         );
         return none(Verdict::bad(Reason::ClusterRoleMissing, message));
     };
-    let wanted =
-        role_binding(namespace, &users(tracings), accounts, &ctx.platform.operator_namespace, role); // pure
+    let wanted = role_binding(namespace, &users(tracings), accounts, &ctx.platform.operator_namespace, role); // pure
     let live = observe::child::<RoleBinding>(ctx, namespace, names::ROLE_BINDING).await?; // IO
     if live.as_ref().is_some_and(|live| !apply::is_managed(live)) {
         let message = format!(
@@ -75,14 +74,18 @@ pub(super) async fn rights(
                 Some(said) => {
                     return none(Verdict::bad(
                         Reason::BindForbidden,
-                        format!("The API server refuses RoleBinding {} ({said}); look with: {look}", names::ROLE_BINDING),
+                        format!(
+                            "The API server refuses RoleBinding {} ({said}); look with: {look}",
+                            names::ROLE_BINDING
+                        ),
                     ));
                 }
                 None => return Err(error.into()),
             },
         },
     };
-    let version = |object: &Value| object.pointer("/metadata/resourceVersion").map(Value::to_string).unwrap_or_default();
+    let version =
+        |object: &Value| object.pointer("/metadata/resourceVersion").map(Value::to_string).unwrap_or_default();
     let state = format!("{role_version} {}", version(&live));
     let is_new = state != memory.state;
     if is_new {
@@ -91,7 +94,11 @@ pub(super) async fn rights(
     // Where MLflow does not show the namespace a question would be answered with a refusal that it keeps.
     if workspace.is_some_and(|workspace| workspace.good == Some(false)) {
         let message = format!("The service accounts are bound ({}); see them with: {look}", accounts.len());
-        return Ok(Rights { verdict: Some(Verdict::good(Reason::Bound, message)), bound: BTreeSet::new(), may_ask: false });
+        return Ok(Rights {
+            verdict: Some(Verdict::good(Reason::Bound, message)),
+            bound: BTreeSet::new(),
+            may_ask: false,
+        });
     }
     let operator = (ctx.platform.operator_namespace.clone(), names::SERVICE_ACCOUNT.to_owned());
     let agents = accounts.iter().map(|account| (namespace.to_owned(), account.clone()));
@@ -113,7 +120,10 @@ pub(super) async fn rights(
     let verdict = match refused.iter().next() {
         None => Verdict::good(
             Reason::Bound,
-            format!("Every service account of the workloads may write to MLflow ({}); see them with: {look}", accounts.len()),
+            format!(
+                "Every service account of the workloads may write to MLflow ({}); see them with: {look}",
+                accounts.len()
+            ),
         ),
         // Authorization follows a new binding with a delay of milliseconds.
         Some(_) if is_new => {
@@ -146,11 +156,14 @@ fn is_as_wanted(wanted: &RoleBinding, live: &Value) -> bool {
     let Ok(wanted) = serde_json::to_value(wanted) else { return false };
     let subjects = |object: &Value| -> BTreeSet<String> {
         let list = object.get("subjects").and_then(Value::as_array);
-        let part = |subject: &Value, field: &str| subject.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-        list.into_iter().flatten().map(|s| ["kind", "namespace", "name"].map(|field| part(s, field)).join("/")).collect()
+        let part =
+            |subject: &Value, field: &str| subject.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        list.into_iter()
+            .flatten()
+            .map(|s| ["kind", "namespace", "name"].map(|field| part(s, field)).join("/"))
+            .collect()
     };
-    let owners = |object: &Value| {
-        object.pointer("/metadata/ownerReferences").and_then(Value::as_array).map_or(0, Vec::len)
-    };
+    let owners =
+        |object: &Value| object.pointer("/metadata/ownerReferences").and_then(Value::as_array).map_or(0, Vec::len);
     !drifted(&wanted, live) && subjects(&wanted) == subjects(live) && owners(&wanted) == owners(live)
 }

@@ -155,12 +155,9 @@ impl Server {
 
 fn probed(found: Result<mlflow::Server, mlflow::Error>, uri: &str, source: &str) -> Probe {
     match found {
-        Ok(mlflow::Server { version, workspaces }) => Probe::Answered(MlflowStatus {
-            url: uri.to_owned(),
-            version,
-            workspaces,
-            source: source.to_owned(),
-        }),
+        Ok(mlflow::Server { version, workspaces }) => {
+            Probe::Answered(MlflowStatus { url: uri.to_owned(), version, workspaces, source: source.to_owned() })
+        }
         Err(error) => Probe::Failed { reason: reason(&error), what: error.to_string() },
     }
 }

@@ -33,7 +33,8 @@ impl World {
         let api = FakeApi::default();
         let mlflow = MockServer::start().await;
         let make_http: MakeHttp = Arc::new(|_| {
-            let names = reqwest::Client::builder().resolve("tracing-mlflow.bank-agents.svc", ([127, 0, 0, 1], 0).into());
+            let names =
+                reqwest::Client::builder().resolve("tracing-mlflow.bank-agents.svc", ([127, 0, 0, 1], 0).into());
             Http::with(names.tls_certs_only([]))
         });
         let options = Options {

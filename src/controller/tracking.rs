@@ -68,7 +68,8 @@ pub(super) async fn experiments(
     memory: &mut Memory,
     now: Timestamp,
 ) -> Experiments {
-    let is_ours = |j: &&Judged| matches!(j.standing, Standing::Current | Standing::Wanting { .. } | Standing::Waiting(_));
+    let is_ours =
+        |j: &&Judged| matches!(j.standing, Standing::Current | Standing::Wanting { .. } | Standing::Waiting(_));
     let names: BTreeSet<&str> = judged
         .iter()
         .filter(is_ours)

@@ -29,7 +29,9 @@ pub fn rows(policy: &Policy) -> Result<Vec<Row>, Missing> {
             Group::Address => "a container with its own gets nothing of this table",
             Group::Experiment => "a container with its own experiment NAME, ID or DESTINATION keeps that",
             Group::Auth => "a container with any token, user name or method of its own keeps that",
-            Group::CaBundle => "a container's own value wins; a pod with a volume, init container or mount of ours keeps those",
+            Group::CaBundle => {
+                "a container's own value wins; a pod with a volume, init container or mount of ours keeps those"
+            }
             Group::Single => "a container's own value wins",
         },
     });

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::{
-    AgentTracing, AuthMethod, CaBundleMode, CaBundleStrategy, ConfigMapKey, ContainerNames, EnvVar, Experiment, LabelSelector, LabelSelectorRequirement,
-    MlflowMode, Sdk, SelectorOperator,
+    AgentTracing, AuthMethod, CaBundleMode, CaBundleStrategy, ConfigMapKey, ContainerNames, EnvVar, Experiment,
+    LabelSelector, LabelSelectorRequirement, MlflowMode, Sdk, SelectorOperator,
 };
 
 /// What one AgentTracing wants of workloads, and the facts that its status keeps.

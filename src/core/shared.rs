@@ -101,7 +101,9 @@ pub fn workspace_ready(
     match workspaces {
         Some(true) => Verdict::good(
             Reason::Visible,
-            format!("MLflow shows namespace {namespace} as a workspace; see its labels: kubectl get namespace {namespace} --show-labels"),
+            format!(
+                "MLflow shows namespace {namespace} as a workspace; see its labels: kubectl get namespace {namespace} --show-labels"
+            ),
         ),
         Some(false) => Verdict::bad(
             Reason::WorkspacesDisabled,
@@ -166,7 +168,10 @@ pub fn shared_ready(settings: &CrSettings, resource: &Resource, probe: &Probe, u
             return Verdict::bad(Reason::MLflowNotFound, message);
         }
         Resource::CreateForbidden(why) => {
-            return Verdict::bad(Reason::CreateForbidden, format!("The MLflow resource \"{name}\" cannot be created: {why}"));
+            return Verdict::bad(
+                Reason::CreateForbidden,
+                format!("The MLflow resource \"{name}\" cannot be created: {why}"),
+            );
         }
         Resource::Present(resource) => {
             if let Some((reason, said)) = unavailable(resource) {
@@ -181,10 +186,13 @@ pub fn shared_ready(settings: &CrSettings, resource: &Resource, probe: &Probe, u
 /// The condition `MLflowReady` from a probe alone.
 pub fn asked(probe: &Probe, url: &str, look: &str) -> Verdict {
     match probe {
-        Probe::Answered(mlflow) => {
-            Verdict::good(Reason::Available, format!("MLflow {} answers at {}; look with: {look}", mlflow.version, mlflow.url))
+        Probe::Answered(mlflow) => Verdict::good(
+            Reason::Available,
+            format!("MLflow {} answers at {}; look with: {look}", mlflow.version, mlflow.url),
+        ),
+        Probe::NotAsked => {
+            Verdict::bad(Reason::Progressing, format!("MLflow has not been asked yet; look with: {look}"))
         }
-        Probe::NotAsked => Verdict::bad(Reason::Progressing, format!("MLflow has not been asked yet; look with: {look}")),
         Probe::Failed { reason: Reason::TLSUntrusted, what } => Verdict::bad(
             Reason::TLSUntrusted,
             format!(
@@ -208,15 +216,20 @@ fn unavailable(resource: &Value) -> Option<(Reason, String)> {
         let mut all = conditions.into_iter().flatten();
         all.find(|c| c.get("type").and_then(Value::as_str) == Some(kind))
     };
-    let text = |condition: &Value, field: &str| condition.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |condition: &Value, field: &str| condition.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let Some(available) = condition("Available") else {
-        return Some((Reason::MLflowNotReady, "nothing yet of how it is: the MLflow operator has not seen it".to_owned()));
+        return Some((
+            Reason::MLflowNotReady,
+            "nothing yet of how it is: the MLflow operator has not seen it".to_owned(),
+        ));
     };
     if text(available, "status") == "True" {
         return None;
     }
     let told = condition("Migration").filter(|m| text(m, "reason") == "MigrationFailed").unwrap_or(available);
-    let reason = if text(told, "reason") == "MigrationFailed" { Reason::MigrationFailed } else { Reason::MLflowNotReady };
+    let reason =
+        if text(told, "reason") == "MigrationFailed" { Reason::MigrationFailed } else { Reason::MLflowNotReady };
     Some((reason, format!("{} ({})", text(told, "reason"), shortened(&text(told, "message")))))
 }
 
@@ -264,9 +277,7 @@ mod tests {
 
     #[test]
     fn what_the_resource_says_is_passed_on() {
-        let status = |available: &str, reason: &str| {
-            json!({"conditions": [{"type": "Available", "status": available, "reason": reason, "message": "m"}]})
-        };
+        let status = |available: &str, reason: &str| json!({"conditions": [{"type": "Available", "status": available, "reason": reason, "message": "m"}]});
         let probe = Probe::NotAsked;
         let verdict = |status| shared_ready(&settings(None), &present(json!({}), status), &probe, "https://m").reason;
         assert_eq!(verdict(status("False", "MigrationRunning")), Reason::MLflowNotReady);

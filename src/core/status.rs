@@ -95,10 +95,7 @@ pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> A
         (ConditionType::InjectionReady, injection_ready(&about, found, counted.len())),
         (ConditionType::ExperimentsReady, experiments_ready(&about, found)),
         (ConditionType::WorkloadsReady, workloads_ready(&about, &counted, now)),
-        (
-            ConditionType::TracesFlowing,
-            traces_flowing(&about, &counted, found, mlflow.as_ref(), now),
-        ),
+        (ConditionType::TracesFlowing, traces_flowing(&about, &counted, found, mlflow.as_ref(), now)),
     ]);
     verdicts.insert(0, (ConditionType::Ready, ready(&about, found, &verdicts)));
     AgentTracingStatus {
@@ -337,7 +334,9 @@ fn traces_flowing(
                 "see them at http://localhost:{port} with: kubectl port-forward -n {namespace} service/{} {port}",
                 names::mlflow_object(name)
             ),
-            false => format!("they are at {url}; the newest of each: kubectl describe agenttracing -n {namespace} {name}"),
+            false => {
+                format!("they are at {url}; the newest of each: kubectl describe agenttracing -n {namespace} {name}")
+            }
         };
         let message = format!("Traces with their spans arrive from {}; {see}", list(&received));
         return Verdict::good(Reason::TracesReceived, message);
@@ -386,7 +385,8 @@ fn ready(about: &About<'_>, found: &Findings<'_>, verdicts: &[(ConditionType, Ve
         return Verdict::bad(Reason::Conflict, message);
     }
     let lowers = |(condition, verdict): &&(ConditionType, Verdict)| {
-        let calm = *condition == ConditionType::TracesFlowing && ![Reason::TracesWithoutSpans, Reason::OTLPPathMissing].contains(&verdict.reason);
+        let calm = *condition == ConditionType::TracesFlowing
+            && ![Reason::TracesWithoutSpans, Reason::OTLPPathMissing].contains(&verdict.reason);
         verdict.good == Some(false) && !calm
     };
     let bad = || verdicts.iter().filter(lowers).map(|(_, verdict)| verdict);

@@ -11,7 +11,7 @@ const DUPLICATE: &str =
 
 fn client(origin: &str) -> Mlflow {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    Mlflow::new(&Http::new().unwrap(), origin)
+    Mlflow::new(&Http::trusting("").unwrap(), origin)
 }
 
 async fn answer(server: &MockServer, verb: &str, at: &str, template: ResponseTemplate) {

@@ -19,7 +19,7 @@ fn a_panic_is_an_allowed_review_without_a_patch_and_is_counted() {
 
 #[test]
 fn before_the_first_lists_are_there_nothing_is_decided() {
-    let mut webhook = Webhook::new(Arc::default(), Arc::default(), "operators");
+    let mut webhook = Webhook::new(Arc::default(), Arc::default(), Platform::default());
     webhook.decide = |_, _| panic!("must not be asked");
     assert!(webhook.answer(&review("7f1d")).is_ok());
     assert!(counted(&webhook, r#"{result="left",reason="NotReady"} 1"#));
@@ -69,7 +69,7 @@ fn counted(webhook: &Webhook, line: &str) -> bool {
 fn webhook() -> Webhook {
     let memory = Memory::default();
     memory.fill(Vec::new(), ["bank"]);
-    Webhook::new(Arc::new(memory), Arc::default(), "operators")
+    Webhook::new(Arc::new(memory), Arc::default(), Platform::default())
 }
 
 fn review(uid: &str) -> Vec<u8> {

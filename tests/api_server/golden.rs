@@ -1,12 +1,13 @@
 //! The output of every golden case goes to a real API server, in a namespace that enforces Pod Security `restricted`: as a
 //! Deployment and, since only pods are judged there, as the pod that it would make.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use agent_tracing::core::decide::{Decision, decide};
 use agent_tracing::core::select::Surroundings;
+use agent_tracing::core::settings::Platform;
 use agent_tracing::core::view::Workload;
-use agent_tracing::names;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -64,7 +65,8 @@ fn what_the_api_server_stores_is_not_wired_again() {
             let around = Surroundings {
                 namespace: &home,
                 injection_enabled: true,
-                operator_namespace: names::OPERATOR_NAMESPACE,
+                platform: &Platform::default(),
+                tokenless: &BTreeSet::new(),
                 policies: &here,
             };
             let Decision::Wire { injection, .. } = decide(&Workload::deserialize(&live).unwrap(), &around) else {

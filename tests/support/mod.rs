@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agent_tracing::api::{AgentTracing, MlflowStatus};
+use agent_tracing::api::{AgentTracing, MlflowMode, MlflowStatus};
 use agent_tracing::core::policy::Policy;
-use agent_tracing::core::settings;
+use agent_tracing::core::settings::{self, Platform};
 use agent_tracing::names;
 use agent_tracing::telemetry::Metrics;
 use agent_tracing::webhook::memory::Memory;
@@ -23,7 +23,7 @@ pub fn documents(text: &str) -> Vec<Value> {
     agent_tracing::cli::documents::parse(text, "the case").unwrap()
 }
 
-/// The AgentTracings of a file, as if MLflow had answered at the address of their Service.
+/// The AgentTracings of a file, as if MLflow had answered at the address that their spec says, and had let everybody in.
 pub fn tracings_of(file: &Path) -> Vec<AgentTracing> {
     let tracings = documents(&std::fs::read_to_string(file).unwrap());
     tracings
@@ -32,7 +32,12 @@ pub fn tracings_of(file: &Path) -> Vec<AgentTracing> {
             let mut tracing: AgentTracing = serde_json::from_value(document).unwrap();
             tracing.metadata.namespace.get_or_insert("default".into());
             let url = settings::parse(&tracing).unwrap().tracking_uri();
-            let answered = MlflowStatus { url, version: "3.10.1".into(), workspaces: false, source: "Service".into() };
+            let workspaces = tracing.spec.mlflow.mode != MlflowMode::Standalone;
+            let answered = MlflowStatus { url, version: "3.10.1".into(), workspaces, source: "Service".into() };
+            if tracing.status.is_none() {
+                tracing.status.get_or_insert_default().service_accounts =
+                    ["default", "teller"].map(str::to_owned).into();
+            }
             tracing.status.get_or_insert_default().mlflow.get_or_insert(answered);
             tracing
         })
@@ -50,7 +55,7 @@ pub async fn admit(tracings: Vec<AgentTracing>, workload: &Value) -> Vec<json_pa
     let namespace = workload["metadata"]["namespace"].as_str().unwrap_or("default");
     let memory = Arc::new(Memory::default());
     memory.fill(tracings, [namespace]);
-    let webhook = Webhook::new(memory, Arc::new(Metrics::default()), names::OPERATOR_NAMESPACE);
+    let webhook = Webhook::new(memory, Arc::new(Metrics::default()), Platform::default());
     let review = json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",

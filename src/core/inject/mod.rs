@@ -16,10 +16,10 @@ use super::record::{Record, RecordError, RecordedContainer, WIRING_VERSION, shor
 use super::settings::Platform;
 use super::view::{Container, Metadata, Workload};
 use super::wiring::{Group, Wiring};
-use env::Present;
-pub use pod::CA_CONFIG_MAPS;
 use crate::api::{ContainerNames, Reason};
 use crate::names;
+use env::Present;
+pub use pod::CA_CONFIG_MAPS;
 
 /// What injection found and wants changed.
 #[derive(Clone, Debug, Default, PartialEq)]

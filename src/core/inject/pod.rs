@@ -100,7 +100,8 @@ fn init_container(strategy: CaBundleStrategy, around: &Surroundings<'_>) -> Piec
         {"name": names::CA_VOLUME, "mountPath": names::CA_FOLDER},
         {"name": names::CA_SOURCES_VOLUME, "mountPath": names::CA_SOURCES_FOLDER, "readOnly": true},
     ]);
-    let mut container = json!({"name": names::MERGE_CA, "image": platform.merge_ca.image, "imagePullPolicy": "IfNotPresent"});
+    let mut container =
+        json!({"name": names::MERGE_CA, "image": platform.merge_ca.image, "imagePullPolicy": "IfNotPresent"});
     match strategy {
         CaBundleStrategy::AgentInitContainer => {
             container["image"] = json!(&*agent.image);
@@ -274,9 +275,9 @@ pub(super) fn bring_pod(
         ),
         image_pull_secrets: bring(
             &list("imagePullSecrets"),
-            &pod.image_pull_secrets.as_ref().map(|list| {
-                list.iter().map(|secret| (secret.name.to_string(), value_hash(&secret.name))).collect()
-            }),
+            &pod.image_pull_secrets
+                .as_ref()
+                .map(|list| list.iter().map(|secret| (secret.name.to_string(), value_hash(&secret.name))).collect()),
             image_pull_secrets,
             &recorded.image_pull_secrets,
             record,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::core::wiring::Missing;
 use crate::core::workload::Rollout;
 
 const NOW: &str = "2026-11-21T10:30:00Z";
@@ -15,6 +16,7 @@ fn tracing(status: Option<AgentTracingStatus>) -> AgentTracing {
 
 fn workload(name: &str, standing: Standing) -> Judged {
     Judged {
+        account: "default".into(),
         name: name.into(),
         uid: format!("uid-{name}"),
         resource_version: "1".into(),
@@ -66,6 +68,10 @@ impl Scene {
 
     fn status_after(&self, old: Option<AgentTracingStatus>, now: &str) -> AgentTracingStatus {
         let found = Findings {
+            workspace: None,
+            rights: None,
+            accounts: BTreeSet::new(),
+            takes_otlp: None,
             mlflow: self.mlflow.clone(),
             answered: None,
             labelled: self.labelled,
@@ -102,7 +108,7 @@ fn is(status: &str, reason: &str) -> (String, String) {
 
 #[test]
 fn ready_is_the_worst_of_the_others_and_what_passes_by_itself_comes_last() {
-    let mut scene = Scene::of([workload("teller", Standing::Waiting)]);
+    let mut scene = Scene::of([workload("teller", Standing::Waiting(Missing::TrackingUri))]);
     scene.mlflow = Verdict::bad(Reason::Progressing, "MLflow is starting");
     assert_eq!(scene.ready(), is("False", "Progressing"));
     scene.labelled = false;
@@ -152,7 +158,7 @@ fn what_the_user_chose_is_listed_last_and_not_counted() {
     let scene = Scene::of([
         skipped("auditor", Reason::OptedOut, true),
         workload("teller", Standing::Current),
-        workload("rag", Standing::Waiting),
+        workload("rag", Standing::Waiting(Missing::TrackingUri)),
         skipped("broken", Reason::RecordUnreadable, false),
     ]);
     let status = scene.status();
@@ -165,7 +171,7 @@ fn what_the_user_chose_is_listed_last_and_not_counted() {
 #[test]
 fn the_list_is_bounded_and_keeps_the_worst() {
     let mut all: Vec<_> = (0..150).map(|n| workload(&format!("agent-{n:03}"), Standing::Current)).collect();
-    all.push(workload("zebra", Standing::Waiting));
+    all.push(workload("zebra", Standing::Waiting(Missing::TrackingUri)));
     let status = Scene::of(all).status();
     assert_eq!(status.injected.as_deref(), Some("150/151"));
     assert_eq!(status.workloads.len(), 100);
@@ -196,8 +202,9 @@ fn a_transition_time_moves_only_with_the_status() {
 
 #[test]
 fn the_same_findings_give_the_same_status_at_any_time() {
-    let scene = Scene::of([workload("teller", Standing::Current), workload("rag", Standing::Waiting)])
-        .evidence("teller", Evidence::Received(at(NOW)));
+    let scene =
+        Scene::of([workload("teller", Standing::Current), workload("rag", Standing::Waiting(Missing::TrackingUri))])
+            .evidence("teller", Evidence::Received(at(NOW)));
     let first = scene.status();
     assert_eq!(scene.status_after(Some(first.clone()), "2026-11-22T10:30:00Z"), first);
 }
@@ -249,7 +256,7 @@ fn suspension_leaves_everything_else_as_it_was() {
 fn every_message_ends_with_a_command() {
     let deleted = (Reason::ExperimentDeleted, "was deleted".to_owned());
     let mut troubled = Scene::of([
-        workload("waiting", Standing::Waiting),
+        workload("waiting", Standing::Waiting(Missing::TrackingUri)),
         workload("newer", Standing::Newer),
         workload("wanting", Standing::Wanting { hash: "x".into(), patch: Vec::new() }),
         skipped("out", Reason::OptedOut, true),

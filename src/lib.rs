@@ -20,6 +20,7 @@ pub mod api;
 pub mod cli;
 pub mod controller;
 pub mod core;
+pub mod merge_ca;
 pub mod mlflow;
 pub mod names;
 pub mod run;

@@ -36,6 +36,11 @@ enum Command {
     Uninject(UninjectArgs),
     /// Print what a container gets, and why.
     Explain(ExplainArgs),
+    /// Merge certificate authorities into one bundle; what an agent's init container runs.
+    ///
+    /// Broken, expired and repeated certificates are left out and named on stderr. The exit code is always 0: whatever is
+    /// wrong here, the agent must start.
+    MergeCa(crate::merge_ca::MergeCaArgs),
 }
 
 #[derive(Args)]
@@ -118,6 +123,10 @@ impl Cli {
             }
             Command::Uninject(UninjectArgs { filename, output }) => offline::uninject(&filename, output),
             Command::Explain(ExplainArgs { filename, output }) => explain_command(filename, output),
+            Command::MergeCa(args) => {
+                crate::merge_ca::merge_ca(&args);
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 //! [`decide`](decide::decide) answers the one question that webhook, controller and command line ask: what should this
 //! workload's template look like, and which JSON patch brings it there?
 
+pub mod ca_bundle;
+pub mod certificate;
 pub mod decide;
 pub mod desired;
 pub mod drift;

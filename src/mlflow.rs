@@ -165,19 +165,7 @@ impl Mlflow {
 
     /// The server's version. Neither the Host header nor credentials are checked for this one.
     async fn version(&self) -> Result<String, Error> {
-        let body = self.send(self.request(Method::GET, "/version")).await?;
-        let text = String::from_utf8(body).map_err(|_| Error::Garbage)?;
-        let version = text.trim();
-        if version.starts_with('<') {
-            return Err(Error::LoginPage);
-        }
-        let plain = version.len() <= 64 && version.chars().all(|c| c.is_ascii_alphanumeric() || ".+-_".contains(c));
-        let major = version.split('.').next().and_then(|m| m.parse::<u64>().ok());
-        match major {
-            Some(major) if plain && major < OLDEST_MAJOR => Err(Error::TooOld(version.to_owned())),
-            Some(_) if plain => Ok(version.to_owned()),
-            _ => Err(Error::Garbage),
-        }
+        version(&self.send(self.request(Method::GET, "/version")).await?)
     }
 
     /// Whether workspaces are on. Servers before 3.10 do not know the question, nor workspaces.
@@ -231,10 +219,7 @@ impl Mlflow {
             Err(Error::NotFound(Some(code))) if code == "RESOURCE_DOES_NOT_EXIST" => return Ok(None),
             found => found?,
         };
-        Ok(found.experiments.into_iter().chain(found.experiment).next().map(|e| match e.lifecycle_stage.as_str() {
-            "deleted" => Experiment::Deleted(e.experiment_id),
-            _ => Experiment::Active(e.experiment_id),
-        }))
+        Ok(found.first())
     }
 
     async fn create_experiment(&self, name: &str) -> Result<String, Error> {
@@ -278,11 +263,7 @@ impl Mlflow {
     }
 
     async fn json<T: serde::de::DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
-        let body = self.send(request).await?;
-        serde_json::from_slice(&body).map_err(|_| match looks_like_html(&body) {
-            true => Error::LoginPage,
-            false => Error::Garbage,
-        })
+        json(&self.send(request).await?)
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Vec<u8>, Error> {
@@ -300,6 +281,51 @@ fn filter(name: &str) -> Option<String> {
     }
 }
 
+/// What the client makes of one answer, if it was an answer to each of its questions. For the fuzzer: the same functions read
+/// what a server really sends.
+#[derive(Debug)]
+pub struct Understood {
+    /// As the version.
+    pub version: Result<String, Error>,
+    /// As the search for an experiment.
+    pub experiment: Result<Option<Experiment>, Error>,
+    /// As the search for traces: when the newest began.
+    pub trace: Result<Option<Timestamp>, Error>,
+    /// As a refusal.
+    pub refusal: Option<Error>,
+}
+
+/// Reads an answer in every way that the client knows. Pure.
+pub fn understand(status: u16, plain: bool, body: &[u8]) -> Understood {
+    Understood {
+        version: version(body),
+        experiment: json(body).map(Found::first),
+        trace: json(body).map(|found: Traces| found.traces.first().map(|row| row.request_time)),
+        refusal: StatusCode::from_u16(status).ok().map(|status| refusal(status, plain, body)),
+    }
+}
+
+fn version(body: &[u8]) -> Result<String, Error> {
+    let version = std::str::from_utf8(body).map_err(|_| Error::Garbage)?.trim();
+    if version.starts_with('<') {
+        return Err(Error::LoginPage);
+    }
+    let plain = version.len() <= 64 && version.chars().all(|c| c.is_ascii_alphanumeric() || ".+-_".contains(c));
+    let major = version.split('.').next().and_then(|m| m.parse::<u64>().ok());
+    match major {
+        Some(major) if plain && major < OLDEST_MAJOR => Err(Error::TooOld(version.to_owned())),
+        Some(_) if plain => Ok(version.to_owned()),
+        _ => Err(Error::Garbage),
+    }
+}
+
+fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(body).map_err(|_| match looks_like_html(body) {
+        true => Error::LoginPage,
+        false => Error::Garbage,
+    })
+}
+
 /// Lets an answer with status 2xx pass and says what any other means.
 async fn failure(response: Response) -> Result<Response, Error> {
     let status = response.status();
@@ -310,18 +336,22 @@ async fn failure(response: Response) -> Result<Response, Error> {
         return Err(Error::LoginPage);
     }
     let plain = response.headers().get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/plain"));
-    let body = body(response).await?;
-    let code = error_code(&body);
-    Err(match status {
+    Err(refusal(status, plain, &body(response).await?))
+}
+
+/// What a refusal means; `plain` is whether its content type is plain text.
+fn refusal(status: StatusCode, plain: bool, body: &[u8]) -> Error {
+    let code = error_code(body);
+    match status {
         StatusCode::UNAUTHORIZED => Error::Unauthorized,
         // A text, where every refusal of MLflow's own is JSON.
         StatusCode::FORBIDDEN if plain && body.starts_with(b"Invalid Host header") => Error::HostHeader,
-        StatusCode::FORBIDDEN if looks_like_html(&body) => Error::LoginPage,
+        StatusCode::FORBIDDEN if looks_like_html(body) => Error::LoginPage,
         StatusCode::FORBIDDEN => Error::Forbidden(code),
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Error::NotFound(code),
         s if s.is_server_error() || s == StatusCode::TOO_MANY_REQUESTS => Error::Server { status: s.as_u16(), code },
         s => Error::Rejected { status: s.as_u16(), code },
-    })
+    }
 }
 
 /// Reads a body, and no more than is honest.
@@ -376,6 +406,15 @@ struct Found {
     #[serde(default)]
     experiments: Vec<FoundExperiment>,
     experiment: Option<FoundExperiment>,
+}
+
+impl Found {
+    fn first(self) -> Option<Experiment> {
+        self.experiments.into_iter().chain(self.experiment).next().map(|e| match e.lifecycle_stage.as_str() {
+            "deleted" => Experiment::Deleted(e.experiment_id),
+            _ => Experiment::Active(e.experiment_id),
+        })
+    }
 }
 
 #[derive(Deserialize)]

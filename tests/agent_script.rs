@@ -43,7 +43,10 @@ fn odd_sources_cost_no_other_its_place_and_are_named() {
         image.has("/tmp/ca-sources/5-joined.crt", &format!("{}{}", one.pem().trim_end(), two.pem()));
         image.has("/tmp/ca-sources/6-trusted.crt", &one.pem().replace(" CERT", " TRUSTED CERT"));
         image.has("/tmp/ca-sources/7-spoilt.crt", &one.pem().replace("MII", "M(I"));
-        image.has("/tmp/ca-sources/8-backslash.crt", &format!("\\c %s $(exit 1) `exit 1`\n{}", three.pem()));
+        image.has(
+            "/tmp/ca-sources/8-backslash.crt",
+            &format!("\\c %s $(exit 1) `exit 1`\n# C:\\certs\\\n{}", three.pem()),
+        );
         fs::write(image.path("/tmp/ca-sources/9-noise.crt"), [0xff, 0, b'\n', 0xc3, 0x28, b'-']).unwrap();
         fs::create_dir(image.path("/tmp/ca-sources/folder")).unwrap();
         std::os::unix::fs::symlink("gone", image.path("/tmp/ca-sources/link")).unwrap();

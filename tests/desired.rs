@@ -83,7 +83,9 @@ fn only_a_claim_that_is_to_be_deleted_belongs_to_the_agenttracing() {
 #[test]
 #[ignore = "for tests/golden-desired/api.sh: writes $DIR/<case>/<n>.json, each case in a namespace of its name"]
 fn render() {
-    for (path, child) in on_api_server() {
+    for (path, mut child) in on_api_server() {
+        // The garbage collector takes whatever names an owner that does not exist.
+        child["metadata"].as_object_mut().unwrap().remove("ownerReferences");
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, serde_json::to_vec(&child).unwrap()).unwrap();
     }
@@ -92,8 +94,9 @@ fn render() {
 #[test]
 #[ignore = "for tests/golden-desired/api.sh: compares $DIR/<case>/<n>.json.live, what an API server answered"]
 fn compare() {
-    for (path, child) in on_api_server() {
-        let live: Value = serde_json::from_slice(&fs::read(path.with_extension("json.live")).unwrap()).unwrap();
+    for (path, _) in on_api_server() {
+        let read = |path: PathBuf| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+        let (child, live) = (read(path.clone()), read(path.with_extension("json.live")));
         assert!(!drifted(&child, &live), "{}: {live:#}", path.display());
     }
 }

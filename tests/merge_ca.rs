@@ -9,10 +9,13 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
+use agent_tracing::core::ca_bundle::system_roots;
 use authorities::{Authority, certificates};
 
 #[path = "support/authorities.rs"]
@@ -80,6 +83,7 @@ fn the_links_of_a_mounted_config_map_are_followed_once() {
     for key in ["service-ca.crt", "ca-bundle.crt", "gone.crt"] {
         symlink(format!("..data/{key}"), pod.sources().join(key)).unwrap();
     }
+    fs::write(pod.sources().join(".swp"), "an editor's").unwrap();
     symlink("/dev/zero", pod.sources().join("endless.crt")).unwrap();
     fs::create_dir(pod.sources().join("folder")).unwrap();
     let log = pod.merge(&["--no-system-roots"]);
@@ -87,7 +91,31 @@ fn the_links_of_a_mounted_config_map_are_followed_once() {
     for line in ["gone.crt: is not there", "endless.crt: failed to read: neither", "folder: is left out"] {
         assert!(log.contains(line), "no line {line}: {log}");
     }
-    assert!(!log.contains("already"), "{log}");
+    assert!(!log.contains("already") && !log.contains("/."), "{log}");
+}
+
+#[test]
+fn whatever_byte_of_a_certificate_is_spoilt_openssl_loads_the_bundle() {
+    let pod = Pod::new("spoilt");
+    let roots = system_roots();
+    let roots: Vec<_> = CertificateDer::pem_slice_iter(roots.as_bytes()).map(Result::unwrap).collect();
+    let mut random = 1_u64;
+    let mut pick = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    let mut spoilt = String::new();
+    for root in roots.iter().cycle().take(1_500) {
+        let mut der = root.to_vec();
+        // Most of what is decoded when a file is loaded stands in front.
+        let at = pick(der.len().min(300));
+        der[at] = [0, 1, 3, 12, 0x1e, 0x30, 0x31, 0x80, 0xff, pick(256) as u8][pick(10)];
+        spoilt += &format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der));
+    }
+    pod.source("spoilt.crt", spoilt.as_bytes());
+    pod.merge(&[]);
+    assert!(pod.bundle().len() > roots.len() + 100, "a changed text or key is no reason to leave one out");
+    openssl_loads(&pod.output());
 }
 
 #[test]
@@ -184,7 +212,7 @@ fn answer(client: &Arc<ClientConfig>, authority: &Authority) -> std::io::Result<
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![chain], PrivateKeyDer::try_from(key).unwrap())
+        .with_single_cert(vec![chain], PrivateKeyDer::from(key))
         .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

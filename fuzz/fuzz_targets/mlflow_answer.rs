@@ -4,7 +4,7 @@
 #![no_main]
 
 #[allow(dead_code)]
-#[path = "../../src/mlflow.rs"]
+#[path = "../../src/mlflow/mod.rs"]
 mod mlflow;
 
 use libfuzzer_sys::fuzz_target;

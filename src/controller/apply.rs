@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::observe::{self, Live};
-use crate::api::{AgentTracing, AgentTracingStatus, Reason};
+use crate::api::{AgentTracing, AgentTracingStatus, DeletionPolicy, Reason};
 use crate::core::desired::Desired;
 use crate::core::drift::{drifted, possible, refused};
 use crate::core::health::{Obstacle, shortened};
@@ -182,12 +182,21 @@ impl Children<'_> {
             *wanted = asked;
             return Ok(());
         }
-        let Settings { namespace, name, .. } = self.settings;
+        let Settings { namespace, name, standalone, .. } = self.settings;
         let (asked, found) = (asked.as_str().unwrap_or_default().to_owned(), found.as_str().unwrap_or_default());
+        // The size in the spec only grows, so that there is no way back but a new AgentTracing that adopts the volume.
+        let back = match standalone.deletion_policy {
+            DeletionPolicy::Retain => format!(
+                "or go back to {found} by a new AgentTracing, which adopts the volume: kubectl delete agenttracing -n {namespace} {name}"
+            ),
+            DeletionPolicy::Delete => format!(
+                "or set deletionPolicy to Retain, delete this AgentTracing and create it with {found}, which adopts the volume: \
+                 kubectl edit agenttracing -n {namespace} {name}"
+            ),
+        };
         self.obstacle(Reason::StorageNotBound, format!(
             "The volume cannot grow from {found} to {asked}: StorageClass \"{class}\" does not allow it; allow it with 'kubectl patch \
-             storageclass {class} -p '{{\"allowVolumeExpansion\":true}}'' if its driver can, or go back to {found}: kubectl edit \
-             agenttracing -n {namespace} {name}"
+             storageclass {class} -p '{{\"allowVolumeExpansion\":true}}'' if its driver can, {back}"
         ));
         Ok(())
     }

@@ -87,3 +87,63 @@ fn common_name(subject: &Name) -> Option<String> {
 }
 
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, DnValue, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    #[test]
+    fn the_end_and_the_name_are_read() {
+        let end = date_time_ymd(2031, 2, 3);
+        let certificate = parse(&der("Bank CA".into(), |params| params.not_after = end)).unwrap();
+        assert_eq!(certificate.not_after, u64::try_from(end.unix_timestamp()).unwrap());
+        assert_eq!(certificate.common_name.as_deref(), Some("Bank CA"));
+    }
+
+    #[test]
+    fn every_kind_of_text_is_a_name_and_what_is_no_text_is_none() {
+        let printable = DnValue::PrintableString("Bank CA".try_into().unwrap());
+        let bmp = DnValue::BmpString("Bank CA".try_into().unwrap());
+        let teletex = DnValue::TeletexString("Bank CA".try_into().unwrap());
+        for value in [printable, bmp, teletex] {
+            assert!(parse(&der(value.clone(), |_| {})).is_ok(), "{value:?}");
+        }
+        let sound = der("Bank CA".into(), |_| {});
+        let at = sound.windows(7).position(|w| w == b"Bank CA").unwrap();
+        // Not UTF-8; half a UTF-16 character; a boolean. OpenSSL refuses a file with any of them.
+        for (at, byte) in [(at, 0xff), (at - 2, 0x1e), (at - 2, 0x01)] {
+            let mut der = sound.clone();
+            der[at] = byte;
+            assert_eq!(parse(&der), Err("a name in it is no text"), "{byte:#x}");
+        }
+    }
+
+    #[test]
+    fn an_algorithm_with_impossible_parameters_is_refused() {
+        // ecPublicKey, then the curve as an object identifier: here as a boolean of as many bytes.
+        let sound = der("Bank CA".into(), |_| {});
+        let mut spoilt = sound.clone();
+        let curve = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+        let at = sound.windows(curve.len()).position(|w| w == curve).unwrap();
+        spoilt[at] = 0x01;
+        assert!(parse(&sound).is_ok() && parse(&spoilt).is_err());
+    }
+
+    #[test]
+    fn numbers_of_identifiers_begin_with_no_zero_digit() {
+        assert!(is_minimal(&[0x55, 0x04, 0x03]) && is_minimal(&[0x2a, 0x86, 0x80, 0x01]));
+        assert!(
+            !is_minimal(&[]) && !is_minimal(&[0x80, 0x01]) && !is_minimal(&[0x2a, 0x80, 0x01]) && !is_minimal(&[0x86])
+        );
+    }
+
+    fn der(name: DnValue, change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        change(&mut params);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+}

@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use wiremock::matchers::{body_partial_json, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 

@@ -51,22 +51,22 @@ fn a_volume_that_cannot_grow_says_what_to_do() {
             .says("StorageClass \"standard\"")
             .says("allowVolumeExpansion");
         assert_eq!(requested(scene), "1Gi", "what would be refused is not tried");
-        // The remedy, as it was told: `kubectl edit`.
-        told.says("go back to 1Gi");
-        change(scene, json!({"storage": {"size": "1Gi"}}));
-        until("the volume is no matter any more", || match scene.condition("MLflowReady") {
-            Some(now) if now.reason != "StorageNotBound" => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
-
+        // The remedy, as it was told.
+        told.says("go back to 1Gi").says("kubectl delete agenttracing -n volume-fixed tracing");
         let claim = scene.live("persistentvolumeclaims", "tracing-mlflow")["metadata"]["uid"].clone();
         scene.kubectl(&["delete", "agenttracing", "tracing", "--timeout=10s"]);
         until("its Deployment is gone", || match scene.get("deployments", "tracing-mlflow") {
             None => Ok(()),
             Some(_) => Err("it is still there".to_owned()),
         });
-        let retained = scene.live("persistentvolumeclaims", "tracing-mlflow");
-        assert_eq!((&retained["metadata"]["uid"], &retained["metadata"]["deletionTimestamp"]), (&claim, &Value::Null));
+        let retained = || scene.live("persistentvolumeclaims", "tracing-mlflow")["metadata"].clone();
+        assert_eq!((&retained()["uid"], &retained()["deletionTimestamp"]), (&claim, &Value::Null));
+        scene.apply_tracing(&format!("{{{SERVER}, storage: {{storageClassName: standard, size: 1Gi}}}}"));
+        until("the volume is no matter any more", || match scene.condition("MLflowReady") {
+            Some(now) if now.reason != "StorageNotBound" => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        assert_eq!(retained()["uid"], claim);
     });
 }
 

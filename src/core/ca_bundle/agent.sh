@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Merges certificate authorities in the agent's own image. $1, for tests: a folder that stands for /.
 #
 # Whatever goes wrong, it exits 0: the agent must start. Only complete blocks are copied, each on lines of its own: OpenSSL

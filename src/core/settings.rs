@@ -1,5 +1,7 @@
 //! An AgentTracing parsed once into settings that are valid and complete; the raw resource stops here.
 
+mod cr;
+mod platform;
 mod valid;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,64 +10,16 @@ use std::fmt;
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use serde_json::{Value, json};
 
 use super::policy::Policy;
 use super::quantity;
 use crate::api::{
-    AgentTracing, Artifacts, Cr, CrTemplate, DeletionPolicy, ImagePullPolicy, LabelSelectorRequirement, MlflowMode,
-    NetworkPolicy, Resources, SecretKey, SelectorOperator, Standalone,
+    AgentTracing, Artifacts, DeletionPolicy, ImagePullPolicy, LabelSelectorRequirement, MlflowMode, NetworkPolicy,
+    Resources, SecretKey, SelectorOperator, Standalone,
 };
 use crate::names;
-
-/// What is known of the cluster; not part of any AgentTracing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Platform {
-    /// API group `security.openshift.io` is served: SCCs give uid, fsGroup and seccomp profile.
-    pub openshift: bool,
-    /// The cluster's DNS domain, for example `cluster.local`.
-    pub cluster_domain: String,
-    /// The operator's own namespace.
-    pub operator_namespace: String,
-    /// The init container that merges certificate authorities.
-    pub merge_ca: MergeCa,
-}
-
-/// Install options of the init container that merges certificate authorities.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MergeCa {
-    /// Its image: the operator's own.
-    pub image: String,
-    /// Pull Secrets that every namespace is expected to have.
-    pub pull_secrets: Vec<String>,
-    /// CPU, as request and limit.
-    pub cpu: String,
-    /// Memory, as request and limit.
-    pub memory: String,
-}
-
-impl Default for MergeCa {
-    fn default() -> Self {
-        Self {
-            image: concat!("ghcr.io/agenttracing/agent-tracing-operator:v", env!("CARGO_PKG_VERSION")).to_owned(),
-            pull_secrets: Vec::new(),
-            cpu: "50m".to_owned(),
-            memory: "64Mi".to_owned(),
-        }
-    }
-}
-
-impl Default for Platform {
-    /// A default install on plain Kubernetes.
-    fn default() -> Self {
-        Self {
-            openshift: false,
-            cluster_domain: "cluster.local".to_owned(),
-            operator_namespace: names::OPERATOR_NAMESPACE.to_owned(),
-            merge_ca: MergeCa::default(),
-        }
-    }
-}
+pub use cr::{CrSettings, DEFAULT_CR_NAME, DEFAULT_CR_ORIGIN};
+pub use platform::{MergeCa, Platform};
 
 /// An AgentTracing with every default resolved.
 #[derive(Clone, Debug)]
@@ -88,17 +42,6 @@ pub struct Settings {
     pub cr: CrSettings,
     /// The address of mode External, without a slash at its end.
     pub external_uri: Option<String>,
-}
-
-/// The shared server, every default resolved.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CrSettings {
-    /// Name of the MLflow resource.
-    pub name: String,
-    /// The address, where it is not discovered.
-    pub url: Option<String>,
-    /// The spec of the MLflow resource to create where there is none.
-    pub create: Option<Value>,
 }
 
 /// The standalone server, every default resolved.
@@ -181,7 +124,7 @@ pub fn parse(tracing: &AgentTracing) -> Result<Settings, Vec<Problem>> {
         let remedy = "write the address without user name and password; everybody can read this object";
         problems.add("spec.mlflow.external.trackingURI", shown, remedy);
     }
-    let cr = cr(mlflow.cr.clone().unwrap_or_default());
+    let cr = cr::cr(mlflow.cr.clone().unwrap_or_default());
     let standalone = standalone(tracing.spec.mlflow.standalone.clone().unwrap_or_default(), &mut problems);
     if !problems.0.is_empty() {
         return Err(problems.0);
@@ -214,54 +157,6 @@ impl Settings {
             MlflowMode::External => self.external_uri.clone().unwrap_or_default(),
         }
     }
-}
-
-fn cr(spec: Cr) -> CrSettings {
-    let Cr { name, url, create, template } = spec;
-    CrSettings {
-        name: name.unwrap_or_else(|| DEFAULT_CR_NAME.to_owned()),
-        url: url.map(|url| url.trim_end_matches('/').to_owned()),
-        create: create.then(|| mlflow_spec(template.unwrap_or_default())),
-    }
-}
-
-/// The documented example, as far as the template does not say otherwise.
-fn mlflow_spec(template: CrTemplate) -> Value {
-    let CrTemplate {
-        artifacts_destination,
-        backend_store_uri,
-        image,
-        replicas,
-        serve_artifacts,
-        service_account_name,
-        storage,
-        workers,
-    } = template;
-    let artifacts = artifacts_destination.unwrap_or_else(|| "file:///mlflow/artifacts".to_owned());
-    let store = backend_store_uri.unwrap_or_else(|| "sqlite:////mlflow/mlflow.db".to_owned());
-    let on_volume = artifacts.starts_with("file:") || store.starts_with("sqlite:");
-    let volume = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}});
-    let mut spec = json!({
-        "artifactsDestination": artifacts,
-        "backendStoreUri": store,
-        "replicas": replicas.unwrap_or(1),
-        "serveArtifacts": serve_artifacts.unwrap_or(true),
-    });
-    if let Some(image) = image {
-        spec["image"] = json!(image);
-    }
-    if let Some(account) = service_account_name {
-        spec["serviceAccountName"] = json!(account);
-    }
-    if let Some(workers) = workers {
-        spec["workers"] = json!(workers);
-    }
-    match storage {
-        Some(storage) => spec["storage"] = json!(storage),
-        None if on_volume => spec["storage"] = volume,
-        None => {}
-    }
-    spec
 }
 
 fn standalone(spec: Standalone, problems: &mut Problems) -> StandaloneSettings {
@@ -457,10 +352,6 @@ const LABEL_KEY: &str = "write a label key: an optional DNS name and '/', then a
 
 /// Image of the server: what Red Hat OpenShift AI 3.4 ships.
 pub const DEFAULT_IMAGE: &str = "ghcr.io/mlflow/mlflow:v3.10.1";
-/// Name of the MLflow resource: the MLflow operator admits no other.
-pub const DEFAULT_CR_NAME: &str = "mlflow";
-/// The documented address of the shared server.
-pub const DEFAULT_CR_ORIGIN: &str = "https://mlflow.redhat-ods-applications.svc.cluster.local:8443";
 /// Port of the server.
 pub const DEFAULT_PORT: u16 = 5500;
 /// Size of the volume.

@@ -1,0 +1,52 @@
+//! The cluster and the install.
+
+use crate::names;
+
+/// What is known of the cluster; not part of any AgentTracing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Platform {
+    /// API group `security.openshift.io` is served: SCCs give uid, fsGroup and seccomp profile.
+    pub openshift: bool,
+    /// The cluster's DNS domain, for example `cluster.local`.
+    pub cluster_domain: String,
+    /// The operator's own namespace.
+    pub operator_namespace: String,
+    /// The init container that merges certificate authorities.
+    pub merge_ca: MergeCa,
+}
+
+/// Install options of the init container that merges certificate authorities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergeCa {
+    /// Its image: the operator's own.
+    pub image: String,
+    /// Pull Secrets that every namespace is expected to have.
+    pub pull_secrets: Vec<String>,
+    /// CPU, as request and limit.
+    pub cpu: String,
+    /// Memory, as request and limit.
+    pub memory: String,
+}
+
+impl Default for MergeCa {
+    fn default() -> Self {
+        Self {
+            image: concat!("ghcr.io/agenttracing/agent-tracing-operator:v", env!("CARGO_PKG_VERSION")).to_owned(),
+            pull_secrets: Vec::new(),
+            cpu: "50m".to_owned(),
+            memory: "64Mi".to_owned(),
+        }
+    }
+}
+
+impl Default for Platform {
+    /// A default install on plain Kubernetes.
+    fn default() -> Self {
+        Self {
+            openshift: false,
+            cluster_domain: "cluster.local".to_owned(),
+            operator_namespace: names::OPERATOR_NAMESPACE.to_owned(),
+            merge_ca: MergeCa::default(),
+        }
+    }
+}

@@ -12,6 +12,7 @@ mod life;
 mod mistakes;
 mod mlflow;
 mod operator;
+mod shared;
 mod twenty;
 mod volume;
 mod world;

@@ -6,10 +6,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::world::{Scene, until, world};
+use crate::world::{Scene, typed_script, until, world};
 
-/// The server of AgentTracing `tracing` in a namespace.
-pub struct Mlflow(String);
+/// A server, as an agent of a namespace sees it.
+pub struct Mlflow {
+    /// Where REST is.
+    api: String,
+    /// Where the files of traces are.
+    pages: String,
+    http: reqwest::Client,
+    headers: Vec<(&'static str, String)>,
+}
 
 /// A trace as a search finds it.
 #[derive(Clone, Debug)]
@@ -20,8 +27,25 @@ pub struct Trace {
 }
 
 impl Mlflow {
+    /// The server of AgentTracing `tracing` in a namespace.
     pub fn of(scene: &Scene) -> Self {
-        Self(format!("http://tracing-mlflow.{}.svc.cluster.local:5500", scene.namespace))
+        let api = format!("http://tracing-mlflow.{}.svc.cluster.local:5500", scene.namespace);
+        Self { pages: api.clone(), api, http: world().http.clone(), headers: Vec::new() }
+    }
+
+    /// The shared server of mode CR at a tracking URI, with the token of a namespace's service account `default` and the
+    /// authority of this moment.
+    pub fn shared(scene: &Scene, tracking_uri: &str) -> Self {
+        let api = tracking_uri.replace(".svc:", ".svc.cluster.local:");
+        let ca = std::fs::read(typed_script("tests/cr/ca.sh", &["path"]).trim()).unwrap();
+        let ca = reqwest::Certificate::from_pem(&ca).unwrap();
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([ca]).build().unwrap();
+        let token = scene.kubectl(&["create", "token", "default"]);
+        let headers = vec![
+            ("Authorization", format!("Bearer {}", token.trim())),
+            ("X-MLFLOW-WORKSPACE", scene.namespace.clone()),
+        ];
+        Self { pages: format!("{}/mlflow", api.trim_end_matches("/mlflow")), api, http, headers }
     }
 
     /// The traces of an experiment, the newest first.
@@ -63,22 +87,28 @@ impl Mlflow {
     /// How many spans a trace has: in the database, or else in its artifact.
     pub fn spans(&self, trace: &str) -> Result<usize, String> {
         let count = |answer: &Value| answer["spans"].as_array().map_or(0, Vec::len);
-        let inside = self.ask(&format!("api/3.0/mlflow/traces/get?trace_id={trace}"), None)?;
-        match count(&inside["trace"]) {
-            0 => {
-                self.ask(&format!("ajax-api/2.0/mlflow/get-trace-artifact?request_id={trace}"), None).map(|a| count(&a))
+        let artifact = format!("{}/ajax-api/2.0/mlflow/get-trace-artifact?request_id={trace}", self.pages);
+        // Of a trace whose spans are in its artifact the shared server cannot tell them otherwise.
+        match self.send(self.http.get(artifact)) {
+            Ok(artifact) => Ok(count(&artifact)),
+            Err(_) => {
+                let inside = format!("{}/api/3.0/mlflow/traces/get?trace_id={trace}", self.api);
+                self.send(self.http.get(inside)).map(|answer| count(&answer["trace"]))
             }
-            spans => Ok(spans),
         }
     }
 
     fn ask(&self, path: &str, body: Option<&Value>) -> Result<Value, String> {
-        let (world, url) = (world(), format!("{}/{path}", self.0));
-        let request = match body {
-            Some(body) => world.http.post(url).json(body),
-            None => world.http.get(url),
-        };
-        world.runtime.block_on(async {
+        let url = format!("{}/{path}", self.api);
+        self.send(match body {
+            Some(body) => self.http.post(url).json(body),
+            None => self.http.get(url),
+        })
+    }
+
+    fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, String> {
+        let request = self.headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+        world().runtime.block_on(async {
             let answer = request.timeout(Duration::from_secs(10)).send().await.map_err(|error| format!("{error:?}"))?;
             let answer = answer.error_for_status().map_err(|error| error.to_string())?;
             answer.json().await.map_err(|error| error.to_string())

@@ -27,6 +27,15 @@ pub fn uninstall() {
     typed(&["delete", "-k", "config/default", "--ignore-not-found"]);
 }
 
+/// Ends all replicas and lets everything else stand.
+pub fn stop() {
+    typed(&["-n", NAMESPACE, "scale", "deployment", names::MANAGED_BY, "--replicas=0"]);
+    until("no operator runs", || match pods().len() {
+        0 => Ok(()),
+        more => Err(format!("{more} pods")),
+    });
+}
+
 /// Its namespace and all in it, without asking the processes; what is cluster-wide stays.
 pub fn delete_brutally() {
     delete_namespace(NAMESPACE);

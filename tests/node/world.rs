@@ -69,7 +69,8 @@ pub fn collection(resource: &str, namespace: &str) -> String {
         "leases" => "/apis/coordination.k8s.io/v1",
         "mutatingwebhookconfigurations" => "/apis/admissionregistration.k8s.io/v1",
         "networkpolicies" => "/apis/networking.k8s.io/v1",
-        "namespaces" | "persistentvolumeclaims" | "pods" | "services" => "/api/v1",
+        "configmaps" | "namespaces" | "persistentvolumeclaims" | "pods" | "services" => "/api/v1",
+        "rolebindings" => "/apis/rbac.authorization.k8s.io/v1",
         _ => panic!("{resource} is not in the list"),
     };
     match namespace {
@@ -97,6 +98,16 @@ pub fn typed(args: &[&str]) -> String {
     kubectl(args, "").unwrap_or_else(|error| panic!("kubectl {}: {error}", args.join(" ")))
 }
 
+/// A script of the checkout, which has to succeed; what it prints.
+#[track_caller]
+pub fn typed_script(script: &str, args: &[&str]) -> String {
+    let mut command = Command::new(format!("{}/{script}", env!("CARGO_MANIFEST_DIR")));
+    let output = command.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{script} {args:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
 /// A namespace of its own, and what the operator did since it was made.
 pub struct Scene {
     pub namespace: String,
@@ -117,6 +128,11 @@ pub fn scene(namespace: &str, labelled: bool, play: impl FnOnce(&mut Scene)) {
 }
 
 impl Scene {
+    /// Another namespace in the same play.
+    pub fn second(namespace: &str, labelled: bool) -> Self {
+        Self::create(namespace, labelled, Instant::now())
+    }
+
     fn create(namespace: &str, labelled: bool, began: Instant) -> Self {
         delete_namespace(namespace);
         until(&format!("namespace {namespace} of an earlier run is gone"), || {

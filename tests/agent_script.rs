@@ -180,7 +180,7 @@ impl Image {
     /// Runs the script as the init container does and returns what it says, with paths as the image knows them.
     fn merges(&self) -> String {
         // The machine's own python3 is not the image's; what the script may use comes from a folder of links.
-        for tool in ["cat", "mv", "rm", "chmod"] {
+        for tool in ["mv", "rm", "chmod"] {
             let link = self.path("/bin").join(tool);
             let _ = fs::remove_file(&link);
             std::os::unix::fs::symlink(Path::new("/bin").join(tool), link).unwrap();

@@ -11,6 +11,8 @@ mod ca_bundle;
 #[path = "../../src/core/certificate.rs"]
 mod certificate;
 
+use std::collections::HashSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ca_bundle::{MAX_BYTES, Merged, Source, Why, merge};
@@ -37,11 +39,13 @@ fuzz_target!(|data: &[u8]| {
     assert!(pem.len() <= MAX_BYTES);
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).map(|c| c.expect("a sound block")).collect();
     assert_eq!(certificates.len(), merged.kept.iter().map(|(_, count)| count).sum::<usize>());
+    assert_eq!(HashSet::<_>::from_iter(&certificates).len(), certificates.len(), "a certificate twice");
     let again = both(pem, b"");
     assert_eq!(again.pem, merged.pem, "merging it again changed it");
     assert!(again.skipped.iter().all(|s| s.source == "second" || (s.why == Why::Empty && pem.is_empty())));
     for skipped in &merged.skipped {
-        assert!(skipped.to_string().len() < 400, "a long line in the log");
+        let line = skipped.to_string();
+        assert!(line.len() < 400 && !line.contains(char::is_control), "a line in the log: {line:?}");
     }
 });
 

@@ -25,7 +25,7 @@ pub const SOURCES_DIRECTORY: &str = "/tmp/ca-sources";
 /// [`SOURCES_DIRECTORY`].
 pub const DEFAULT_SOURCES: [&str; 2] =
     ["/var/run/secrets/kubernetes.io/serviceaccount/service-ca.crt", SOURCES_DIRECTORY];
-/// The merge in the agent's own image, with no more than a POSIX shell, `cat`, `mv`, `rm` and `chmod`: `sh -c SCRIPT`.
+/// The merge in the agent's own image, with no more than a POSIX shell, `mv`, `rm` and `chmod`: `sh -c SCRIPT`.
 ///
 /// It finds certificates and mends the joints between files; what a certificate holds (broken, expired) it cannot see.
 pub const AGENT_SCRIPT: &str = include_str!("ca_bundle/agent.sh");

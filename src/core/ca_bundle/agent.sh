@@ -2,7 +2,7 @@
 # Merges certificate authorities in the agent's own image. $1, for tests: a folder that stands for /.
 #
 # Whatever goes wrong, it exits 0: the agent must start. Only complete blocks are copied, each on lines of its own: OpenSSL
-# reads all of a file or nothing. Nothing but the shell, cat, mv, rm and chmod is needed.
+# reads all of a file or nothing. Nothing but the shell, mv, rm and chmod is needed.
 LC_ALL=C
 root=${1-}
 out=$root/tmp/ca-bundle/combined-ca.crt

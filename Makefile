@@ -17,8 +17,8 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: ## From nothing to a trace in MLflow; KUBECONFIG=path uses that cluster instead of one made here
-	@tests/demo/demo.sh up
+demo: ## From nothing to a trace in MLflow; KUBECONFIG=path uses that cluster; MODE=cr shows two teams on a shared MLflow
+	@$(if $(filter cr CR,$(MODE)),tests/demo/shared.sh,tests/demo/demo.sh) up
 
 .PHONY: demo-down
 demo-down: ## Remove what `make demo` made

@@ -19,7 +19,7 @@ INSTRUMENTS=(--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverag
   -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks)
 
 main() {
-  local seconds=${1-15} target
+  local seconds=${1:-15} target
   [[ $seconds =~ ^[1-9][0-9]*$ ]] || { sed -n '4p' "$0" >&2; exit 2; }
   RUSTFLAGS=${INSTRUMENTS[*]} cargo build --locked --quiet --release --target "$TRIPLE" \
     --manifest-path fuzz/Cargo.toml --target-dir "$OUT"

@@ -33,6 +33,7 @@ everything() {
   "$CLUSTER/images.sh"
   quick
   "$CLUSTER/operator-image.sh"
+  step 'fuzzing: certificate authorities, answers of MLflow' tests/fuzz.sh "${SOAK:+300}"
   api_server
   node
 }
@@ -77,7 +78,9 @@ node() {
   trap '"$CLUSTER/node.sh" down' EXIT
   step 'images into the node' "$CLUSTER/node.sh" load "$("$CLUSTER/operator-image.sh" path)" \
     "$("$CLUSTER/images.sh" path mlflow)" "$("$CLUSTER/images.sh" path langgraph)" \
-    "$("$CLUSTER/images.sh" path llm)" "$("$CLUSTER/images.sh" path idle)"
+    "$("$CLUSTER/images.sh" path llm)" "$("$CLUSTER/images.sh" path idle)" \
+    "$("$CLUSTER/images.sh" path mlflow-cr-a)" "$("$CLUSTER/images.sh" path mlflow-cr-b)" \
+    "$("$CLUSTER/images.sh" path langgraph-plugin)" "$("$CLUSTER/images.sh" path adk)"
   step 'migration of the database, in the image that runs it' "$CLUSTER/node.sh" exec tests/migrate/run.sh
   # Compiled outside: the namespace has no way to anywhere.
   step 'node tests, compile' cargo test --locked --quiet --test node --no-run

@@ -8,6 +8,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=tests/cluster/lib.sh
 source tests/cluster/lib.sh
+# shellcheck source=tests/demo/common.sh
+source tests/demo/common.sh
 
 CLUSTER=tests/cluster
 MANIFESTS=tests/demo/manifests
@@ -38,9 +40,9 @@ up() {
     k label --overwrite namespace "$NAMESPACE" agenttracing.dev/injection=enabled
   step "kubectl apply -f $MANIFESTS/tracing.yaml" k apply -f "$MANIFESTS/tracing.yaml"
   title 'What the operator makes of it'
-  step 'MLflow answers' until_condition MLflowReady
-  step 'every agent that wants to is wired' until_condition WorkloadsReady
-  step 'a trace with its spans arrived' until_condition TracesFlowing
+  step 'MLflow answers' until_condition MLflowReady "$NAMESPACE"
+  step 'every agent that wants to is wired' until_condition WorkloadsReady "$NAMESPACE"
+  step 'a trace with its spans arrived' until_condition TracesFlowing "$NAMESPACE"
   step 'both wired agents have sent traces' both_traced
   show
   printf '\nThe demo took %d min %d s. `make demo-down` removes it.\n' $((SECONDS / 60)) $((SECONDS % 60))
@@ -70,31 +72,9 @@ prepare() {
   export KUBECONFIG
 }
 
-k() { "$KUBECTL" "$@"; }
-
-title() { printf '\n%s\n' "$1"; }
-
 start_model() {
   k apply -f "$MANIFESTS/namespace.yaml"
   k apply -f "$MANIFESTS/llm.yaml"
-}
-
-# until_condition TYPE: polls to a verdict; on failure the last word of the operator is in the log.
-until_condition() {
-  local end=$((SECONDS + 300))
-  until [[ $(condition "$1" status) == True ]]; do
-    if ((SECONDS > end)); then
-      k get agenttracing tracing -n "$NAMESPACE" -o yaml
-      k get pods,events -n "$NAMESPACE"
-      return 1
-    fi
-    printf '%s: %s\n' "$1" "$(condition "$1" message)"
-    sleep 1
-  done
-}
-
-condition() {
-  k get agenttracing tracing -n "$NAMESPACE" -o "jsonpath={.status.conditions[?(@.type=='$1')].$2}"
 }
 
 both_traced() {

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use crate::mlflow::Mlflow;
 use crate::operator;
-use crate::world::{Scene, delete_namespace, env, is_wired, kubectl, say, scene, typed, typed_script, until, world};
+use crate::world::{
+    Scene, delete_namespace, env, idle, is_wired, kubectl, say, scene, typed, typed_script, until, world,
+};
 
 const TRACING: &str = "
 apiVersion: agenttracing.dev/v1alpha1
@@ -27,6 +29,7 @@ fn the_shared_mlflow_and_everything_in_the_wrong_order() {
         the_binding_came_before_the_agents(scene);
         a_deleted_binding_is_healed_and_an_edited_one_too(scene);
         other_namespaces(scene);
+        a_guaranteed_pod_of_root_under_a_quota_keeps_its_class_and_starts();
         an_upgrade_moves_the_address_and_rolls_once(scene);
         a_new_authority_is_told_until_everybody_has_it(scene);
         the_binding_goes_with_the_last_agent_tracing(scene);
@@ -58,6 +61,15 @@ fn then_the_kind_then_its_resource_then_the_role_each_is_named_while_it_is_missi
     typed(&["apply", "-f", "tests/cr/crd.yaml"]);
     typed(&["wait", "--for=condition=Established", "crd/mlflows.mlflow.opendatahub.io", "--timeout=30s"]);
     scene.until_condition("MLflowReady", "False", "MLflowNotFound").ends_with_a_command();
+    // Who may create it is for an administrator to say.
+    let create = |create: bool| {
+        let patch = json!({"spec": {"mlflow": {"cr": {"create": create}}}}).to_string();
+        scene.kubectl(&["patch", "agenttracing", "tracing", "--type=merge", "-p", &patch]);
+    };
+    create(true);
+    let told = scene.until_condition("MLflowReady", "False", "CreateForbidden");
+    told.ends_with_a_command().says("--create-mlflow-namespaces");
+    create(false);
     until("the kind is served", || kubectl(&["apply", "-f", "tests/cr/mlflow.yaml"], ""));
     for (state, reason) in [("starting", "MLflowNotReady"), ("migration-failed", "MigrationFailed")] {
         typed_script("tests/cr/stand-in.sh", &["a", state]);
@@ -146,19 +158,20 @@ fn other_namespaces(scene: &Scene) {
     let second = Scene::second("shared-two", true);
     typed_script("tests/cr/ca.sh", &["publish", &second.namespace]);
     let strategies = [
-        ("mapped", "ConfigMap", "TokenFile"),
-        ("scripted", "AgentInitContainer", "TokenFile"),
-        ("plugged", "InitContainer", "KubernetesPlugin"),
+        ("mapped", "ConfigMap", "TokenFile", "demo/langgraph-agent:1"),
+        ("scripted", "AgentInitContainer", "TokenFile", "demo/langgraph-agent:1"),
+        ("plugged", "InitContainer", "KubernetesPlugin", "demo/langgraph-plugin-agent:1"),
+        // Google's ADK, whose spans go to /v1/traces by OTLP.
+        ("courier", "InitContainer", "TokenFile", "demo/adk-agent:1"),
     ];
-    for (name, strategy, method) in strategies {
+    for (name, strategy, method, image) in strategies {
         second.apply(&format!(
             "apiVersion: agenttracing.dev/v1alpha1\nkind: AgentTracing\nmetadata: {{name: {name}}}\nspec: {{mlflow: {{mode: CR}}, \
              caBundle: {{strategy: {strategy}}}, auth: {{method: {method}}}, injection: {{selector: {{matchLabels: {{app: {name}}}}}}}}}"
         ));
-        let image = if method == "TokenFile" { "demo/langgraph-agent:1" } else { "demo/langgraph-plugin-agent:1" };
         second.apply(&agent(name, image, json!({})));
     }
-    for (name, strategy, _) in strategies {
+    for (name, strategy, ..) in strategies {
         until(&format!("traces of {name} ({strategy})"), || {
             let tracing = second.live("agenttracings", name);
             let conditions = tracing["status"]["conditions"].as_array().cloned().unwrap_or_default();
@@ -171,11 +184,63 @@ fn other_namespaces(scene: &Scene) {
         let init = live["spec"]["template"]["spec"]["initContainers"].as_array().map_or(0, Vec::len);
         assert_eq!(init, usize::from(strategy != "ConfigMap"));
     }
+    a_server_that_nobody_may_ask_is_used_and_said_to_be_so(&second);
     let (ours, theirs) = (Mlflow::shared(scene, &tracking_uri(scene)), Mlflow::shared(&second, &tracking_uri(scene)));
     assert!(ours.traces("mapped").is_err(), "another workspace's");
     assert!(theirs.traces("teller").is_err(), "another workspace's");
     let third = Scene::second("shared-unbound", false);
     assert!(Mlflow::shared(&third, &tracking_uri(scene)).traces("teller").is_err(), "whoever is not bound");
+}
+
+fn a_server_that_nobody_may_ask_is_used_and_said_to_be_so(scene: &Scene) {
+    scene.apply(
+        "apiVersion: agenttracing.dev/v1alpha1\nkind: AgentTracing\nmetadata: {name: outside}\nspec: {mlflow: {mode: External, \
+         external: {trackingURI: 'https://mlflow.example.com/base', workspace: team}}, injection: {selector: {matchLabels: {app: outsider}}}}",
+    );
+    scene.apply(&idle("outsider"));
+    until("outsider is wired to a server that was never asked", || {
+        let live = scene.live("deployments", "outsider");
+        match env(&live, "MLFLOW_TRACKING_URI") {
+            Some(uri) => {
+                Ok(assert_eq!((uri, env(&live, "MLFLOW_WORKSPACE")), ("https://mlflow.example.com/base", Some("team"))))
+            }
+            None => Err(scene.live("agenttracings", "outside")["status"].to_string()),
+        }
+    });
+    let status = scene.live("agenttracings", "outside")["status"].clone();
+    let conditions = status["conditions"].as_array().unwrap();
+    let ready = conditions.iter().find(|c| c["type"] == "MLflowReady").unwrap();
+    assert_eq!((&ready["status"], &ready["reason"]), (&"Unknown".into(), &"NotObservable".into()), "{ready}");
+}
+
+/// Our init container asks for as much as it is limited to, and for no uid of root's.
+fn a_guaranteed_pod_of_root_under_a_quota_keeps_its_class_and_starts() {
+    let quota = Scene::second("shared-quota", true);
+    typed(&["label", "--overwrite", "namespace", &quota.namespace, "pod-security.kubernetes.io/enforce=baseline"]);
+    typed_script("tests/cr/ca.sh", &["publish", &quota.namespace]);
+    quota.apply("{apiVersion: v1, kind: ResourceQuota, metadata: {name: all}, spec: {hard: {limits.cpu: '2', limits.memory: 1Gi, requests.cpu: '2', requests.memory: 1Gi}}}");
+    quota.apply("{apiVersion: v1, kind: LimitRange, metadata: {name: all}, spec: {limits: [{type: Container, default: {cpu: 100m, memory: 64Mi}, max: {cpu: '1', memory: 512Mi}, min: {cpu: 10m, memory: 16Mi}}]}}");
+    quota.apply(TRACING);
+    let mut rooted: Value = serde_json::from_str(&idle("rooted")).unwrap();
+    let pod = &mut rooted["spec"]["template"]["spec"];
+    pod["securityContext"] = json!({"runAsUser": 0});
+    let all = json!({"cpu": "20m", "memory": "32Mi"});
+    pod["containers"][0]["resources"] = json!({"limits": all, "requests": all});
+    quota.apply(&rooted.to_string());
+    until("rooted is wired", || match is_wired(&quota.live("deployments", "rooted")) {
+        true => Ok(()),
+        false => Err(quota.live("agenttracings", "tracing")["status"]["conditions"].to_string()),
+    });
+    quota.until_rolled_out("rooted");
+    let pod =
+        quota.list("pods", "app=rooted").into_iter().find(|p| p["metadata"]["deletionTimestamp"].is_null()).unwrap();
+    assert_eq!(pod["status"]["qosClass"], "Guaranteed");
+    assert_eq!(pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"], 0);
+    say(&format!(
+        "{:>9}  {}",
+        "",
+        quota.kubectl(&["logs", "deployment/rooted", "-c", "merge-ca"]).lines().last().unwrap_or_default()
+    ));
 }
 
 fn an_upgrade_moves_the_address_and_rolls_once(scene: &Scene) {

@@ -1,0 +1,25 @@
+# shellcheck shell=bash
+# What both demos need. Sourced after lib.sh.
+
+k() { "$KUBECTL" "$@"; }
+
+title() { printf '\n%s\n' "$1"; }
+
+# until_condition TYPE NAMESPACE: polls to a verdict; on failure the last word of the operator is in the log.
+until_condition() {
+  local end=$((SECONDS + 300))
+  until [[ $(condition "$@" status) == True ]]; do
+    if ((SECONDS > end)); then
+      k get agenttracing tracing -n "$2" -o yaml
+      k get pods,events -n "$2"
+      return 1
+    fi
+    printf '%s: %s\n' "$1" "$(condition "$@" message)"
+    sleep 1
+  done
+}
+
+# condition TYPE NAMESPACE FIELD
+condition() {
+  k get agenttracing tracing -n "$2" -o "jsonpath={.status.conditions[?(@.type=='$1')].$3}"
+}

@@ -236,11 +236,8 @@ fn a_guaranteed_pod_of_root_under_a_quota_keeps_its_class_and_starts() {
         quota.list("pods", "app=rooted").into_iter().find(|p| p["metadata"]["deletionTimestamp"].is_null()).unwrap();
     assert_eq!(pod["status"]["qosClass"], "Guaranteed");
     assert_eq!(pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"], 0);
-    say(&format!(
-        "{:>9}  {}",
-        "",
-        quota.kubectl(&["logs", "deployment/rooted", "-c", "merge-ca"]).lines().last().unwrap_or_default()
-    ));
+    let log = quota.kubectl(&["logs", pod["metadata"]["name"].as_str().unwrap(), "-c", "merge-ca"]);
+    say(&format!("{:>9}  merge-ca: {}", "", log.lines().last().unwrap_or_default()));
 }
 
 fn an_upgrade_moves_the_address_and_rolls_once(scene: &Scene) {

@@ -46,10 +46,15 @@ proptest! {
     #[test]
     fn the_users_own_volumes_and_mounts_never_change(before in deployment(), wiring in wirings()) {
         let after = injected(&before, &wiring);
-        for list in ["volumes", "initContainers", "imagePullSecrets"] {
-            let names = |document: &Value| -> Vec<Value> { pod_list(document, list).iter().map(|e| e["name"].clone()).collect() };
-            prop_assert!(names(&after).starts_with(&names(&before)), "{}", list);
+        let names = |document: &Value, list: &str| -> Vec<Value> {
+            pod_list(document, list).iter().map(|e| e["name"].clone()).collect()
+        };
+        for list in ["volumes", "imagePullSecrets"] {
+            prop_assert!(names(&after, list).starts_with(&names(&before, list)), "{}", list);
         }
+        let mut init = names(&after, "initContainers");
+        init.retain(|name| *name != "merge-ca");
+        prop_assert_eq!(init, names(&before, "initContainers"));
         for (before, after) in containers(&before).zip(containers(&after)) {
             let mounts = |container: &Value| container["volumeMounts"].as_array().cloned().unwrap_or_default();
             prop_assert!(mounts(after).starts_with(&mounts(before)));
@@ -60,12 +65,48 @@ proptest! {
     fn what_a_container_mounts_is_there(before in deployment(), wiring in wirings()) {
         let after = injected(&before, &wiring);
         let has = |name: &Value| pod_list(&after, "volumes").iter().any(|volume| volume["name"] == *name);
-        for container in containers(&after) {
+        for container in all_containers(&after) {
             let names = container["env"].as_array().into_iter().flatten().filter(|e| e["value"] == "/tmp/ca-bundle/combined-ca.crt");
             let mounts = container["volumeMounts"].as_array().cloned().unwrap_or_default();
             let bundle = mounts.iter().any(|m| m["mountPath"] == "/tmp/ca-bundle");
             prop_assert!(names.count() == 0 || bundle, "a missing file kills every call");
             prop_assert!(mounts.iter().all(|mount| has(&mount["name"])));
+        }
+    }
+
+    #[test]
+    fn an_agent_starts_after_its_bundle_is_there(before in deployment(), wiring in wirings()) {
+        let init = pod_list(&injected(&before, &wiring), "initContainers");
+        let merge = init.iter().position(|container| container["name"] == "merge-ca");
+        let agent = init.iter().position(|container| container["volumeMounts"].to_string().contains("\"/tmp/ca-bundle\"") && container["name"] != "merge-ca");
+        prop_assert!(merge.is_none() || agent.is_none() || merge < agent, "{:?} {:?}", merge, agent);
+    }
+
+    /// What was ours and is edited refers to volumes of ours; without them the API server refuses the workload.
+    #[test]
+    fn an_edit_of_the_users_never_loses_its_volume(before in deployment(), wiring in wirings(), victim in 0..3) {
+        let mut edited = injected(&before, &wiring);
+        let spec = &mut edited["spec"]["template"]["spec"];
+        match victim {
+            0 => if let Some(merge) = spec["initContainers"].as_array_mut().and_then(|l| l.iter_mut().find(|c| c["name"] == "merge-ca")) {
+                merge["args"] = json!(["mine"]);
+            },
+            1 => if let Some(mount) = spec["containers"][0]["volumeMounts"].as_array_mut().and_then(|l| l.last_mut()) {
+                mount["subPath"] = json!("mine");
+            },
+            _ if spec["volumes"].as_array().is_some_and(|list| list.iter().any(|v| v["name"] == "ca-bundle")) => {
+                spec["containers"][0]["volumeMounts"] = json!([{"name": "ca-bundle", "mountPath": "/certs"}]);
+            }
+            _ => {}
+        }
+        let once = injected(&edited, &wiring);
+        prop_assert!(injection(&once, &wiring).patch.is_empty());
+        for after in [once, uninjected(&edited)] {
+            let has = |name: &Value| pod_list(&after, "volumes").iter().any(|volume| volume["name"] == *name);
+            for container in all_containers(&after) {
+                let mounts = container["volumeMounts"].as_array().cloned().unwrap_or_default();
+                prop_assert!(mounts.iter().all(|mount| has(&mount["name"])), "{}", container);
+            }
         }
     }
 
@@ -154,7 +195,12 @@ fn patched(document: &Value, patch: Vec<json_patch::PatchOperation>) -> Value {
     out
 }
 
+/// The user's own.
 fn containers(document: &Value) -> impl Iterator<Item = &Value> {
+    all_containers(document).filter(|container| container["name"] != "merge-ca")
+}
+
+fn all_containers(document: &Value) -> impl Iterator<Item = &Value> {
     let spec = &document["spec"]["template"]["spec"];
     ["containers", "initContainers"].into_iter().flat_map(|list| spec[list].as_array().into_iter().flatten())
 }

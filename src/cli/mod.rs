@@ -8,10 +8,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::api::AgentTracing;
+use crate::api::{AgentTracing, MlflowMode};
 use crate::core::explain;
 use crate::core::policy::Policy;
-use crate::core::settings;
 
 /// Brings the traces of AI agents on Kubernetes into MLflow, and proves that they arrive.
 #[derive(Parser)]
@@ -68,9 +67,12 @@ struct UninjectArgs {
 
 #[derive(Args)]
 struct ExplainArgs {
-    /// File with an AgentTracing as YAML or JSON; `-` is stdin. Default: the smallest one there is.
-    #[arg(short, long = "filename")]
+    /// File with an AgentTracing as YAML or JSON; `-` is stdin. Default: a table of all modes.
+    #[arg(short, long = "filename", conflicts_with = "mode")]
     filename: Option<PathBuf>,
+    /// The smallest AgentTracing of this mode.
+    #[arg(short, long)]
+    mode: Option<Mode>,
     /// What to print.
     #[arg(short, long, default_value = "table")]
     output: TableOutput,
@@ -89,6 +91,17 @@ enum Output {
     Diff,
 }
 
+/// Modes, as they are typed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// The operator runs MLflow.
+    Standalone,
+    /// A shared MLflow that the MLflow operator runs.
+    Cr,
+    /// A server that someone else runs.
+    External,
+}
+
 /// Forms in which a table is printed.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum TableOutput {
@@ -99,12 +112,6 @@ enum TableOutput {
     /// JSON.
     Json,
 }
-
-const SMALLEST: &str = "apiVersion: agenttracing.dev/v1alpha1
-kind: AgentTracing
-metadata: {name: tracing, namespace: bank-agents}
-spec: {mlflow: {mode: Standalone}}
-";
 
 impl Cli {
     /// Carries out the command.
@@ -122,7 +129,7 @@ impl Cli {
                 offline::inject(&filename, &namespace, output)
             }
             Command::Uninject(UninjectArgs { filename, output }) => offline::uninject(&filename, output),
-            Command::Explain(ExplainArgs { filename, output }) => explain_command(filename, output),
+            Command::Explain(args) => explain_command(args),
             Command::MergeCa(args) => {
                 crate::merge_ca::merge_ca(&args);
                 Ok(ExitCode::SUCCESS)
@@ -159,17 +166,36 @@ fn integral_bounds(value: &mut serde_json::Value) {
     }
 }
 
-fn explain_command(filename: Option<PathBuf>, output: TableOutput) -> anyhow::Result<ExitCode> {
-    let text = match filename {
-        Some(path) => documents::read(&path)?,
-        None => SMALLEST.to_owned(),
+fn explain_command(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    let ExplainArgs { filename, mode, output } = args;
+    let policy = match (filename, mode) {
+        (Some(path), _) => {
+            let text = documents::read(&path)?;
+            let tracing = documents::parse(&text, "the AgentTracing")?
+                .into_iter()
+                .find(documents::is_agent_tracing)
+                .ok_or_else(|| anyhow::anyhow!("no AgentTracing in the input; give one with -f tracing.yaml"))?;
+            offline_policy(&tracing)?
+        }
+        (None, Some(mode)) => {
+            let tracing = explain::smallest(match mode {
+                Mode::Standalone => MlflowMode::Standalone,
+                Mode::Cr => MlflowMode::Cr,
+                Mode::External => MlflowMode::External,
+            });
+            valid_policy(&tracing)?
+        }
+        (None, None) => {
+            let rows = explain::modes();
+            match output {
+                TableOutput::Table => print!("{}", explain::modes_table(&rows)),
+                TableOutput::Markdown => print!("{}", explain::modes_markdown(&rows)),
+                TableOutput::Json => println!("{}", serde_json::to_string_pretty(&rows)?),
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
     };
-    let tracing = documents::parse(&text, "the AgentTracing")?
-        .into_iter()
-        .find(documents::is_agent_tracing)
-        .ok_or_else(|| anyhow::anyhow!("no AgentTracing in the input; give one with -f tracing.yaml"))?;
-    let rows = explain::rows(&offline_policy(&tracing)?)
-        .map_err(|missing| anyhow::anyhow!("{}", offline::missing_message(missing)))?;
+    let rows = explain::rows(&policy).map_err(|missing| anyhow::anyhow!("{}", offline::missing_message(missing)))?;
     match output {
         TableOutput::Table => print!("{}", explain::table(&rows)),
         TableOutput::Markdown => print!("{}", explain::markdown(&rows)),
@@ -178,20 +204,16 @@ fn explain_command(filename: Option<PathBuf>, output: TableOutput) -> anyhow::Re
     Ok(ExitCode::SUCCESS)
 }
 
-/// The policy of an AgentTracing that no server has seen: the address is the one that the operator's Service will have.
+/// The policy of an AgentTracing in a file.
 fn offline_policy(document: &serde_json::Value) -> anyhow::Result<Policy> {
     let tracing: AgentTracing = serde_json::from_value(document.clone())
         .map_err(|e| anyhow::anyhow!("AgentTracing {}: {e}", documents::name(document)))?;
-    let settings = settings::parse(&tracing).map_err(|problems| {
+    valid_policy(&tracing)
+}
+
+fn valid_policy(tracing: &AgentTracing) -> anyhow::Result<Policy> {
+    explain::offline(tracing).map_err(|problems| {
         let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("AgentTracing {}: {}", documents::name(document), list.join("; "))
-    })?;
-    let uri = settings.tracking_uri();
-    let mut policy = settings.policy;
-    policy.tracking_uri.get_or_insert(uri);
-    if tracing.status.is_none() {
-        // No cluster has been asked: what is printed is what it will be.
-        policy.bound = None;
-    }
-    Ok(policy)
+        anyhow::anyhow!("AgentTracing {}: {}", tracing.metadata.name.as_deref().unwrap_or_default(), list.join("; "))
+    })
 }

@@ -164,7 +164,7 @@ fn the_pod_passes_pod_security_restricted() {
 #[ignore = "needs the API server: make test"]
 fn the_samples_are_valid() {
     install();
-    for sample in ["standalone", "standalone-full"] {
+    for sample in ["standalone", "standalone-full", "cr", "external"] {
         let file = format!("config/samples/{sample}.yaml");
         kubectl(&["create", "--dry-run=server", "--validate=strict", "-f", &file]).ok();
     }
@@ -191,6 +191,14 @@ fn the_operator_has_the_rights_it_was_promised_and_no_other() {
             "mutatingwebhookconfigurations.admissionregistration.k8s.io/=agent-tracing-webhook",
             "",
         ),
+        ("get list watch", "serviceaccounts", "bank"),
+        ("get list watch", "mlflows.mlflow.opendatahub.io", ""),
+        ("create", "subjectaccessreviews.authorization.k8s.io", ""),
+        ("create list watch", "rolebindings.rbac.authorization.k8s.io", "bank"),
+        ("get patch delete", "rolebindings.rbac.authorization.k8s.io/=agenttracing-mlflow", "bank"),
+        ("get list watch bind", "clusterroles.rbac.authorization.k8s.io/=mlflow-operator-mlflow-integration", ""),
+        ("get create", "configmaps", "bank"),
+        ("patch", "configmaps/=agenttracing-ca", "bank"),
         ("create", "leases.coordination.k8s.io", home),
         ("get update", "leases.coordination.k8s.io/=agent-tracing-operator", home),
         ("create", "secrets", home),
@@ -211,8 +219,22 @@ fn the_operator_has_the_rights_it_was_promised_and_no_other() {
         ("get create patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io", ""),
         ("delete", "mutatingwebhookconfigurations.admissionregistration.k8s.io/=agent-tracing-webhook", ""),
         ("patch update delete create", "namespaces", ""),
-        ("create bind escalate", "clusterroles.rbac.authorization.k8s.io", ""),
-        ("create", "rolebindings.rbac.authorization.k8s.io", "bank"),
+        ("create update patch delete", "serviceaccounts", "bank"),
+        // Creating one is behind the chart's createMlflowNamespaces.
+        ("create update patch delete deletecollection", "mlflows.mlflow.opendatahub.io", ""),
+        ("get list watch create patch bind escalate", "clusterroles.rbac.authorization.k8s.io", ""),
+        ("bind escalate", "clusterroles.rbac.authorization.k8s.io/=cluster-admin", ""),
+        (
+            "create update patch delete escalate",
+            "clusterroles.rbac.authorization.k8s.io/=mlflow-operator-mlflow-integration",
+            "",
+        ),
+        ("create bind", "roles.rbac.authorization.k8s.io", "bank"),
+        ("create", "clusterrolebindings.rbac.authorization.k8s.io", ""),
+        ("get update patch delete", "rolebindings.rbac.authorization.k8s.io", "bank"),
+        ("update", "rolebindings.rbac.authorization.k8s.io/=agenttracing-mlflow", "bank"),
+        ("list watch update patch delete", "configmaps", "bank"),
+        ("update delete", "configmaps/=agenttracing-ca", "bank"),
         ("impersonate", "users", ""),
     ];
     for (expected, table) in [(true, allowed), (false, denied)] {

@@ -7,6 +7,7 @@ mod env;
 mod pod;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use json_patch::jsonptr::{PointerBuf, Token};
 use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation};
@@ -83,6 +84,7 @@ const CREATED_TEMPLATE_METADATA: &str = "template.metadata";
 const CREATED_TEMPLATE_ANNOTATIONS: &str = "template.annotations";
 
 const TEMPLATE: [&str; 2] = ["spec", "template"];
+const INIT_CONTAINERS: &str = "initContainers";
 
 /// Brings a template to a wiring.
 pub fn inject(
@@ -110,7 +112,7 @@ pub fn inject(
     let with_ca = wiring.ca.as_ref().filter(|_| out.notes.is_empty());
 
     let mut hashed = vec![wiring.tracing.clone()];
-    let mut agent = None;
+    let (mut agent, mut init_agent) = (None, None);
     for (place, chosen) in containers(workload).zip(&chosen) {
         let ours = recorded(&place);
         let present = Present::of(place.container, ours);
@@ -128,6 +130,9 @@ pub fn inject(
             continue;
         }
         agent.get_or_insert(place.container);
+        if place.list == INIT_CONTAINERS {
+            init_agent.get_or_insert(place.index);
+        }
         let env: BTreeMap<_, _> = wanted.iter().map(|e| (e.name.clone(), value_hash(&e.value))).collect();
         hashed.push(place.container.name.to_string());
         hashed.extend(wanted.iter().flat_map(|e| [e.name.clone(), e.value.clone()]));
@@ -137,11 +142,10 @@ pub fn inject(
         let reason = if chosen.contains(&true) { Reason::OwnTrackingURI } else { Reason::NoContainers };
         return Ok(Injection { patch: uninject(workload)?, skipped: Some(reason), ..out });
     };
-    let around = pod::Surroundings { pod: &workload.spec.template.spec, agent, platform };
+    let around = pod::Surroundings { pod: &workload.spec.template.spec, agent, init_agent, platform };
     let pieces = with_ca.map(|choice| pod::pieces(choice, &around)).unwrap_or_default();
     hashed.extend(pieces.volumes.iter().chain(&pieces.init_containers).map(|piece| piece.fingerprint.clone()));
-    let old_pod = old.map(|r| r.pod).unwrap_or_default();
-    record.pod = pod::bring_pod(around.pod, &pieces, &old_pod, &mut record, &mut out.patch);
+    record.pod = pod::bring_pod(around.pod, &pieces, &old.unwrap_or_default(), &mut record, &mut out.patch);
     record.hash = short_hash(hashed.iter().map(String::as_str));
     out.hash = record.hash.clone();
     label_patch(&workload.metadata, &wiring.tracing, &mut record, &mut out.patch);
@@ -167,11 +171,17 @@ fn taken<'w>(
     if let Some(name) = pod::taken(&containers, &record.pod.init_containers, &[names::MERGE_CA]) {
         return Some(format!("initContainer/{name}"));
     }
+    // Names are unique over init and main containers.
+    if spec.containers.iter().any(|container| &*container.name == names::MERGE_CA) {
+        return Some(format!("container/{}", names::MERGE_CA));
+    }
     let none = BTreeMap::new();
     agents.find_map(|place| {
         let recorded = record.containers.get(&*place.container.name).map_or(&none, |c| &c.mounts);
-        let mounts = pod::live_mounts(place.container);
-        pod::taken(&mounts, recorded, &[names::CA_FOLDER]).map(|path| format!("mount:{path}"))
+        // One below counts too: its mount point cannot be made in our read-only mount, and the container would not start.
+        let paths = pod::live_mounts(place.container).into_iter().flatten();
+        let mut foreign = paths.filter(|(path, fingerprint)| recorded.get(path).is_none_or(|hash| hash != fingerprint));
+        foreign.find(|(path, _)| Path::new(path).starts_with(names::CA_FOLDER)).map(|(path, _)| format!("mount:{path}"))
     })
 }
 
@@ -187,6 +197,8 @@ fn bring_mounts(
         path: vec![TEMPLATE[0], TEMPLATE[1], "spec", place.list, &index, "volumeMounts"],
         key: "mountPath",
         created: format!("{}.volumeMounts", &*place.container.name),
+        used: Vec::new(),
+        before: None,
     };
     let none = BTreeMap::new();
     let recorded = recorded.map_or(&none, |r| &r.mounts);
@@ -203,7 +215,7 @@ pub fn uninject(workload: &Workload<'_>) -> Result<Vec<PatchOperation>, RecordEr
         env::container_patch(&place, &present, &[], &mut record, &mut patch);
         bring_mounts(&place, &[], ours.as_ref(), &mut record, &mut patch);
     }
-    let ours = std::mem::take(&mut record.pod);
+    let ours = record.clone();
     pod::bring_pod(&workload.spec.template.spec, &pod::Pieces::default(), &ours, &mut record, &mut patch);
     if let Some(metadata) = &workload.spec.template.metadata {
         let annotations = metadata.annotations.as_ref();
@@ -255,7 +267,7 @@ fn containers<'w, 'a>(workload: &'w Workload<'a>) -> impl Iterator<Item = Place<
         container,
     });
     let init = spec.init_containers.iter().flatten().enumerate().map(|(index, container)| Place {
-        list: "initContainers",
+        list: INIT_CONTAINERS,
         index,
         may_be_wired: container.restart_policy.as_deref() == Some("Always"),
         container,

@@ -31,6 +31,8 @@ pub(super) struct Pieces {
     pub volumes: Vec<Piece>,
     pub init_containers: Vec<Piece>,
     pub image_pull_secrets: Vec<Piece>,
+    /// The first init container that is an agent (a native side container).
+    pub agent: Option<usize>,
 }
 
 /// What a pod and one of its agents say that the init container has to follow.
@@ -38,6 +40,8 @@ pub(super) struct Surroundings<'a> {
     pub pod: &'a PodSpec<'a>,
     /// The first container that is wired.
     pub agent: &'a Container<'a>,
+    /// The first init container that is wired.
+    pub init_agent: Option<usize>,
     pub platform: &'a Platform,
 }
 
@@ -72,6 +76,7 @@ pub(super) fn pieces(choice: &CaChoice, around: &Surroundings<'_>) -> Pieces {
             .iter()
             .map(|name| Piece { name: name.clone(), value: json!({"name": name}), fingerprint: value_hash(name) })
             .collect(),
+        agent: around.init_agent,
     }
 }
 
@@ -93,7 +98,7 @@ fn sources(config_maps: &[ConfigMapKey]) -> Vec<Value> {
 }
 
 fn init_container(strategy: CaBundleStrategy, around: &Surroundings<'_>) -> Piece {
-    let Surroundings { pod, agent, platform } = *around;
+    let Surroundings { pod, agent, init_agent: _, platform } = *around;
     // Requests equal limits: a Guaranteed pod stays one, and a ResourceQuota finds what it asks for.
     let amount = json!({"cpu": platform.merge_ca.cpu, "memory": platform.merge_ca.memory});
     let mounts = json!([
@@ -190,6 +195,10 @@ pub(super) struct List<'a> {
     /// The field of an entry that names it.
     pub key: &'a str,
     pub created: String,
+    /// Entries that stay even when they are ours and no longer wanted.
+    pub used: Vec<&'a str>,
+    /// The entry that what is new has to stand before; else it is appended.
+    pub before: Option<usize>,
 }
 
 /// Whether somebody else has an entry of one of these names.
@@ -222,6 +231,7 @@ pub(super) fn bring(
                 patch.push(test(at(&[&text, list.key]), &entry.0));
                 patch.push(super::replace(at(&[&text]), piece.value.clone()));
             }
+            None if list.used.contains(&entry.0.as_str()) => {}
             None => removals.push((index, entry.0.as_str())),
         }
     }
@@ -241,7 +251,8 @@ pub(super) fn bring(
             record.note_created(&list.created);
             patch.push(add(at(&[]), Value::Array(appended)));
         } else {
-            patch.extend(appended.into_iter().map(|value| add(at(&["-"]), value)));
+            let index = list.before.map_or_else(|| "-".to_owned(), |index| index.to_string());
+            patch.extend(appended.into_iter().map(|value| add(at(&[&index]), value)));
         }
     }
     // An entry of the user's under this name is none of ours, and stays out of the record.
@@ -253,7 +264,7 @@ pub(super) fn bring(
 pub(super) fn bring_pod(
     pod: &PodSpec<'_>,
     wanted: &Pieces,
-    recorded: &RecordedPod,
+    old: &Record,
     record: &mut Record,
     patch: &mut Vec<PatchOperation>,
 ) -> RecordedPod {
@@ -261,12 +272,18 @@ pub(super) fn bring_pod(
         path: vec![TEMPLATE[0], TEMPLATE[1], "spec", name],
         key: "name",
         created: format!("pod.{name}"),
+        used: Vec::new(),
+        before: None,
     };
-    let Pieces { volumes, init_containers, image_pull_secrets } = wanted;
+    let recorded = &old.pod;
+    let Pieces { volumes, init_containers, image_pull_secrets, agent } = wanted;
+    let of_volumes = List { used: used_volumes(pod, old), ..list("volumes") };
+    // Init containers run in their order, and an agent that is one needs the bundle when it starts.
+    let of_init_containers = List { before: *agent, ..list("initContainers") };
     RecordedPod {
-        volumes: bring(&list("volumes"), &live_volumes(pod), volumes, &recorded.volumes, record, patch),
+        volumes: bring(&of_volumes, &live_volumes(pod), volumes, &recorded.volumes, record, patch),
         init_containers: bring(
-            &list("initContainers"),
+            &of_init_containers,
             &live_init_containers(pod),
             init_containers,
             &recorded.init_containers,
@@ -284,6 +301,24 @@ pub(super) fn bring_pod(
             patch,
         ),
     }
+}
+
+/// Volumes that the user's mounts refer to, in a container of theirs, or in one of ours that they edited. A workload whose
+/// mounts have no volume is refused by the API server.
+fn used_volumes<'w>(pod: &'w PodSpec<'_>, old: &Record) -> Vec<&'w str> {
+    let edited = |container: &&Container<'_>| {
+        old.pod.init_containers.get(&*container.name).is_none_or(|hash| *hash != of_container(container))
+    };
+    let mut used = Vec::new();
+    for container in pod.containers.iter().chain(pod.init_containers.iter().flatten().filter(edited)) {
+        let ours = old.containers.get(&*container.name).map(|recorded| &recorded.mounts);
+        let is_ours = |mount: &Mount<'_>| {
+            let hash = ours.and_then(|mounts| mounts.get(mount.mount_path.trim_end_matches('/')));
+            hash.is_some_and(|hash| *hash == of_mount(mount))
+        };
+        used.extend(container.volume_mounts.iter().flatten().filter(|mount| !is_ours(mount)).map(|mount| &*mount.name));
+    }
+    used
 }
 
 pub(super) fn live_volumes(pod: &PodSpec<'_>) -> Live {

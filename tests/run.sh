@@ -81,6 +81,13 @@ node() {
     "$("$CLUSTER/images.sh" path llm)" "$("$CLUSTER/images.sh" path idle)" \
     "$("$CLUSTER/images.sh" path mlflow-cr-a)" "$("$CLUSTER/images.sh" path mlflow-cr-b)" \
     "$("$CLUSTER/images.sh" path langgraph-plugin)" "$("$CLUSTER/images.sh" path adk)"
+  local image
+  if [[ -n ${SOAK-} ]]; then
+    for image in crewai autogen llamaindex; do
+      "$CLUSTER/images.sh" "$image"
+      step "image $image into the node" "$CLUSTER/node.sh" load "$("$CLUSTER/images.sh" path "$image")"
+    done
+  fi
   step 'migration of the database, in the image that runs it' "$CLUSTER/node.sh" exec tests/migrate/run.sh
   # Compiled outside: the namespace has no way to anywhere.
   step 'node tests, compile' cargo test --locked --quiet --test node --no-run

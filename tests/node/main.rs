@@ -7,6 +7,7 @@
 
 mod audit;
 
+mod frameworks;
 mod install;
 mod life;
 mod mistakes;

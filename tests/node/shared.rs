@@ -11,7 +11,7 @@ use crate::world::{
     Scene, delete_namespace, env, idle, is_wired, kubectl, say, scene, typed, typed_script, until, world,
 };
 
-const TRACING: &str = "
+pub const TRACING: &str = "
 apiVersion: agenttracing.dev/v1alpha1
 kind: AgentTracing
 metadata: {name: tracing}
@@ -38,7 +38,7 @@ fn the_shared_mlflow_and_everything_in_the_wrong_order() {
     });
 }
 
-fn start_model() {
+pub fn start_model() {
     until("namespace demo-llm is not being deleted", || match world().get("/api/v1/namespaces/demo-llm") {
         Some(live) if live["metadata"]["deletionTimestamp"].is_string() => Err(live["status"].to_string()),
         _ => Ok(()),
@@ -296,7 +296,7 @@ fn row(scene: &Scene, name: &str) -> Value {
 }
 
 /// An agent as its team wrote it, with more for its pod.
-fn agent(name: &str, image: &str, more: Value) -> String {
+pub fn agent(name: &str, image: &str, more: Value) -> String {
     let mut pod = json!({
         "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [{

@@ -184,7 +184,7 @@ fn answer(client: &Arc<ClientConfig>, authority: &Authority) -> std::io::Result<
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![chain], PrivateKeyDer::try_from(key).unwrap())
+        .with_single_cert(vec![chain], PrivateKeyDer::from(key))
         .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

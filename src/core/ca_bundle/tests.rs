@@ -155,7 +155,7 @@ fn a_bundle_has_limits_and_says_where_it_stopped() {
     let end = &merged_blocks.skipped[merged_blocks.skipped.len() - 2..];
     assert_eq!(end, [too_much("many", MAX_BLOCKS + 1), too_much("late", 1)]);
 
-    let large: String = ["first", "second", "third"].map(|name| megabyte(name)).concat();
+    let large: String = ["first", "second", "third"].map(megabyte).concat();
     let merged = merged(&[("large", &format!("{large}{}{}", megabyte("fourth"), ca("one")))]);
     assert_eq!(merged.skipped, [too_much("large", 4)]);
     assert!(merged.pem == large, "not the three before it");

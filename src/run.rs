@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::controller::{self, Identity};
+use crate::core::quantity;
 use crate::core::settings::{MergeCa, Platform};
 use crate::mlflow::Http;
 use crate::names;
@@ -72,16 +73,16 @@ pub struct RunArgs {
     #[arg(long, default_values = CA_FILES)]
     pub ca_file: Vec<PathBuf>,
     /// Image of the init container that merges certificate authorities: the operator's own.
-    #[arg(long, env = "MERGE_CA_IMAGE", default_value_t = MergeCa::default().image)]
+    #[arg(long, env = "MERGE_CA_IMAGE", value_parser = image, default_value_t = MergeCa::default().image)]
     pub merge_ca_image: String,
     /// Pull Secrets for that image, by their names in the agents' namespaces.
     #[arg(long, env = "MERGE_CA_PULL_SECRETS", value_delimiter = ',')]
     pub merge_ca_pull_secrets: Vec<String>,
     /// CPU of that container, as request and limit.
-    #[arg(long, env = "MERGE_CA_CPU", default_value_t = MergeCa::default().cpu)]
+    #[arg(long, env = "MERGE_CA_CPU", value_parser = amount, default_value_t = MergeCa::default().cpu)]
     pub merge_ca_cpu: String,
     /// Memory of that container, as request and limit.
-    #[arg(long, env = "MERGE_CA_MEMORY", default_value_t = MergeCa::default().memory)]
+    #[arg(long, env = "MERGE_CA_MEMORY", value_parser = amount, default_value_t = MergeCa::default().memory)]
     pub merge_ca_memory: String,
 }
 
@@ -167,6 +168,24 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 /// A comma-separated flag that is empty gives one empty item.
 fn set(items: Vec<String>) -> BTreeSet<String> {
     items.into_iter().map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+}
+
+/// What stands in agents' templates is checked here: with a quantity that is none, the API server would refuse every one.
+fn amount(text: &str) -> Result<String, String> {
+    match quantity::parse(text) {
+        Some(amount) if amount > 0 => Ok(text.to_owned()),
+        _ => Err("write a quantity above zero, for example 50m or 64Mi".to_owned()),
+    }
+}
+
+/// As with [`amount`]; an image is a name without white space.
+fn image(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(char::is_whitespace) {
+        return Err(
+            "write the name of an image, for example ghcr.io/agenttracing/agent-tracing-operator:v0.1.0".to_owned()
+        );
+    }
+    Ok(text.to_owned())
 }
 
 /// What only one replica does.
@@ -314,3 +333,17 @@ const HEALTH_LIMITS: Limits = Limits {
     age: Duration::from_secs(3600),
     finish: Duration::from_secs(1),
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_spoil_every_template_ends_the_operator_at_its_start() {
+        assert!(amount("50m").is_ok() && amount("64Mi").is_ok() && image("r.example.com/a@sha256:0").is_ok());
+        for wrong in ["", "lots", "0", "-1", "1.1.1", "64 Mi"] {
+            assert!(amount(wrong).is_err(), "{wrong}");
+        }
+        assert!(image("").is_err() && image("a b").is_err() && image("a\n").is_err());
+    }
+}

@@ -23,7 +23,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the operator: controller and webhook.
-    Run(crate::run::RunArgs),
+    Run(Box<crate::run::RunArgs>),
     /// Print the CustomResourceDefinition as YAML.
     Crds,
     /// Print workloads with the wiring that the operator would give them.
@@ -118,7 +118,7 @@ impl Cli {
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Run(args) => {
-                runtime()?.block_on(crate::run::run(args))?;
+                runtime()?.block_on(crate::run::run(*args))?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Crds => {

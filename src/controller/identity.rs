@@ -11,6 +11,9 @@ use crate::mlflow::{self, Http};
 /// Makes a client that trusts certificate authorities in PEM.
 pub type MakeHttp = Arc<dyn Fn(&str) -> Result<Http, mlflow::Error> + Send + Sync>;
 
+/// Name and content.
+type File = (String, Vec<u8>);
+
 /// The operator's token and its authorities.
 pub struct Identity {
     /// File with the service account's token.
@@ -19,7 +22,7 @@ pub struct Identity {
     pub authorities: Vec<PathBuf>,
     /// How a client is made.
     pub make_http: MakeHttp,
-    current: Mutex<Option<(Vec<(String, Vec<u8>)>, Http)>>,
+    current: Mutex<Option<(Vec<File>, Http)>>,
 }
 
 impl Identity {

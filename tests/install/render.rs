@@ -118,23 +118,73 @@ fn every_value_of_the_chart_has_its_effect() {
         (&["tolerations[0].key=infra"], "/pod/tolerations", json!([{"key": "infra"}])),
         (&["clusterDomain=corp.example"], "/pod/containers/0/env/2/value", json!("corp.example")),
         (&["logLevel=info\\,kube=debug"], "/pod/containers/0/env/3/value", json!("info,kube=debug")),
+        (&["mergeCa.image=r.example/merge:v2"], MERGE_CA_IMAGE, json!("r.example/merge:v2")),
+        (&["integrationClusterRole=other"], "/pod/containers/0/env/5/value", json!("other")),
+        (&["mergeCa.pullSecrets={mirror,own}"], MORE, json!({"name": "MERGE_CA_PULL_SECRETS", "value": "mirror,own"})),
+        (&["mergeCa.cpu=100m"], MORE, json!({"name": "MERGE_CA_CPU", "value": "100m"})),
+        (&["mergeCa.memory=96Mi"], MORE, json!({"name": "MERGE_CA_MEMORY", "value": "96Mi"})),
+        (
+            &["trustedMlflowHosts={a.example.com,b.example.com}"],
+            MORE,
+            json!({"name": "TRUSTED_MLFLOW_HOSTS", "value": "a.example.com,b.example.com"}),
+        ),
+        (
+            &["createMlflowNamespaces={bank,shop}"],
+            MORE,
+            json!({"name": "CREATE_MLFLOW_NAMESPACES", "value": "bank,shop"}),
+        ),
     ];
     for (set, pointer, expected) in cases {
         let mut rendered = pod_and_replicas(set);
         assert_eq!(rendered.pointer(pointer), Some(expected), "{set:?}");
         assert_ne!(rendered, default, "{set:?}");
-        if let (Some(new), Some(old)) = (rendered.pointer_mut(pointer), default.pointer(pointer)) {
-            *new = old.clone();
+        // The operator's image is also the one that merges certificate authorities.
+        let follows = (*pointer == "/pod/containers/0/image").then_some(MERGE_CA_IMAGE);
+        if let Some(follows) = follows {
+            assert_eq!(rendered.pointer(follows), Some(expected), "{set:?}");
+        }
+        if default.pointer(pointer).is_some() {
+            for changed in [Some(*pointer), follows].into_iter().flatten() {
+                *rendered.pointer_mut(changed).expect(changed) = default.pointer(changed).expect(changed).clone();
+            }
             assert_eq!(rendered, default, "{set:?} has an effect elsewhere");
         }
+    }
+}
+
+const MERGE_CA_IMAGE: &str = "/pod/containers/0/env/4/value";
+/// The first of the variables that are there only when asked for.
+const MORE: &str = "/pod/containers/0/env/6";
+
+#[test]
+#[ignore = "needs kubectl and helm: make test"]
+fn rights_follow_the_values() {
+    let rule = |set: &[&str], resource: &str, verb: &str| {
+        let role = object(&template("tools", set), "ClusterRole", "agent-tracing-operator").clone();
+        let mut rules = role["rules"].as_array().expect("rules").clone();
+        rules.retain(|rule| rule["resources"] == json!([resource]) && strings(&rule["verbs"]).any(|v| v == verb));
+        rules
+    };
+    assert_eq!(rule(&[], "mlflows", "create"), [] as [Value; 0]);
+    assert_eq!(rule(&["createMlflowNamespaces={bank}"], "mlflows", "create").len(), 1);
+    for (set, name) in [(&[][..], names::INTEGRATION_ROLE), (&["integrationClusterRole=other"], "other")] {
+        let bind = rule(set, "clusterroles", "bind");
+        assert_eq!(bind.iter().map(|rule| &rule["resourceNames"]).collect::<Vec<_>>(), [&json!([name])]);
     }
 }
 
 #[test]
 #[ignore = "needs kubectl and helm: make test"]
 fn a_value_that_the_chart_does_not_have_is_refused() {
-    let misspelt =
-        ["replica=3", "image.tags=v9", "resources.limit.cpu=1", "imagePullSecrets[0].nam=x", "tolerations[0].keys=x"];
+    let misspelt = [
+        "replica=3",
+        "image.tags=v9",
+        "resources.limit.cpu=1",
+        "imagePullSecrets[0].nam=x",
+        "tolerations[0].keys=x",
+        "mergeCa.imag=x",
+        "trustedMLflowHosts={x}",
+    ];
     let wrong = [
         "replicas=0",
         "replicas=two",
@@ -142,6 +192,10 @@ fn a_value_that_the_chart_does_not_have_is_refused() {
         "image.pullPolicy=Sometimes",
         "clusterDomain=.local",
         "logLevel=",
+        "integrationClusterRole=",
+        "trustedMlflowHosts=x",
+        "createMlflowNamespaces[0]=Bank",
+        "mergeCa.cpu=much",
     ];
     for set in misspelt.iter().chain(&wrong) {
         let refused = helm(&["template", "x", CHART, "--set", set]).err();

@@ -92,6 +92,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
     // What MLflow has of them.
     let old = tracing.status.clone().unwrap_or_default();
     let ask = &mut memory.tracking;
+    let takes_otlp = tracking::takes_otlp(client.as_ref(), &settings, ask).await; // IO
     let experiments = tracking::experiments(client.as_ref(), &settings, &workloads, &old, ask, now).await; // IO
     let question =
         tracking::Question { settings: &settings, workloads: &workloads, experiments: &experiments, old: &old };
@@ -103,7 +104,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
         workspace: server.workspace,
         rights: rights.verdict,
         accounts: rights.bound,
-        takes_otlp: server.takes_otlp,
+        takes_otlp,
         answered: server.answered,
         labelled,
         workloads: &workloads,

@@ -26,8 +26,6 @@ pub(super) struct Server {
     pub client: Option<Mlflow>,
     /// Condition `WorkspaceReady`.
     pub workspace: Option<Verdict>,
-    /// Whether OTLP is taken at the tracking URI; `None` where nobody asked.
-    pub takes_otlp: Option<bool>,
 }
 
 /// Brings the server about as far as it is ours, and asks it who it is.
@@ -84,12 +82,11 @@ async fn shared_server(ctx: &Context, settings: &Settings, labels: &BTreeMap<Str
         return Ok(Server::unlisted(url, true));
     }
     let candidates = shared::candidates(cr, &resource); // pure
-    let (mut probe, mut asked, mut client, mut takes_otlp) = (Probe::NotAsked, String::new(), None, None);
+    let (mut probe, mut asked, mut client) = (Probe::NotAsked, String::new(), None);
     for candidate in candidates {
         let found = Mlflow::locate(&ctx.http()?, &candidate.origin).await; // IO
         match found {
             Ok((found, server)) => {
-                takes_otlp = found.takes_otlp().await.ok(); // IO
                 probe = probed(Ok(server), found.tracking_uri(), candidate.source);
                 client = Some(found);
                 break;
@@ -106,7 +103,6 @@ async fn shared_server(ctx: &Context, settings: &Settings, labels: &BTreeMap<Str
     let mut server = Server::of(verdict, probe, client);
     let workspaces = server.answered.as_ref().map(|m| m.workspaces);
     server.workspace = Some(shared::workspace_ready(&settings.namespace, labels, &resource, workspaces)); // pure
-    server.takes_otlp = takes_otlp;
     Ok(server)
 }
 
@@ -129,7 +125,7 @@ impl Server {
             Probe::NotAsked | Probe::Failed { .. } => None,
         };
         let client = client.filter(|_| answered.is_some());
-        Self { verdict, answered, client, workspace: None, takes_otlp: None }
+        Self { verdict, answered, client, workspace: None }
     }
 
     /// A host that no administrator listed: agents are sent there, the operator is not.
@@ -148,7 +144,6 @@ impl Server {
             answered: Some(answered),
             client: None,
             workspace: None,
-            takes_otlp: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Context, Error, observe};
-use crate::api::{AgentTracingStatus, Reason};
+use crate::api::{AgentTracingStatus, MlflowMode, Reason};
 use crate::core::settings::Settings;
 use crate::core::status::{Evidence, Experiments};
 use crate::core::workload::{Judged, Standing, Target};
@@ -35,6 +35,8 @@ pub(super) struct Memory {
     looked: BTreeMap<String, Looked>,
     wired: BTreeMap<String, Wired>,
     seeded: bool,
+    /// Whether OTLP is taken at a tracking URI.
+    otlp: Option<(String, bool)>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +59,16 @@ struct Wired {
     /// Since when pods with this wiring exist.
     since: Option<Timestamp>,
     received: Option<Timestamp>,
+}
+
+/// Whether OTLP is taken at the tracking URI of a shared server: asked once per address. `None` where nobody could ask.
+pub(super) async fn takes_otlp(mlflow: Option<&Mlflow>, settings: &Settings, memory: &mut Memory) -> Option<bool> {
+    let mlflow = mlflow.filter(|_| settings.mode == MlflowMode::Cr)?;
+    let uri = mlflow.tracking_uri();
+    if memory.otlp.as_ref().is_none_or(|(of, _)| of != uri) {
+        memory.otlp = Some((uri.to_owned(), mlflow.takes_otlp().await.ok()?));
+    }
+    memory.otlp.as_ref().map(|(_, takes)| *takes)
 }
 
 /// Makes sure that the workloads' experiments exist. What was found in earlier passes counts until it is time to look again.

@@ -222,11 +222,10 @@ impl Mlflow {
         &self.api
     }
 
-    /// Whether the server takes OTLP at the tracking URI, as MLflow's page about Google ADK has it. Without credentials: any
-    /// answer but 404 says that the path is there.
+    /// Whether the server takes OTLP at the tracking URI, as MLflow's page about Google ADK has it. It is asked with
+    /// credentials: without them every path is answered with 401. Nothing is sent, so that any answer but 404 says yes.
     pub async fn takes_otlp(&self) -> Result<bool, Error> {
-        let request =
-            self.http.0.post(format!("{}/v1/traces", self.api)).header(header::CONTENT_TYPE, "application/x-protobuf");
+        let request = self.request(Method::POST, "/v1/traces").header(header::CONTENT_TYPE, "application/x-protobuf");
         match failure(request.send().await.map_err(transport)?).await {
             Err(Error::NotFound(code)) => Ok(code.is_some()),
             Err(error @ (Error::Server { .. } | Error::Timeout | Error::Connection(_) | Error::LoginPage)) => {

@@ -197,3 +197,78 @@ async fn a_trace_counts_with_its_spans_in_the_store_or_in_a_file() {
     answer(&server, "GET", ARTIFACT, json_body(r#"{"spans": []}"#)).await;
     assert_eq!(mlflow.latest_trace("3").await.unwrap(), Some(expected));
 }
+
+const NO_SUCH_PATH: &str = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n";
+
+/// A server with `--static-prefix=/mlflow`, whose REST is at `api`.
+async fn shared(api: &str) -> MockServer {
+    let server = MockServer::start().await;
+    answer(&server, "GET", &format!("{api}/api/3.0/mlflow/server-info"), json_body(r#"{"workspaces_enabled":true}"#))
+        .await;
+    answer(&server, "GET", "/mlflow/version", text(200, "3.10.1", "text/html; charset=utf-8")).await;
+    answer(&server, "POST", "/v1/traces", text(401, r#"{"error":{"code":"UNAUTHENTICATED"}}"#, "application/json"))
+        .await;
+    Mock::given(path("/nowhere")).respond_with(ResponseTemplate::new(200)).mount(&server).await;
+    server
+}
+
+#[tokio::test]
+async fn rest_is_found_at_the_origin_of_an_older_server_and_under_the_prefix_of_a_newer_one() {
+    for (api, takes_otlp) in [("", true), ("/mlflow", false)] {
+        let server = shared(api).await;
+        let _ = client(&server.uri());
+        let (found, said) = Mlflow::locate(&Http::trusting("").unwrap(), &server.uri()).await.unwrap();
+        assert_eq!(found.tracking_uri(), format!("{}{api}", server.uri()));
+        assert_eq!((said.version.as_str(), said.workspaces), ("3.10.1", true));
+        if !takes_otlp {
+            answer(&server, "POST", "/mlflow/v1/traces", text(404, NO_SUCH_PATH, "text/html; charset=utf-8")).await;
+        }
+        assert_eq!(found.takes_otlp().await.unwrap(), takes_otlp, "OTLP is at the origin of both");
+    }
+}
+
+#[tokio::test]
+async fn questions_carry_token_and_workspace_and_the_first_one_neither() {
+    use wiremock::matchers::header;
+
+    let server = MockServer::start().await;
+    up(&server).await;
+    Mock::given(path("/api/2.0/mlflow/experiments/search"))
+        .and(header("Authorization", "Bearer secret"))
+        .and(header("X-MLFLOW-WORKSPACE", "bank"))
+        .respond_with(json_body(r#"{"experiments": [{"experiment_id": "7", "lifecycle_stage": "active"}]}"#))
+        .mount(&server)
+        .await;
+    let access = Access { token: Some("secret".into()), workspace: Some("bank".into()) };
+    assert!(!format!("{access:?}").contains("secret"), "a token never reaches a log");
+    let mlflow = client(&server.uri()).with_access(access);
+    mlflow.server().await.unwrap();
+    assert_eq!(mlflow.ensure_experiment("teller", false).await.unwrap(), Experiment::Active("7".into()));
+    let asked = server.received_requests().await.unwrap();
+    let anonymous = asked.iter().filter(|r| !r.headers.contains_key("authorization")).count();
+    assert_eq!((asked.len(), anonymous), (3, 2), "version and server-info need no credentials");
+}
+
+#[tokio::test]
+async fn refusals_are_told_apart() {
+    let workspace =
+        r#"{"error_code":"RESOURCE_DOES_NOT_EXIST","message":"Workspace 'bank' not found in the Kubernetes cluster."}"#;
+    let denied = r#"{"error":{"code":"PERMISSION_DENIED","message":"Permission denied for requested operation."}}"#;
+    let missing = r#"{"error_code":"RESOURCE_DOES_NOT_EXIST","message":"No experiment"}"#;
+    let json = "application/json";
+    type Test = fn(&Error) -> bool;
+    let table: [(u16, &str, &str, Test); 6] = [
+        (403, "RBAC: access denied", "text/plain", |e| matches!(e, Error::Mesh)),
+        (403, denied, json, |e| matches!(e, Error::Forbidden(Some(code)) if code == "PERMISSION_DENIED")),
+        (404, workspace, json, |e| matches!(e, Error::NoWorkspace)),
+        (404, missing, json, |e| matches!(e, Error::NotFound(Some(_)))),
+        (404, NO_SUCH_PATH, "text/html; charset=utf-8", |e| matches!(e, Error::NotFound(None))),
+        (401, denied, json, |e| matches!(e, Error::Unauthorized)),
+    ];
+    for (status, body, kind, is_right) in table {
+        let server = MockServer::start().await;
+        answer(&server, "POST", "/api/3.0/mlflow/traces/search", text(status, body, kind)).await;
+        let error = client(&server.uri()).latest_trace("1").await.unwrap_err();
+        assert!(is_right(&error), "{status} {body}: {error:?}");
+    }
+}

@@ -43,7 +43,7 @@ const RULES: [(&str, &[&str]); 8] = [
             "HashSet",
         ],
     ),
-    ("mlflow.rs", &["crate::api", "crate::core", "crate::controller", "kube::", "k8s_openapi"]),
+    ("mlflow", &["crate::api", "crate::core", "crate::controller", "kube::", "k8s_openapi"]),
     ("controller", &["crate::webhook", "crate::cli", "crate::run", "axum", "std::env"]),
     ("webhook", &["crate::controller", "crate::mlflow", "crate::cli", "crate::run", "reqwest", "std::env"]),
     ("cli", &["kube::Client", "kube::Api", "reqwest", "crate::controller", "crate::webhook", "crate::mlflow"]),

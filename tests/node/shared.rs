@@ -198,16 +198,14 @@ fn a_server_that_nobody_may_ask_is_used_and_said_to_be_so(scene: &Scene) {
          external: {trackingURI: 'https://mlflow.example.com/base', workspace: team}}, injection: {selector: {matchLabels: {app: outsider}}}}",
     );
     scene.apply(&idle("outsider"));
-    until("outsider is wired to a server that was never asked", || {
+    let wiring = until("outsider is wired to a server that was never asked", || {
         let live = scene.live("deployments", "outsider");
         match env(&live, "MLFLOW_TRACKING_URI") {
-            Some(uri) => {
-                assert_eq!((uri, env(&live, "MLFLOW_WORKSPACE")), ("https://mlflow.example.com/base", Some("team")));
-                Ok(())
-            }
+            Some(uri) => Ok((uri.to_owned(), env(&live, "MLFLOW_WORKSPACE").map(str::to_owned))),
             None => Err(scene.live("agenttracings", "outside")["status"].to_string()),
         }
     });
+    assert_eq!(wiring, ("https://mlflow.example.com/base".to_owned(), Some("team".to_owned())));
     let status = scene.live("agenttracings", "outside")["status"].clone();
     let conditions = status["conditions"].as_array().unwrap();
     let ready = conditions.iter().find(|c| c["type"] == "MLflowReady").unwrap();

@@ -344,3 +344,97 @@ pub const CA_CONFIG_MAPS: [(&str, &str); 3] = [
 const SIZE_LIMIT: &str = "32Mi";
 /// The uid of the operator's image.
 const NON_ROOT: i64 = 65532;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::ContainerNames;
+    use crate::core::inject::{Injection, inject};
+    use crate::core::settings::MergeCa;
+    use crate::core::view::Workload;
+    use crate::core::wiring::{Entry, Group, TRACKING_URI, Wiring};
+
+    fn injected(spec: Value, platform: &Platform) -> Injection {
+        let workload = json!({"metadata": {"name": "till"}, "spec": {"template": {"spec": spec}}});
+        let entry =
+            |name: &str, group| Entry { name: name.to_owned(), value: "x".to_owned(), group, why: "for the test" };
+        let wiring = Wiring {
+            tracing: "tracing".to_owned(),
+            experiment: "till".to_owned(),
+            env: vec![entry(TRACKING_URI, Group::Address), entry("REQUESTS_CA_BUNDLE", Group::CaBundle)],
+            ca: Some(CaChoice { strategy: CaBundleStrategy::InitContainer, config_maps: Vec::new() }),
+        };
+        inject(&Workload::deserialize(&workload).unwrap(), &wiring, &ContainerNames::default(), platform).unwrap()
+    }
+
+    /// What the patch puts at or below a list of the pod.
+    fn added(injection: &Injection, list: &str) -> Value {
+        let patch = serde_json::to_value(&injection.patch).unwrap();
+        let path = format!("/spec/template/spec/{list}");
+        let of_list =
+            |op: &&Value| op["path"].as_str().is_some_and(|p| p == path || p.starts_with(&format!("{path}/")));
+        patch.as_array().unwrap().iter().find(of_list).map_or(Value::Null, |op| op["value"].clone())
+    }
+
+    #[test]
+    fn whatever_stands_where_the_authorities_go_withholds_them_alone() {
+        let container = |name: &str| json!({"name": name, "image": "x"});
+        let mounted =
+            |path: &str| json!({"name": "agent", "image": "x", "volumeMounts": [{"name": "v", "mountPath": path}]});
+        for (spec, kept) in [
+            (json!({"containers": [container("agent"), container("merge-ca")]}), "container/merge-ca"),
+            (
+                json!({"containers": [container("agent")], "initContainers": [container("merge-ca")]}),
+                "initContainer/merge-ca",
+            ),
+            (json!({"containers": [container("agent")], "volumes": [{"name": "ca-bundle"}]}), "volume/ca-bundle"),
+            (json!({"containers": [mounted("/tmp/ca-bundle/")]}), "mount:/tmp/ca-bundle"),
+            (json!({"containers": [mounted("/tmp/ca-bundle/mine")]}), "mount:/tmp/ca-bundle/mine"),
+        ] {
+            let injection = injected(spec, &Platform::default());
+            assert_eq!(injection.notes.first().map(ToString::to_string), Some(format!("KeptByUser pod: {kept}")));
+            assert_eq!(injection.skipped, None, "{kept}: the rest is wired");
+            for list in ["volumes", "initContainers"] {
+                assert_eq!(added(&injection, list), Value::Null, "{kept}");
+            }
+        }
+        let beside = injected(json!({"containers": [mounted("/tmp/ca-bundle-old")]}), &Platform::default());
+        assert_eq!(beside.notes, []);
+    }
+
+    #[test]
+    fn on_openshift_the_scc_gives_uid_and_seccomp_profile() {
+        let root = json!({"containers": [{"name": "agent", "image": "x"}], "securityContext": {"runAsUser": 0}});
+        let context = |openshift| {
+            let injection = injected(root.clone(), &Platform { openshift, ..Platform::default() });
+            added(&injection, "initContainers")[0]["securityContext"].clone()
+        };
+        assert_eq!(
+            (&context(false)["runAsUser"], &context(false)["seccompProfile"]["type"]),
+            (&json!(65532), &json!("RuntimeDefault"))
+        );
+        assert_eq!((&context(true)["runAsUser"], &context(true)["seccompProfile"]), (&Value::Null, &Value::Null));
+        assert_eq!(context(true)["runAsNonRoot"], true);
+    }
+
+    #[test]
+    fn pull_secrets_are_appended_by_name_and_none_stands_there_twice() {
+        let merge_ca = MergeCa { pull_secrets: vec!["own".into(), "mirror".into()], ..MergeCa::default() };
+        let platform = Platform { merge_ca, ..Platform::default() };
+        let spec = json!({"containers": [{"name": "agent", "image": "x"}], "imagePullSecrets": [{"name": "own"}]});
+        assert_eq!(added(&injected(spec, &platform), "imagePullSecrets"), json!({"name": "mirror"}));
+    }
+
+    #[test]
+    fn the_merge_stands_before_an_agent_that_is_an_init_container() {
+        let spec = json!({
+            "containers": [{"name": "agent", "image": "x"}],
+            "initContainers": [{"name": "migrate", "image": "x"}, {"name": "embedder", "image": "x", "restartPolicy": "Always"}],
+        });
+        let patch = serde_json::to_string(&injected(spec, &Platform::default()).patch).unwrap();
+        assert!(
+            patch.contains(r#""path":"/spec/template/spec/initContainers/1","value":{"name":"merge-ca""#),
+            "{patch}"
+        );
+    }
+}

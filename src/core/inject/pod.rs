@@ -160,7 +160,9 @@ pub(super) fn of_volume(volume: &Volume<'_>) -> String {
 }
 
 pub(super) fn of_container(container: &Container<'_>) -> String {
-    let mut parts: Vec<String> = container.command.iter().chain(&container.args).map(|a| a.to_string()).collect();
+    // Of the agent's shell its name and `-c`: a better script is, like a newer image, no reason to roll anything.
+    let mut parts: Vec<String> =
+        container.command.iter().take(2).chain(&container.args).map(|a| a.to_string()).collect();
     parts.extend(container.volume_mounts.iter().flatten().map(of_mount));
     parts.push(container.security_context.as_ref().map(canonical).unwrap_or_default());
     // With a command it runs the agent's image, which it has to follow; the operator's may be an older one.

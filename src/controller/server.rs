@@ -111,11 +111,19 @@ async fn external(ctx: &Context, settings: &Settings) -> Result<Server, Error> {
     if !shared::host(&uri).is_some_and(|host| ctx.options.trusted_hosts.contains(&host)) {
         return Ok(Server::unlisted(&uri, settings.policy.workspace.is_some()));
     }
-    let client = Mlflow::new(&ctx.http()?, &uri);
-    let probe = probed(client.server().await, &uri, "Spec"); // IO
+    let found = Mlflow::locate(&ctx.http()?, &uri).await; // IO
+    let (client, probe) = match found {
+        // Agents get what the user wrote, and would find nothing there.
+        Ok((client, _)) if client.tracking_uri() != uri => {
+            let what = format!("its API is at {}: write that into mlflow.external.trackingURI", client.tracking_uri());
+            (None, Probe::Failed { reason: Reason::WrongPath, what })
+        }
+        Ok((client, server)) => (Some(client), probed(Ok(server), &uri, "Spec")),
+        Err(error) => (None, probed(Err(error), &uri, "Spec")),
+    };
     let look = format!("kubectl get agenttracing -n {} {} -o yaml", settings.namespace, settings.name);
     let verdict = shared::asked(&probe, &uri, &look); // pure
-    Ok(Server::of(verdict, probe, Some(client)))
+    Ok(Server::of(verdict, probe, client))
 }
 
 impl Server {

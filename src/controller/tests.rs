@@ -1,6 +1,7 @@
 //! Passes against a fake API server that keeps objects, counts writes and can play the webhook.
 
 mod api;
+mod modes;
 
 use kube::runtime::reflector::{self, store::Writer};
 use kube::runtime::watcher;

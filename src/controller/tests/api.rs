@@ -26,6 +26,7 @@ struct State {
     events: Vec<String>,
     refused: BTreeMap<String, (u16, String)>,
     webhook_away: bool,
+    reviews_denied: bool,
     version: u64,
 }
 
@@ -72,6 +73,11 @@ impl FakeApi {
         };
     }
 
+    /// From now on nobody may do anything.
+    pub fn deny_reviews(&self) {
+        self.0.lock().unwrap().reviews_denied = true;
+    }
+
     pub fn webhook(&self, answers: bool) {
         self.0.lock().unwrap().webhook_away = !answers;
     }
@@ -110,6 +116,11 @@ impl State {
             self.events.push(format!("{} {}", text(&event["reason"]), text(&event["regarding"]["name"])));
             return (201, event);
         }
+        if path.ends_with("/subjectaccessreviews") {
+            let mut review: Value = serde_json::from_slice(body).unwrap();
+            review["status"] = json!({"allowed": !self.reviews_denied});
+            return (201, review);
+        }
         self.writes.push(format!("{} {path}", head.method));
         if let Some((code, message)) = self.refused.get(&path) {
             return (*code, failure(*code, message));
@@ -125,7 +136,11 @@ impl State {
         if let Some(object) = self.objects.get(path) {
             return (200, object.clone());
         }
-        if path.rsplit('/').next().is_some_and(|last| ["deployments", "pods", "agenttracings"].contains(&last)) {
+        if path
+            .rsplit('/')
+            .next()
+            .is_some_and(|last| ["deployments", "pods", "agenttracings", "serviceaccounts"].contains(&last))
+        {
             let within = format!("{path}/");
             let items: Vec<_> =
                 self.objects.range(within.clone()..).take_while(|(k, _)| k.starts_with(&within)).collect();

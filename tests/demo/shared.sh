@@ -24,6 +24,8 @@ main() {
   title 'Agents of two teams, as people have them: applied first, they know nothing of the operator'
   step 'namespaces with Pod Security "restricted", a stand-in for the language model' start_model
   step 'a LangGraph agent each: teller in bank-agents, clerk in shop-agents' k apply -f "$MANIFESTS/shared-agents.yaml"
+  title 'What OpenShift has in every namespace: the CA of its services'
+  step 'ConfigMap openshift-service-ca.crt' service_ca
   title 'The operator'
   step 'kubectl apply -k config/default' k apply -k config/default
   step 'two replicas ready' k rollout status deployment/agent-tracing-operator -n agent-tracing-system --timeout=120s
@@ -57,6 +59,12 @@ prepare() {
   KUBECONFIG=$("$CLUSTER/node.sh" host-kubeconfig)
   KUBECTL=$BIN/kubectl
   export KUBECONFIG
+}
+
+service_ca() {
+  k apply -f config/manager/namespace.yaml
+  k create namespace redhat-ods-applications --dry-run=client -o yaml | k apply -f -
+  "$CLUSTER/node.sh" exec tests/cr/ca.sh make "${TEAMS[@]}" "$GUEST" agent-tracing-system
 }
 
 start_model() {

@@ -311,8 +311,9 @@ fn traces_flowing(
         let origin = super::shared::origin(url).unwrap_or_default();
         let message = format!(
             "No trace from {} in more than 10 minutes, and this MLflow has no {url}/v1/traces, where agents with an OTLP \
-             exporter send theirs (as MLflow's page about Google ADK has it); such an agent has to send them to \
-             {origin}/v1/traces: kubectl set env -n {namespace} deployment/{first} OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={origin}/v1/traces",
+             exporter send theirs (as MLflow's page about Google ADK has it); give such an exporter the endpoint \
+             {origin}/v1/traces in the agent's code or, where the code leaves it to the environment, with: kubectl set env -n \
+             {namespace} deployment/{first} OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={origin}/v1/traces",
             list(&silent)
         );
         return Verdict::bad(Reason::OTLPPathMissing, message);

@@ -46,6 +46,8 @@ struct Scene {
     experiments: Experiments,
     traces: BTreeMap<String, Evidence>,
     refresh: bool,
+    takes_otlp: Option<bool>,
+    answered: Option<MlflowStatus>,
 }
 
 impl Scene {
@@ -58,6 +60,8 @@ impl Scene {
             experiments: Experiments::default(),
             traces: BTreeMap::new(),
             refresh: true,
+            takes_otlp: None,
+            answered: None,
         }
     }
 
@@ -71,9 +75,9 @@ impl Scene {
             workspace: None,
             rights: None,
             accounts: BTreeSet::new(),
-            takes_otlp: None,
+            takes_otlp: self.takes_otlp,
             mlflow: self.mlflow.clone(),
-            answered: None,
+            answered: self.answered.clone(),
             labelled: self.labelled,
             workloads: &self.workloads,
             webhook_silent: self.webhook_silent,
@@ -130,6 +134,20 @@ fn silence_is_told_after_ten_minutes_and_never_lowers_ready() {
     assert_eq!(scene.ready(), is("True", "WaitingForTraces"));
     scene.workloads[0].rollout.available_since = Some(at("2026-11-21T10:20:01Z"));
     assert_eq!(scene.condition(ConditionType::TracesFlowing).reason, "NoTracesYet");
+}
+
+#[test]
+fn where_otlp_has_no_path_silence_says_so_and_lowers_ready() {
+    let url = "https://mlflow.redhat-ods-applications.svc:8443/mlflow".to_owned();
+    let answered =
+        MlflowStatus { url, version: "3.14.0".into(), workspaces: true, source: "MLflowStatusAddress".into() };
+    let silent = Scene::of([workload("courier", Standing::Current)]).evidence("courier", Evidence::Nothing);
+    let mut scene = Scene { takes_otlp: Some(false), answered: Some(answered), ..silent };
+    assert_eq!(scene.ready(), is("False", "OTLPPathMissing"));
+    let message = scene.condition(ConditionType::TracesFlowing).message;
+    assert!(message.contains("endpoint https://mlflow.redhat-ods-applications.svc:8443/v1/traces"), "{message}");
+    scene.takes_otlp = Some(true);
+    assert_eq!(scene.ready(), is("True", "WaitingForTraces"));
 }
 
 #[test]

@@ -21,6 +21,9 @@ pub const PREFIX: &str = "agenttracing.dev/";
 pub const ANNOTATION_RECORD: &str = "agenttracing.dev/injected";
 /// Workload annotation whose change makes the webhook inject in the same request.
 pub const ANNOTATION_TOUCH: &str = "agenttracing.dev/touch";
+/// Workload annotation: the init container's image, as [`crate::core::settings::MergeCa::source`] names it, that could not be
+/// pulled or started here.
+pub const ANNOTATION_MERGE_CA_FAILED: &str = "agenttracing.dev/merge-ca-failed";
 /// Workload or template annotation: which AgentTracing applies.
 pub const ANNOTATION_TRACING: &str = "agenttracing.dev/tracing";
 /// Workload or template annotation: comma-separated names of the containers to wire.
@@ -107,6 +110,8 @@ pub mod event {
     pub const REPAIRED: &str = "Repaired";
     /// Wiring was taken out.
     pub const REMOVED: &str = "Removed";
+    /// A workload did not come back, so no other one is changed.
+    pub const ROLLOUT_HALTED: &str = "RolloutHalted";
     /// MLflow answered.
     pub const MLFLOW_READY: &str = "MLflowReady";
     /// The first trace with its spans arrived.

@@ -66,6 +66,9 @@ pub struct RunArgs {
     /// The ClusterRole that agents are bound to in mode CR.
     #[arg(long, env = "INTEGRATION_CLUSTER_ROLE", default_value = names::INTEGRATION_ROLE)]
     pub integration_cluster_role: String,
+    /// Most workloads of the whole cluster that are unavailable at a time because of the operator.
+    #[arg(long, env = "MAX_CONCURRENT_ROLLOUTS", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_concurrent_rollouts: u16,
     /// File with the token by which the operator is known to MLflow in mode CR.
     #[arg(long, default_value = "/var/run/secrets/kubernetes.io/serviceaccount/token")]
     pub token_file: PathBuf,
@@ -102,6 +105,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         trusted_mlflow_hosts,
         create_mlflow_namespaces,
         integration_cluster_role,
+        max_concurrent_rollouts,
         token_file,
         ca_file,
         merge_ca_image,
@@ -151,6 +155,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         trusted_hosts: set(trusted_mlflow_hosts).into_iter().map(|host| host.to_ascii_lowercase()).collect(),
         create_namespaces: set(create_mlflow_namespaces),
         integration_role: integration_cluster_role,
+        max_rolling: max_concurrent_rollouts.into(),
         passes: Arc::new(move |outcome| reconciled.reconcile(outcome)),
     };
     let leader = Leader { namespace, options, metrics };

@@ -322,6 +322,34 @@ pub struct Injection {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
+    /// How running workloads get a changed wiring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+}
+
+/// How running workloads get a changed wiring, which replaces their pods.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// `Automatic`: the operator changes them, a few at a time. `Manual`: they get it with their next own change, for
+    /// example `kubectl rollout restart`. Default: `Automatic`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<RolloutPolicy>,
+    /// Most workloads of this AgentTracing that are unavailable at a time because of the operator; the install limits
+    /// the whole cluster besides. Default: 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100), extend("format" = "int32"))]
+    pub max_concurrent: Option<u16>,
+}
+
+/// Who changes running workloads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RolloutPolicy {
+    /// The operator, a few at a time.
+    #[default]
+    Automatic,
+    /// Their owner.
+    Manual,
 }
 
 /// A label selector.

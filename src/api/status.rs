@@ -103,6 +103,10 @@ pub struct WorkloadStatus {
 pub enum WorkloadState {
     /// It cannot be wired; the reason says why.
     Skipped,
+    /// Its pods do not come back with the wiring; the reason says why, and no other workload is changed until they do.
+    Halted,
+    /// Somebody takes the wiring out again and again.
+    Contested,
     /// Its wiring is not the wanted one and is not being changed now.
     Outdated,
     /// It will be wired when MLflow has answered.
@@ -118,6 +122,8 @@ impl WorkloadState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Skipped => "Skipped",
+            Self::Halted => "Halted",
+            Self::Contested => "Contested",
             Self::Outdated => "Outdated",
             Self::Pending => "Pending",
             Self::RollingOut => "RollingOut",
@@ -264,6 +270,12 @@ reasons! {
     WaitingForMLflow,
     /// Workloads are being replaced by wired ones.
     RolloutInProgress,
+    /// A workload does not come back with its wiring, so no other one is changed.
+    RolloutHalted,
+    /// The init container that merges certificate authorities cannot be pulled or started.
+    MergeCAImage,
+    /// Somebody takes the wiring out again and again.
+    Contested,
     /// The wiring is not the wanted one.
     Outdated,
     /// Some workloads cannot be wired.

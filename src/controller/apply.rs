@@ -415,6 +415,12 @@ pub(super) async fn touch(ctx: &Context, namespace: &str, name: &str, touch: &st
     patch_deployment(ctx, namespace, name, &Patch::Merge(patch)).await
 }
 
+/// Notes on a Deployment that the operator's init container does not start in it. The touch that follows wires it without.
+pub(super) async fn without_merge_ca(ctx: &Context, namespace: &str, name: &str, source: &str) -> Result<(), Error> {
+    let patch = json!({"metadata": {"annotations": {(names::ANNOTATION_MERGE_CA_FAILED): source}}});
+    patch_deployment(ctx, namespace, name, &Patch::Merge(patch)).await.map(|_| ())
+}
+
 /// Changes a Deployment by a patch of our own, if it still is in the state that the patch was made for.
 pub(super) async fn patch(
     ctx: &Context,

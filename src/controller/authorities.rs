@@ -15,20 +15,27 @@ use crate::core::policy::{CaChoice, Policy};
 use crate::core::settings::Settings;
 use crate::names;
 
-/// Brings ConfigMap `agenttracing-ca` about, before a workload mounts it.
+/// Brings ConfigMap `agenttracing-ca` about, before a workload mounts it: because the spec says so, or because the init
+/// container does not start in `some` workload.
 pub(super) async fn bring(
     ctx: &Context,
     settings: &Settings,
     tracings: &[AgentTracing],
+    some: bool,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let choice =
-        |tracing: &AgentTracing| Policy::of(tracing).ca.filter(|choice| choice.strategy == CaBundleStrategy::ConfigMap);
-    if choice_of(settings).is_none() {
+    let chosen = settings.policy.ca.as_ref().map(|choice| choice.strategy);
+    let wanted = match chosen {
+        Some(CaBundleStrategy::ConfigMap) => true,
+        Some(CaBundleStrategy::InitContainer) => some,
+        Some(CaBundleStrategy::AgentInitContainer) | None => false,
+    };
+    if !wanted {
         return Ok(());
     }
-    let choices: Vec<CaChoice> = tracings.iter().filter_map(choice).collect();
-    let users = tracings.iter().filter(|t| choice(t).is_some()).filter_map(rights::user).collect();
+    // One map serves all AgentTracings of the namespace, whoever of them needs it: two would write it in turn.
+    let choices: Vec<CaChoice> = tracings.iter().filter_map(|tracing| Policy::of(tracing).ca).collect();
+    let users = tracings.iter().filter(|t| Policy::of(t).ca.is_some()).filter_map(rights::user).collect();
     let mut found = Vec::new();
     for (name, key) in sources(&choices) {
         if let Some(text) = observe::config_map_key(ctx, &settings.namespace, &name, &key).await? {
@@ -55,10 +62,6 @@ pub(super) async fn bring(
         apply::config_map(ctx, &wanted).await?; // IO
     }
     Ok(())
-}
-
-fn choice_of(settings: &Settings) -> Option<&CaChoice> {
-    settings.policy.ca.as_ref().filter(|choice| choice.strategy == CaBundleStrategy::ConfigMap)
 }
 
 /// ConfigMaps and keys, each once.

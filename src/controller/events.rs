@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 
 use super::{Context, report};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, Reason, WorkloadState};
+use crate::core::rollout::halt;
 use crate::core::status::is_true;
 use crate::core::workload::{Judged, Standing};
 use crate::names::event;
@@ -44,6 +46,16 @@ pub(super) async fn transitions(
             let message = new.conditions.iter().find(|c| c.type_ == condition.as_str()).map(|c| c.message.clone());
             publish(ctx, tracing, None, EventType::Normal, reason, message.unwrap_or_default()).await;
         }
+    }
+    let halted = |status: Option<&AgentTracingStatus>| {
+        let condition =
+            status.iter().flat_map(|s| &s.conditions).find(|c| c.type_ == ConditionType::WorkloadsReady.as_str());
+        condition.filter(|c| c.reason == Reason::RolloutHalted.as_str()).map(|c| c.message.clone())
+    };
+    if let Some(message) = halted(Some(new)).filter(|_| halted(old).is_none()) {
+        let culprit = halt(judged, Timestamp::now().as_second());
+        publish(ctx, tracing, culprit, EventType::Warning, event::ROLLOUT_HALTED, message.clone()).await;
+        publish(ctx, tracing, None, EventType::Warning, event::ROLLOUT_HALTED, message).await;
     }
     seed(said, old);
     said.workloads.retain(|name, _| judged.iter().any(|j| j.name == *name));
@@ -100,7 +112,10 @@ fn seed(said: &mut Said, old: Option<&AgentTracingStatus>) {
     said.unsure = rows.len() >= 100;
     for row in rows {
         let word = match (row.state, &row.reason) {
-            (WorkloadState::Injected | WorkloadState::RollingOut | WorkloadState::Outdated, _) => Word::Wired,
+            (
+                WorkloadState::Injected | WorkloadState::RollingOut | WorkloadState::Outdated | WorkloadState::Halted,
+                _,
+            ) => Word::Wired,
             (WorkloadState::Skipped, Some(reason)) => Word::Skipped(reason.clone()),
             _ => continue,
         };

@@ -64,6 +64,8 @@ pub struct Options {
     pub create_namespaces: BTreeSet<String>,
     /// The ClusterRole that agents are bound to in mode CR.
     pub integration_role: String,
+    /// Most workloads of the cluster that are unavailable at a time because of us.
+    pub max_rolling: usize,
     /// Told the outcome of each pass, for metrics: `ok`, or the name of the error.
     pub passes: Arc<dyn Fn(&'static str) + Send + Sync>,
 }
@@ -120,6 +122,7 @@ pub(crate) struct Context {
     store: Store<Guarded>,
     recorder: Recorder,
     memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Memory>>>>,
+    traffic: rollout::Traffic,
 }
 
 /// Above what a webhook that hangs for its 2 s at each of ten touches and five patches takes.
@@ -188,6 +191,7 @@ impl Context {
             platform: Platform { openshift, ..options.platform.clone() },
             store,
             memories: Mutex::default(),
+            traffic: rollout::Traffic::default(),
             options,
         }
     }
@@ -214,6 +218,7 @@ impl Context {
         tracing::debug!(tracing = gone, "deleted");
         let known: HashSet<_> = self.store.state().iter().filter_map(|t| t.uid()).collect();
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| known.contains(uid));
+        self.traffic.retain(|uid| known.contains(uid));
     }
 }
 

@@ -24,7 +24,8 @@ use crate::core::policy::Policy;
 use crate::core::select::Surroundings;
 use crate::core::settings::Settings;
 use crate::core::shared;
-use crate::core::workload::{Judged, account_to_bind, judge};
+use crate::core::trouble;
+use crate::core::workload::{Judged, Rollout, Standing, account_to_bind, judge, progress};
 use crate::names;
 
 /// A read that failed.
@@ -222,6 +223,9 @@ pub(super) async fn live_policies(ctx: &Context, namespace: &str) -> Result<Vec<
 
 /// Most objects of one page.
 const PAGE: u32 = 100;
+/// Workloads whose pods are looked at in one pass, and pods of each.
+const MOST_UNWELL: usize = 20;
+const MOST_PODS: u32 = 20;
 
 /// The workloads of a namespace.
 #[derive(Debug, Default)]
@@ -283,17 +287,59 @@ pub(super) async fn workload(
     tracing: &str,
     around: &Surroundings<'_>,
 ) -> Result<Option<Judged>, Error> {
-    let what = || format!("Deployment {}/{name}", around.namespace);
-    let request = Request::new(Deployment::url_path(&(), Some(around.namespace))).get(name, &GetParams::default());
+    let Some(text) = deployment(ctx, around.namespace, name).await? else { return Ok(None) };
+    let what = format!("Deployment {}/{name}", around.namespace);
+    judge(&text, tracing, around).map_err(|source| Error::Decode { what, source })
+}
+
+/// Whether all pods of a Deployment are of its current template, or it is gone.
+pub(super) async fn is_settled(ctx: &Context, namespace: &str, name: &str) -> Result<bool, Error> {
+    let Some(text) = deployment(ctx, namespace, name).await? else { return Ok(true) };
+    let what = format!("Deployment {namespace}/{name}");
+    progress(&text).map(|rollout| rollout.complete).map_err(|source| Error::Decode { what, source })
+}
+
+async fn deployment(ctx: &Context, namespace: &str, name: &str) -> Result<Option<String>, Error> {
+    let request = Request::new(Deployment::url_path(&(), Some(namespace))).get(name, &GetParams::default());
     let text = match request.map_err(kube::Error::BuildRequest) {
         Ok(request) => ctx.client.request_text(request).await,
         Err(error) => Err(error),
     };
     match text {
+        Ok(text) => Ok(Some(text)),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
-        Err(source) => Err(Error::Read { what: what(), source }),
-        Ok(text) => judge(&text, tracing, around).map_err(|source| Error::Decode { what: what(), source }),
+        Err(source) => Err(Error::Read { what: format!("Deployment {namespace}/{name}"), source }),
     }
+}
+
+/// Looks at the pods of workloads that are wired and not well: notes what keeps them, and names those whose init container
+/// of ours does not start.
+pub(super) async fn troubles(
+    ctx: &Context,
+    namespace: &str,
+    workloads: &mut [Judged],
+    now: Timestamp,
+) -> Result<BTreeSet<String>, Error> {
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
+    let mut failing = BTreeSet::new();
+    let unwell = |j: &&mut Judged| {
+        let Rollout { complete, wanted, available, .. } = j.rollout;
+        j.standing == Standing::Current && wanted > 0 && (!complete || available < wanted)
+    };
+    for workload in workloads.iter_mut().filter(unwell).take(MOST_UNWELL) {
+        let read = |source| Error::Read { what: format!("the pods of {namespace}/{}", workload.name), source };
+        let params = ListParams::default().labels(&workload.pods).limit(MOST_PODS);
+        let pods = api.list(&params).await.map_err(read)?.items;
+        let record = workload.record.as_deref();
+        if workload.merge_ca.present && trouble::lacks_merge_ca(&pods, record, now) {
+            failing.insert(workload.name.clone());
+        }
+        // What a container says is nearer to the cause than that a deadline was exceeded.
+        if let Some(trouble) = trouble::of_pods(&pods, record, now) {
+            workload.rollout.trouble = Some(trouble);
+        }
+    }
+    Ok(failing)
 }
 
 /// The server's pods, at most a page of them.

@@ -10,6 +10,7 @@ use super::{Context, Error, apply, authorities, events, observe, rights, rollout
 use crate::api::{AgentTracing, AgentTracingStatus};
 use crate::core::health::Verdict;
 use crate::core::policy::Policy;
+use crate::core::rollout::{recall, rolling};
 use crate::core::select::Surroundings;
 use crate::core::settings::parse;
 use crate::core::status::{self, Evidence, Findings};
@@ -82,11 +83,14 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
     let observe::Workloads { judged: mut workloads, accounts } =
         observe::workloads(ctx, &settings.name, &around).await?; // IO, each judged by core
     memory.rollout.annotate(&mut workloads);
+    recall(&mut workloads, tracing); // pure
+    let failing = observe::troubles(ctx, &settings.namespace, &mut workloads, now).await?; // IO
 
     // What the namespace shares: rights and certificate authorities.
     let rights =
         rights::rights(ctx, &settings, &tracings, &accounts, server.workspace.as_ref(), &mut memory.rights).await?; // IO
-    authorities::bring(ctx, &settings, &tracings, now).await?; // IO
+    let without_merge_ca = !failing.is_empty() || workloads.iter().any(|j| j.merge_ca.failed.is_some());
+    authorities::bring(ctx, &settings, &tracings, without_merge_ca, now).await?; // IO
     let client = server.client.filter(|_| rights.may_ask).map(|c| c.with_access(ctx.access(&settings)));
 
     // What MLflow has of them.
@@ -108,12 +112,14 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
         answered: server.answered,
         labelled,
         workloads: &workloads,
+        pace: settings.policy.pace,
         webhook_silent: memory.rollout.is_webhook_silent(now),
         experiments: &experiments,
         traces: &traces,
         refresh_trace_times: memory.refreshed.is_none_or(|at| now.duration_since(at) >= REFRESH),
     };
     let status = status::status(tracing, &found, now); // pure
+    let look_again = if rolling(&workloads, now.as_second()) > 0 { look_again.min(SOON) } else { look_again };
     let pace = pace(&found.mlflow, look_again, now, memory);
     let facts = |status: &AgentTracingStatus| {
         (status.mlflow.clone(), status.experiments.clone(), status.service_accounts.clone())
@@ -127,7 +133,9 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
 
     // The webhook wires from the status that is stored: workloads are touched only in a pass that found it unchanged.
     if facts_hold {
-        rollout::bring(ctx, tracing, &around, &workloads, memory, now).await?; // IO
+        let pace = settings.policy.pace;
+        let bring = rollout::Bring { tracing, pace, around: &around, workloads: &workloads, failing: &failing };
+        rollout::bring(ctx, &bring, memory, now).await?; // IO
     }
     memory.failures = 0;
     Ok(Action::requeue(if facts_hold { pace } else { Duration::from_secs(1) }))

@@ -1,7 +1,8 @@
 //! Brings workloads to the wanted wiring: by touch, so that the webhook does it in the same request and owns no field; by a
 //! patch of our own only when no webhook answers. Takes strays out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,19 +11,69 @@ use super::reconcile::Memory as Pass;
 use super::{Context, Error, apply, events, observe};
 use crate::api::AgentTracing;
 use crate::core::health::shortened;
-use crate::core::rollout::{MAX_CONCURRENT, due, next_touch};
+use crate::core::rollout::{Pace, due, next_touch, rolling};
 use crate::core::select::Surroundings;
 use crate::core::workload::{Judged, Standing, judge};
 
+/// Removals of one pass, however few pods are concerned: a pass has to end.
+const MOST_REMOVALS: usize = 20;
 /// How long a touch that nobody answered is held against the webhook.
 const GRUDGE: SignedDuration = SignedDuration::from_mins(5);
 /// How long the webhook's replicas may take to see what was just stored.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Time between two changes of workloads: twenty a second, whatever happens.
+const SPACING: Duration = Duration::from_millis(50);
+/// How long a workload whose wiring was taken out may take before the next one's turn comes.
+const PATIENCE_FOR_REMOVED: SignedDuration = SignedDuration::from_mins(10);
+
+/// What all AgentTracings share, so that the cluster stays calm.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    /// How many workloads roll because of us, by uid of the AgentTracing.
+    rolling: Mutex<HashMap<String, usize>>,
+    /// When the next workload may be changed.
+    next: tokio::sync::Mutex<Option<tokio::time::Instant>>,
+}
+
+impl Traffic {
+    /// Chooses what may be rolled now, and takes the places for it before anybody else can.
+    fn reserve(&self, ctx: &Context, uid: &str, workloads: &[Judged], pace: Pace, now: i64) -> Vec<usize> {
+        let mut all = self.rolling.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = all.iter().filter(|(of, _)| *of != uid).map(|(_, rolling)| rolling).sum();
+        let due = due(workloads, pace, others, ctx.options.max_rolling, now);
+        let rolling = rolling(workloads, now) + due.len();
+        if rolling == 0 {
+            all.remove(uid);
+        } else {
+            all.insert(uid.to_owned(), rolling);
+        }
+        due
+    }
+
+    /// Gives the places of an AgentTracing back that is gone.
+    pub(super) fn retain(&self, is_known: impl Fn(&str) -> bool) {
+        self.rolling.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| is_known(uid));
+    }
+
+    /// Waits until a workload may be changed.
+    async fn turn(&self) {
+        let mut next = self.next.lock().await;
+        if let Some(at) = *next {
+            tokio::time::sleep_until(at).await;
+        }
+        *next = Some(tokio::time::Instant::now() + SPACING);
+    }
+}
+
 /// What is remembered between passes.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     silent_until: Option<Timestamp>,
+    /// Our last touch of each workload: whoever strips a whole object strips the annotation with it.
+    touches: BTreeMap<String, String>,
+    /// Workloads that roll since we took their wiring out, and since when.
+    removed: BTreeMap<String, Timestamp>,
     /// Workloads whose change the API server refused, and its words.
     refused: BTreeMap<String, String>,
 }
@@ -37,7 +88,13 @@ impl Memory {
     pub(super) fn annotate(&mut self, workloads: &mut [Judged]) {
         let wants = |j: &Judged| !matches!(j.standing, Standing::Current);
         self.refused.retain(|name, _| workloads.iter().any(|j| j.name == *name && wants(j)));
+        // What the user took out and put in again starts over.
+        let counts = |j: &Judged| matches!(j.standing, Standing::Current | Standing::Wanting { .. });
+        self.touches.retain(|name, _| workloads.iter().any(|j| j.name == *name && counts(j)));
         for workload in workloads {
+            if workload.touch.is_none() {
+                workload.touch = self.touches.get(&workload.name).cloned();
+            }
             if let Some(said) = self.refused.get(&workload.name) {
                 workload.notes.push(format!("PatchRefused: {said}").chars().take(256).collect());
             }
@@ -45,20 +102,34 @@ impl Memory {
     }
 }
 
+/// Who brings which workloads.
+pub(super) struct Bring<'a> {
+    pub tracing: &'a AgentTracing,
+    pub pace: Pace,
+    pub around: &'a Surroundings<'a>,
+    pub workloads: &'a [Judged],
+    /// Names of those whose init container does not start.
+    pub failing: &'a BTreeSet<String>,
+}
+
 /// Touches what is due and takes out what is astray.
-pub(super) async fn bring(
-    ctx: &Context,
-    tracing: &AgentTracing,
-    around: &Surroundings<'_>,
-    workloads: &[Judged],
-    memory: &mut Pass,
-    now: Timestamp,
-) -> Result<(), Error> {
-    take_out(ctx, tracing, around, workloads, memory).await?;
+pub(super) async fn bring(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, now: Timestamp) -> Result<(), Error> {
+    let Bring { tracing, pace, around, workloads, failing } = *this;
+    take_out(ctx, this, memory, now).await?;
+    for workload in workloads.iter().filter(|workload| failing.contains(&workload.name)) {
+        ctx.traffic.turn().await;
+        apply::without_merge_ca(ctx, around.namespace, &workload.name, &ctx.platform.merge_ca.source()).await?;
+        tracing::warn!(
+            namespace = around.namespace,
+            name = workload.name,
+            "merge-ca does not start; a ConfigMap takes its place"
+        );
+    }
+    let uid = tracing.metadata.uid.as_deref().unwrap_or_default();
     let mut unanswered = Vec::new();
-    for index in due(workloads, now.as_second()) {
+    for index in ctx.traffic.reserve(ctx, uid, workloads, pace, now.as_second()) {
         let workload = &workloads[index];
-        let touched = touch(ctx, tracing, around, workload, memory, now).await?;
+        let touched = touch(ctx, this, workload, memory, now).await?;
         match touched {
             Touched::Wired => {
                 memory.rollout.silent_until = None;
@@ -74,8 +145,8 @@ pub(super) async fn bring(
     tokio::time::sleep(PATIENCE).await;
     for (before, as_it_is) in unanswered {
         let mut again = as_it_is;
-        if next_touch(&again, now.as_second()).is_ok() {
-            match touch(ctx, tracing, around, &again, memory, now).await? {
+        if next_touch(&again, pace, now.as_second()).is_ok() {
+            match touch(ctx, this, &again, memory, now).await? {
                 Touched::Wired => {
                     memory.rollout.silent_until = None;
                     events::brought(ctx, tracing, before, &mut memory.said).await;
@@ -108,14 +179,16 @@ enum Touched {
 
 async fn touch(
     ctx: &Context,
-    tracing: &AgentTracing,
-    around: &Surroundings<'_>,
+    this: &Bring<'_>,
     workload: &Judged,
     memory: &mut Pass,
     now: Timestamp,
 ) -> Result<Touched, Error> {
-    let Ok(value) = next_touch(workload, now.as_second()) else { return Ok(Touched::Dropped) };
+    let Bring { tracing, pace, around, workloads: _, failing: _ } = *this;
+    let Ok(value) = next_touch(workload, pace, now.as_second()) else { return Ok(Touched::Dropped) };
     let name = &workload.name;
+    ctx.traffic.turn().await;
+    memory.rollout.touches.insert(name.clone(), value.clone());
     let answer = match apply::touch(ctx, around.namespace, name, &value).await {
         Ok(answer) => answer,
         Err(error) => return dropped(error, name, memory).map(|()| Touched::Dropped),
@@ -132,27 +205,39 @@ async fn touch(
 }
 
 /// Takes our wiring out of workloads to which it no longer applies, after everything was read again: live, not from a store.
-async fn take_out(
-    ctx: &Context,
-    tracing: &AgentTracing,
-    around: &Surroundings<'_>,
-    workloads: &[Judged],
-    memory: &mut Pass,
-) -> Result<(), Error> {
-    let astray: Vec<_> = workloads.iter().filter(|j| removal(j).is_some()).take(MAX_CONCURRENT).collect();
-    if astray.is_empty() {
+/// They roll for it, a few at a time.
+async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, now: Timestamp) -> Result<(), Error> {
+    let Bring { tracing, pace, around, workloads, failing: _ } = *this;
+    memory.rollout.removed.retain(|_, since| now.duration_since(*since) < PATIENCE_FOR_REMOVED);
+    let name = tracing.metadata.name.as_deref().unwrap_or_default();
+    let gone: Vec<String> = memory.rollout.removed.keys().cloned().collect();
+    for gone in gone {
+        if observe::is_settled(ctx, around.namespace, &gone).await? {
+            memory.rollout.removed.remove(&gone);
+        }
+    }
+    let mut free = pace.max_concurrent.saturating_sub(memory.rollout.removed.len());
+    let astray: Vec<_> = workloads.iter().filter(|j| removal(j).is_some()).take(MOST_REMOVALS).collect();
+    if astray.is_empty() || free == 0 {
         return Ok(());
     }
     let policies = observe::live_policies(ctx, around.namespace).await?;
     let injection_enabled = observe::is_labelled(&observe::namespace_labels(ctx, around.namespace).await?);
     let around = Surroundings { policies: &policies, injection_enabled, ..*around };
-    let name = tracing.metadata.name.as_deref().unwrap_or_default();
     for workload in astray {
+        let rolls = workload.rollout.replaces_pods();
+        if rolls && free == 0 {
+            continue;
+        }
         let Some(confirmed) = observe::workload(ctx, &workload.name, name, &around).await? else { continue };
         let Some(patch) = removal(&confirmed) else { continue };
         if write(ctx, around.namespace, &confirmed, patch, memory).await? {
             tracing::info!(namespace = around.namespace, name = confirmed.name, "wiring taken out");
             events::removed(ctx, tracing, &confirmed).await;
+            if rolls {
+                free -= 1;
+                memory.rollout.removed.insert(confirmed.name, now);
+            }
         }
     }
     Ok(())
@@ -174,6 +259,7 @@ async fn write(
     patch: &[json_patch::PatchOperation],
     memory: &mut Pass,
 ) -> Result<bool, Error> {
+    ctx.traffic.turn().await;
     match apply::patch(ctx, namespace, &workload.name, &workload.resource_version, patch).await {
         Ok(_) => Ok(true),
         Err(error) => dropped(error, &workload.name, memory).map(|()| false),

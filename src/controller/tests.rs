@@ -2,6 +2,7 @@
 
 mod api;
 mod modes;
+mod pace;
 
 use kube::runtime::reflector::{self, store::Writer};
 use kube::runtime::watcher;
@@ -46,6 +47,7 @@ impl World {
             trusted_hosts: BTreeSet::new(),
             create_namespaces: BTreeSet::new(),
             integration_role: names::INTEGRATION_ROLE.into(),
+            max_rolling: 20,
             passes: Arc::new(|_| {}),
         };
         let (store, writer) = reflector::store();
@@ -68,6 +70,7 @@ impl World {
                 "selector": {"matchLabels": {"app": "teller"}},
                 "template": {"metadata": {"labels": {"app": "teller"}}, "spec": {"containers": [{"name": "agent", "image": "i"}]}},
             },
+            "status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1},
         }));
         Self { api, mlflow, ctx, writer }
     }

@@ -5,9 +5,10 @@ use json_patch::PatchOperation;
 use super::inject::{Injection, inject, uninject};
 use super::record::RecordError;
 use super::select::{NotSelected, Selection, Surroundings, select};
+use super::settings::Platform;
 use super::view::Workload;
 use super::wiring::{Missing, wiring};
-use crate::api::Reason;
+use crate::api::{CaBundleStrategy, Reason};
 use crate::names;
 
 /// The answer.
@@ -81,14 +82,27 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
     if policy.bound.as_ref().is_some_and(|bound| !bound.contains(account)) {
         return Decision::Leave(Leave::Waiting { tracing, missing: Missing::Binding });
     }
-    let wiring = match wiring(policy, workload.name(), annotation) {
+    let mut wiring = match wiring(policy, workload.name(), annotation) {
         Ok(wiring) => wiring,
         Err(missing) => return Decision::Leave(Leave::Waiting { tracing, missing }),
     };
+    if let Some(ca) = &mut wiring.ca
+        && ca.strategy == CaBundleStrategy::InitContainer
+        && falls_back(workload, around.platform)
+    {
+        ca.strategy = CaBundleStrategy::ConfigMap;
+    }
     match inject(workload, &wiring, &policy.containers, around.platform) {
         Ok(injection) => Decision::Wire { tracing, experiment: wiring.experiment, injection },
         Err(error) => Decision::Leave(Leave::Record { tracing, error }),
     }
+}
+
+/// Whether the operator's init container could not be pulled or started in this workload. That stands on the workload itself,
+/// where the webhook sees it, and counts until the install says something else about the image.
+pub fn falls_back(workload: &Workload<'_>, platform: &Platform) -> bool {
+    let failed = workload.metadata.annotation(names::ANNOTATION_MERGE_CA_FAILED);
+    failed.is_some_and(|failed| failed == platform.merge_ca.source())
 }
 
 fn opted_out(workload: &Workload<'_>) -> Decision {

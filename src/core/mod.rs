@@ -19,6 +19,7 @@ pub mod select;
 pub mod settings;
 pub mod shared;
 pub mod status;
+pub mod trouble;
 pub mod view;
 pub mod wiring;
 pub mod workload;

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::{
     AgentTracing, AuthMethod, CaBundleMode, CaBundleStrategy, ConfigMapKey, ContainerNames, EnvVar, Experiment,
-    LabelSelector, LabelSelectorRequirement, MlflowMode, Sdk, SelectorOperator,
+    LabelSelector, LabelSelectorRequirement, MlflowMode, Rollout, Sdk, SelectorOperator,
 };
+use crate::core::rollout::Pace;
 
 /// What one AgentTracing wants of workloads, and the facts that its status keeps.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct Policy {
     pub containers: ContainerNames,
     /// More variables.
     pub env: Vec<EnvVar>,
+    /// How fast running workloads may be changed.
+    pub pace: Pace,
     /// SDK settings.
     pub sdk: Sdk,
     /// The workspace that traces go to.
@@ -79,6 +82,7 @@ impl Policy {
             selector: injection.selector.unwrap_or_default(),
             containers: injection.containers.unwrap_or_default(),
             env: injection.env,
+            pace: pace(injection.rollout),
             sdk: spec.sdk.clone().unwrap_or_default(),
             // Against a server without workspaces the variable turns every answer into an error 500.
             workspace: workspace.filter(|_| mlflow.is_none_or(|m| m.workspaces)),
@@ -107,6 +111,15 @@ impl Policy {
                 .replace("{namespace}", &self.namespace)
                 .replace("{tracing}", &self.name),
         }
+    }
+}
+
+fn pace(rollout: Option<Rollout>) -> Pace {
+    let Rollout { policy, max_concurrent } = rollout.unwrap_or_default();
+    let default = Pace::default();
+    Pace {
+        policy: policy.unwrap_or(default.policy),
+        max_concurrent: max_concurrent.map_or(default.max_concurrent, usize::from),
     }
 }
 

@@ -1,29 +1,93 @@
 //! Which workloads may be rolled now, and the touch that rolls them.
 //!
 //! The touch is `<wanted hash>/<n>/<window start>`: n counts the repairs of one cause durably, on the object itself, so
-//! that a restarted operator neither starts over nor fights someone who strips our entries again and again.
+//! that a restarted operator neither starts over nor fights someone who strips our entries again and again. A fourth part,
+//! `unavailable`, says that the workload was not well before: whether it comes back says nothing about the wiring then.
+
+use std::fmt;
 
 use super::workload::{Judged, Standing};
+use crate::api::{AgentTracing, RolloutPolicy, WorkloadState};
 
-/// How many Deployments of one AgentTracing may be rolling at a time because of us.
-pub const MAX_CONCURRENT: usize = 5;
-/// Repairs of one cause within [`WINDOW`].
-const MAX_REPAIRS: u32 = 6;
+/// How fast workloads may be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Who changes them.
+    pub policy: RolloutPolicy,
+    /// How many of one AgentTracing may be unavailable at a time because of us.
+    pub max_concurrent: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { policy: RolloutPolicy::Automatic, max_concurrent: 5 }
+    }
+}
+
+/// Repairs of one cause within [`WINDOW`] before somebody is let have their way.
+const MAX_REPAIRS: u32 = 3;
 /// Seconds after which repairs are counted anew.
 const WINDOW: i64 = 600;
+/// Seconds that a workload has to be available before the next one takes its place: many agents crash in their first moments.
+const SETTLED: i64 = 10;
+/// Workloads that are touched in one pass, however few pods they have: a pass has to end.
+const MAX_TOUCHES: usize = 20;
 
-/// Indexes of the workloads to touch now, by name. Paused Deployments wait: they would not roll.
-pub fn due(judged: &[Judged], now: i64) -> Vec<usize> {
-    let rolling = judged.iter().filter(|j| is_rolling(j)).count();
-    let mut waiting: Vec<usize> = (0..judged.len()).filter(|i| next_touch(&judged[*i], now).is_ok()).collect();
-    waiting.sort_by_key(|i| &judged[*i].name);
-    waiting.truncate(MAX_CONCURRENT.saturating_sub(rolling));
+/// Indexes of the workloads to touch now. `others` are rolling in the rest of the cluster, of at most `limit`.
+pub fn due(judged: &[Judged], pace: Pace, others: usize, limit: usize, now: i64) -> Vec<usize> {
+    let halted = halt(judged, now).is_some();
+    let rolling = rolling(judged, now);
+    let mut free = pace.max_concurrent.saturating_sub(rolling).min(limit.saturating_sub(others + rolling));
+    // What stands in the others' way is brought out of it.
+    let may = |j: &Judged| !halted || j.merge_ca.failed.is_some();
+    let mut waiting: Vec<usize> =
+        (0..judged.len()).filter(|i| may(&judged[*i]) && next_touch(&judged[*i], pace, now).is_ok()).collect();
+    // Those that are well go first: one that is not says nothing about the wiring, and holds its place for long.
+    waiting.sort_by_key(|i| (is_unavailable(&judged[*i]), &judged[*i].name));
+    waiting.retain(|i| {
+        // Without pods, or with pods that only their owner replaces, nothing becomes unavailable.
+        let costs = usize::from(judged[*i].rollout.replaces_pods());
+        let may = free >= costs;
+        free -= costs.min(free);
+        may
+    });
+    waiting.truncate(MAX_TOUCHES);
     waiting
 }
 
-/// Whether a Deployment rolls because we touched it.
-pub fn is_rolling(judged: &Judged) -> bool {
-    judged.standing == Standing::Current && judged.touch.is_some() && !judged.rollout.complete
+/// How many workloads are unavailable, or not yet well again, because of us.
+pub fn rolling(judged: &[Judged], now: i64) -> usize {
+    judged.iter().filter(|j| is_rolling(j, now)).count()
+}
+
+/// Whether a workload rolls because we touched it, and has not been well for long enough.
+pub fn is_rolling(judged: &Judged, now: i64) -> bool {
+    let Some(touch) = judged.touch.as_deref().and_then(Touch::parse) else { return false };
+    if judged.standing != Standing::Current || !judged.rollout.replaces_pods() {
+        return false;
+    }
+    let settled = judged.rollout.available_since.is_some_and(|since| since.as_second() + SETTLED <= now);
+    // Longer than its deadline it does not take anybody's place: either it is in trouble, or it rolls for another reason.
+    !settled && now < touch.start.saturating_add(judged.rollout.deadline)
+}
+
+/// The first workload that did not come back after we touched it: no other one is touched until it does, or is to be changed
+/// itself. One that did without its init container stops the others too.
+pub fn halt(judged: &[Judged], now: i64) -> Option<&Judged> {
+    let first = |test: &dyn Fn(&Judged) -> bool| judged.iter().filter(|j| test(j)).min_by_key(|j| &j.name);
+    first(&|j| is_stuck(j, now)).or_else(|| first(&|j| j.merge_ca.failed.is_some()))
+}
+
+/// Whether a workload that we touched does not come back.
+pub fn is_stuck(judged: &Judged, now: i64) -> bool {
+    let Some(touch) = judged.touch.as_deref().and_then(Touch::parse) else { return false };
+    let Some(trouble) = &judged.rollout.trouble else { return false };
+    // What began long after is somebody else's change.
+    let ours = touch.start - SETTLED..=touch.start.saturating_add(2 * judged.rollout.deadline);
+    judged.standing == Standing::Current
+        && judged.rollout.replaces_pods()
+        && touch.was_available
+        && ours.contains(&trouble.since.map_or(now, |since| since.as_second()))
 }
 
 /// Why a workload is not touched now.
@@ -31,85 +95,84 @@ pub fn is_rolling(judged: &Judged) -> bool {
 pub enum Rest {
     /// Its template is not to be changed.
     NotWanting,
-    /// It is paused.
+    /// It is paused: it would not roll.
     Paused,
-    /// It was repaired often enough for now; seconds until the next try.
-    Exhausted(i64),
+    /// Its owner rolls it.
+    Manual,
+    /// Someone took the wiring out again and again.
+    Contested,
 }
 
 /// The value of the next touch.
-pub fn next_touch(judged: &Judged, now: i64) -> Result<String, Rest> {
+pub fn next_touch(judged: &Judged, pace: Pace, now: i64) -> Result<String, Rest> {
     let Standing::Wanting { hash, .. } = &judged.standing else { return Err(Rest::NotWanting) };
     if judged.paused {
         return Err(Rest::Paused);
     }
-    match judged.touch.as_deref().and_then(parse) {
-        Some((last, n, start)) if last == hash && (start..start + WINDOW).contains(&now) => match n {
-            MAX_REPAIRS.. => Err(Rest::Exhausted(start + WINDOW - now)),
-            _ => Ok(format!("{hash}/{}/{start}", n + 1)),
-        },
-        _ => Ok(format!("{hash}/1/{now}")),
+    if pace.policy == RolloutPolicy::Manual {
+        return Err(Rest::Manual);
+    }
+    let next = Touch { hash, repairs: u32::from(judged.was_wired), start: now, was_available: !is_unavailable(judged) };
+    let last = judged.touch.as_deref().and_then(Touch::parse);
+    let recent = |last: &Touch<'_>| (last.start..last.start.saturating_add(WINDOW)).contains(&now);
+    match last {
+        // Whoever strips a whole object strips the touch with it.
+        None if judged.contested => Err(Rest::Contested),
+        Some(last) if last.hash != hash => Ok(next.to_string()),
+        Some(last) if judged.contested || (recent(&last) && last.repairs >= MAX_REPAIRS) => Err(Rest::Contested),
+        Some(last) if recent(&last) => Ok(Touch { repairs: last.repairs + 1, start: last.start, ..next }.to_string()),
+        _ => Ok(next.to_string()),
     }
 }
 
-fn parse(touch: &str) -> Option<(&str, u32, i64)> {
-    let mut parts = touch.split('/');
-    let parsed = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    parts.next().is_none().then_some(parsed)
+/// Marks the workloads that were contested when the status was written: that stays so after the window in which repairs are
+/// counted, until the spec changes.
+pub fn recall(judged: &mut [Judged], tracing: &AgentTracing) {
+    let Some(old) = &tracing.status else { return };
+    if old.observed_generation != tracing.metadata.generation {
+        return;
+    }
+    for workload in judged {
+        let row = old.workloads.iter().find(|row| row.kind == workload.kind() && row.name == workload.name);
+        workload.contested = row.is_some_and(|row| row.state == WorkloadState::Contested);
+    }
 }
+
+fn is_unavailable(judged: &Judged) -> bool {
+    judged.rollout.available < judged.rollout.wanted
+}
+
+/// A touch annotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Touch<'t> {
+    hash: &'t str,
+    repairs: u32,
+    start: i64,
+    was_available: bool,
+}
+
+impl<'t> Touch<'t> {
+    fn parse(text: &'t str) -> Option<Self> {
+        let mut parts = text.split('/');
+        let (hash, repairs, start) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let was_available = match parts.next() {
+            None => true,
+            Some(UNAVAILABLE) => false,
+            Some(_) => return None,
+        };
+        parts.next().is_none().then_some(Self { hash, repairs, start, was_available })
+    }
+}
+
+impl fmt::Display for Touch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hash, repairs, start, was_available } = self;
+        write!(f, "{hash}/{repairs}/{start}")?;
+        if *was_available { Ok(()) } else { write!(f, "/{UNAVAILABLE}") }
+    }
+}
+
+const UNAVAILABLE: &str = "unavailable";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::workload::{Rollout, Target};
-
-    fn judged(name: &str, standing: Standing, touch: Option<&str>) -> Judged {
-        Judged {
-            name: name.into(),
-            uid: name.into(),
-            resource_version: "1".into(),
-            owned: false,
-            paused: false,
-            wired: false,
-            standing,
-            rollout: Rollout::default(),
-            experiment: Target::Unknown,
-            notes: Vec::new(),
-            touch: touch.map(str::to_owned),
-            record: None,
-            pods: String::new(),
-            account: "default".into(),
-        }
-    }
-
-    fn wanting(name: &str, touch: Option<&str>) -> Judged {
-        judged(name, Standing::Wanting { hash: "abc".into(), patch: Vec::new() }, touch)
-    }
-
-    #[test]
-    fn at_most_five_roll_at_a_time() {
-        let mut all: Vec<_> = (0..9).map(|n| wanting(&format!("w{n}"), None)).collect();
-        assert_eq!(due(&all, 0), [0, 1, 2, 3, 4]);
-        all[0] = judged("w0", Standing::Current, Some("abc/1/0"));
-        all[1] = judged("w1", Standing::Current, Some("abc/1/0"));
-        assert_eq!(due(&all, 0), [2, 3, 4]);
-        all[0].rollout.complete = true;
-        assert_eq!(due(&all, 0), [2, 3, 4, 5]);
-    }
-
-    #[test]
-    fn a_paused_deployment_waits() {
-        let paused = Judged { paused: true, ..wanting("w", None) };
-        assert_eq!(next_touch(&paused, 0), Err(Rest::Paused));
-    }
-
-    #[test]
-    fn repairs_of_one_cause_are_counted_and_end() {
-        assert_eq!(next_touch(&wanting("w", None), 1000).unwrap(), "abc/1/1000");
-        assert_eq!(next_touch(&wanting("w", Some("abc/1/1000")), 1002).unwrap(), "abc/2/1000");
-        assert_eq!(next_touch(&wanting("w", Some("abc/6/1000")), 1100), Err(Rest::Exhausted(500)));
-        assert_eq!(next_touch(&wanting("w", Some("abc/6/1000")), 1600).unwrap(), "abc/1/1600");
-        assert_eq!(next_touch(&wanting("w", Some("old/3/1000")), 1001).unwrap(), "abc/1/1001");
-        assert_eq!(next_touch(&wanting("w", Some("what the user wrote")), 5).unwrap(), "abc/1/5");
-    }
-}
+mod tests;

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::health::{Verdict, port_of};
-use super::rollout::{Rest, next_touch};
+use super::rollout::{Pace, Rest, halt, is_stuck, next_touch};
 use super::workload::{Judged, Standing, Target};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason};
 use crate::names;
@@ -35,6 +35,8 @@ pub struct Findings<'a> {
     pub labelled: bool,
     /// The workloads.
     pub workloads: &'a [Judged],
+    /// How fast workloads may be changed.
+    pub pace: Pace,
     /// Whether a recent touch went unanswered.
     pub webhook_silent: bool,
     /// Experiments.
@@ -94,7 +96,7 @@ pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> A
     verdicts.extend([
         (ConditionType::InjectionReady, injection_ready(&about, found, counted.len())),
         (ConditionType::ExperimentsReady, experiments_ready(&about, found)),
-        (ConditionType::WorkloadsReady, workloads_ready(&about, &counted, now)),
+        (ConditionType::WorkloadsReady, workloads_ready(&about, &counted, found, now)),
         (ConditionType::TracesFlowing, traces_flowing(&about, &counted, found, mlflow.as_ref(), now)),
     ]);
     verdicts.insert(0, (ConditionType::Ready, ready(&about, found, &verdicts)));
@@ -241,20 +243,38 @@ fn experiments_ready(about: &About<'_>, found: &Findings<'_>) -> Verdict {
     )
 }
 
-fn workloads_ready(about: &About<'_>, counted: &[&Judged], now: Timestamp) -> Verdict {
+fn workloads_ready(about: &About<'_>, counted: &[&Judged], found: &Findings<'_>, now: Timestamp) -> Verdict {
     let About { namespace, name } = about;
     let named = |test: &dyn Fn(&Judged) -> bool| -> Vec<&str> {
         counted.iter().filter(|j| test(j)).map(|j| j.name.as_str()).collect()
     };
-    let held = |j: &Judged| {
-        j.standing == Standing::Newer
-            || matches!(next_touch(j, now.as_second()), Err(Rest::Paused | Rest::Exhausted(_)))
-    };
-    let (held, skipped) = (named(&held), named(&|j| matches!(j.standing, Standing::Skipped { .. })));
+    let rests =
+        |j: &Judged, why: &[Rest]| next_touch(j, found.pace, now.as_second()).is_err_and(|rest| why.contains(&rest));
     let waiting = named(&|j| matches!(j.standing, Standing::Waiting(_)));
     let wanting = named(&|j| matches!(j.standing, Standing::Wanting { .. }));
     let rolling = named(&|j| j.standing == Standing::Current && !j.rollout.complete);
+    let contested = named(&|j| rests(j, &[Rest::Contested]));
+    let held = named(&|j| j.standing == Standing::Newer || rests(j, &[Rest::Paused, Rest::Manual]));
+    let skipped = named(&|j| matches!(j.standing, Standing::Skipped { .. }));
     let details = format!("kubectl get agenttracing -n {namespace} {name} -o jsonpath='{{.status.workloads}}'");
+    let halted = halt(found.workloads, now.as_second());
+    if let Some(culprit) = halted.filter(|j| is_stuck(j, now.as_second()) || !wanting.is_empty()) {
+        let why = match &culprit.rollout.trouble {
+            Some(trouble) => format!("{}: {}", trouble.reason, trouble.message),
+            None => format!("{}: its init container could not be started", Reason::MergeCAImage.as_str()),
+        };
+        let message = format!(
+            "{} does not come back with the wiring ({why}), so the others wait: {}; see what to do: {details}",
+            culprit.name,
+            list(&wanting)
+        );
+        return Verdict::bad(Reason::RolloutHalted, message);
+    }
+    if !contested.is_empty() {
+        let message =
+            format!("Somebody takes the wiring out again and again: {}; see who: {details}", list(&contested));
+        return Verdict::bad(Reason::Contested, message);
+    }
     if !held.is_empty() {
         return Verdict::bad(
             Reason::Outdated,

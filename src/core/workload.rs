@@ -1,16 +1,18 @@
 //! A live Deployment judged: whose it is, what it lacks, how far its pods are, and where its traces go.
 
+mod live;
+
 use jiff::Timestamp;
 use json_patch::PatchOperation;
-use serde::Deserialize;
 
-use super::decide::{Decision, Leave, decide};
-use super::inject::{Note, existing_record, uninject};
+use self::live::Live;
+use super::decide::{Decision, Leave, decide, falls_back};
+use super::inject::{Note, existing_record, remainder, uninject};
 use super::record::RecordError;
 use super::select::{NotSelected, Selection, Surroundings, select};
 use super::view::{Container, Workload};
 use super::wiring::{EXPERIMENT_GROUP, Missing, TRACKING_URI};
-use crate::api::Reason;
+use crate::api::{CaBundleStrategy, Reason};
 use crate::names;
 
 /// A Deployment and what one AgentTracing has to do with it.
@@ -28,6 +30,14 @@ pub struct Judged {
     pub paused: bool,
     /// Whether its template carries a record of ours.
     pub wired: bool,
+    /// Whether it was wired once: the record is there, or the label on its metadata that those who strip templates leave.
+    pub was_wired: bool,
+    /// Whether status says that somebody takes our wiring out again and again.
+    pub contested: bool,
+    /// Who wrote it last, beside us.
+    pub last_manager: Option<String>,
+    /// The init container that merges certificate authorities.
+    pub merge_ca: MergeCaState,
     /// What is the case.
     pub standing: Standing,
     /// How far its pods follow its template.
@@ -77,15 +87,48 @@ pub enum Standing {
     Elsewhere,
 }
 
-/// How far a Deployment's pods follow its template.
+/// What became of the operator's own init container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MergeCaState {
+    /// Its pods have it.
+    pub present: bool,
+    /// The image that could not be pulled or started here, so that the workload does without.
+    pub failed: Option<String>,
+}
+
+/// How far a workload's pods follow its template.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rollout {
     /// All pods are of the current template.
     pub complete: bool,
     /// When its pods became available, if they are.
     pub available_since: Option<Timestamp>,
-    /// What the Deployment says about a rollout that does not go on.
-    pub stuck: Option<String>,
+    /// Why it does not go on.
+    pub trouble: Option<Trouble>,
+    /// Pods that there should be.
+    pub wanted: i64,
+    /// Pods that are available.
+    pub available: i64,
+    /// Seconds that a rollout may take.
+    pub deadline: i64,
+}
+
+impl Rollout {
+    /// Whether a changed template makes pods unavailable for a while.
+    pub fn replaces_pods(&self) -> bool {
+        self.wanted > 0
+    }
+}
+
+/// Why a rollout does not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// In one word.
+    pub reason: String,
+    /// In a few.
+    pub message: String,
+    /// When it began.
+    pub since: Option<Timestamp>,
 }
 
 /// Where the traces of a workload go.
@@ -98,6 +141,13 @@ pub enum Target {
     /// It cannot be seen: the value comes from elsewhere.
     #[default]
     Unknown,
+}
+
+impl Judged {
+    /// Its kind, as Kubernetes spells it.
+    pub fn kind(&self) -> &'static str {
+        "Deployment"
+    }
 }
 
 impl Target {
@@ -126,15 +176,29 @@ pub fn judge(json: &str, tracing: &str, around: &Surroundings<'_>) -> Result<Opt
     let live: Live = serde_json::from_str(json)?;
     let Some((standing, notes, experiment)) = stand(&workload, tracing, around) else { return Ok(None) };
     let template = workload.spec.template.metadata.as_ref();
+    let record = existing_record(&workload).ok().flatten();
+    let wired = record.is_some();
+    let policy = around.policies.iter().find(|policy| policy.name == tracing);
+    let choice = policy.and_then(|policy| policy.ca.as_ref());
+    let merges = choice.is_some_and(|choice| choice.strategy == CaBundleStrategy::InitContainer);
+    let last_manager = live.last_manager();
+    let rollout = live.rollout();
     Ok(Some(Judged {
         name: workload.name().to_owned(),
         uid: live.metadata.uid,
         resource_version: live.metadata.resource_version,
         owned: live.metadata.owner_references.iter().any(|o| o.controller),
         paused: live.spec.paused,
-        wired: existing_record(&workload).is_ok_and(|r| r.is_some()),
+        wired,
+        was_wired: wired || workload.metadata.label(names::LABEL_WIRED).is_some(),
+        contested: false,
+        last_manager,
+        merge_ca: MergeCaState {
+            present: merges && record.is_some_and(|r| r.pod.init_containers.contains_key(names::MERGE_CA)),
+            failed: (merges && falls_back(&workload, around.platform)).then(|| around.platform.merge_ca.image.clone()),
+        },
         standing,
-        rollout: rollout(live.metadata.generation, &live.status),
+        rollout,
         experiment,
         notes: notes.iter().take(16).map(|n| n.to_string().chars().take(256).collect()).collect(),
         touch: workload.metadata.annotation(names::ANNOTATION_TOUCH).map(str::to_owned),
@@ -142,6 +206,11 @@ pub fn judge(json: &str, tracing: &str, around: &Surroundings<'_>) -> Result<Opt
         pods: live.spec.selector.as_query(),
         account: workload.service_account().to_owned(),
     }))
+}
+
+/// How far a workload's pods follow its template.
+pub fn progress(json: &str) -> Result<Rollout, serde_json::Error> {
+    Ok(serde_json::from_str::<Live>(json)?.rollout())
 }
 
 fn stand(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> Option<(Standing, Vec<Note>, Target)> {
@@ -185,7 +254,9 @@ fn stand(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> O
             {
                 match uninject(workload) {
                     Ok(patch) if !patch.is_empty() => plain(Standing::Stray(patch)),
-                    _ => None,
+                    // Somebody stripped the template and left what is beside it.
+                    Ok(_) => plain(Standing::Stray(remainder(&workload.metadata, false))),
+                    Err(_) => None,
                 }
             }
             _ => None,
@@ -263,215 +334,5 @@ fn target(workload: &Workload<'_>, notes: &[Note], experiment: String) -> Target
     }
 }
 
-/// Judged by what the deployment controller says, so that a pod that restarts later is no rollout.
-fn rollout(generation: i64, status: &LiveStatus) -> Rollout {
-    let condition = |kind: &str| status.conditions.iter().find(|c| c.kind == kind);
-    let progressing = condition("Progressing");
-    let seen = status.observed_generation >= generation;
-    let done = match progressing {
-        Some(progressing) => progressing.reason == "NewReplicaSetAvailable",
-        // Not reported without a progress deadline.
-        None => status.available_replicas >= status.updated_replicas,
-    };
-    let complete = seen && done && status.replicas == status.updated_replicas;
-    let available = condition("Available").filter(|c| c.status == "True").and_then(|c| c.last_transition_time);
-    let rolled = progressing.and_then(|c| c.last_update_time);
-    let failing =
-        [condition("ReplicaFailure").filter(|c| c.status == "True"), progressing.filter(|c| c.status == "False")];
-    Rollout {
-        complete,
-        available_since: available
-            .filter(|_| complete && status.available_replicas > 0)
-            .map(|a| rolled.map_or(a, |r| r.max(a))),
-        stuck: failing.into_iter().flatten().find(|_| seen).map(|c| c.message.chars().take(300).collect()),
-    }
-}
-
-#[derive(Deserialize)]
-struct Live {
-    metadata: LiveMetadata,
-    spec: LiveSpec,
-    #[serde(default)]
-    status: LiveStatus,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct LiveMetadata {
-    #[serde(default)]
-    uid: String,
-    #[serde(default)]
-    resource_version: String,
-    #[serde(default)]
-    generation: i64,
-    #[serde(default)]
-    owner_references: Vec<LiveOwner>,
-}
-
-#[derive(Deserialize)]
-struct LiveOwner {
-    #[serde(default)]
-    controller: bool,
-}
-
-#[derive(Deserialize)]
-struct LiveSpec {
-    #[serde(default)]
-    paused: bool,
-    #[serde(default)]
-    selector: LiveSelector,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct LiveSelector {
-    match_labels: std::collections::BTreeMap<String, String>,
-}
-
-impl LiveSelector {
-    /// Expressions are left out: the record annotation tells a Deployment's pods from others' anyway.
-    fn as_query(&self) -> String {
-        self.match_labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
-    }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct LiveStatus {
-    observed_generation: i64,
-    replicas: i64,
-    updated_replicas: i64,
-    available_replicas: i64,
-    conditions: Vec<LiveCondition>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct LiveCondition {
-    #[serde(rename = "type")]
-    kind: String,
-    status: String,
-    reason: String,
-    message: String,
-    last_update_time: Option<Timestamp>,
-    last_transition_time: Option<Timestamp>,
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::api::AgentTracing;
-    use crate::core::policy::Policy;
-    use crate::core::settings::Platform;
-
-    fn policy(answered: bool) -> Policy {
-        let status = if answered {
-            "status: {mlflow: {url: 'http://tracing-mlflow.bank-agents.svc:5500', version: 3.10.1, workspaces: false, source: Service}}"
-        } else {
-            ""
-        };
-        let yaml = format!(
-            "apiVersion: agenttracing.dev/v1alpha1\nkind: AgentTracing\n\
-             metadata: {{name: tracing, namespace: bank-agents}}\nspec: {{mlflow: {{mode: Standalone}}}}\n{status}"
-        );
-        Policy::of(&serde_yaml::from_str::<AgentTracing>(&yaml).unwrap())
-    }
-
-    fn deployment(env: Value) -> Value {
-        json!({
-            "metadata": {"name": "teller", "uid": "u-1", "resourceVersion": "7", "generation": 2},
-            "spec": {
-                "selector": {"matchLabels": {"app": "teller"}},
-                "template": {"metadata": {"labels": {"app": "teller"}}, "spec": {"containers": [{"name": "agent", "env": env}]}},
-            },
-        })
-    }
-
-    fn judged(deployment: &Value, policies: &[Policy], labelled: bool) -> Option<Judged> {
-        let around = Surroundings {
-            namespace: "bank-agents",
-            injection_enabled: labelled,
-            platform: &Platform::default(),
-            tokenless: &BTreeSet::new(),
-            policies,
-        };
-        judge(&deployment.to_string(), "tracing", &around).unwrap()
-    }
-
-    fn wired(mut deployment: Value) -> Value {
-        let Standing::Wanting { patch, .. } = judged(&deployment, &[policy(true)], true).unwrap().standing else {
-            panic!("already wired")
-        };
-        json_patch::patch(&mut deployment, &patch).unwrap();
-        deployment
-    }
-
-    #[test]
-    fn a_deployment_waits_until_mlflow_answered_then_wants_wiring_then_is_current() {
-        let plain = deployment(json!([]));
-        let waiting = Standing::Waiting(Missing::TrackingUri);
-        assert_eq!(judged(&plain, &[policy(false)], true).unwrap().standing, waiting);
-        let current = judged(&wired(plain), &[policy(true)], true).unwrap();
-        assert_eq!(current.standing, Standing::Current);
-        assert_eq!(current.experiment, Target::Name("teller".into()));
-        assert!(current.wired && current.record.is_some());
-    }
-
-    #[test]
-    fn a_wired_deployment_of_an_unlabelled_namespace_is_a_stray() {
-        let stray = judged(&wired(deployment(json!([]))), &[policy(true)], false).unwrap();
-        assert!(matches!(stray.standing, Standing::Stray(patch) if !patch.is_empty()));
-        assert_eq!(judged(&deployment(json!([])), &[policy(true)], false), None);
-    }
-
-    #[test]
-    fn an_opted_out_deployment_is_reported_and_not_counted() {
-        let mut out = deployment(json!([]));
-        out["metadata"]["labels"] = json!({"agenttracing.dev/inject": "false"});
-        let standing = judged(&out, &[policy(true)], true).unwrap().standing;
-        assert!(matches!(standing, Standing::Skipped { reason: Reason::OptedOut, deliberate: true, .. }));
-    }
-
-    #[test]
-    fn the_users_own_experiment_is_where_traces_go() {
-        let own = |name: &str, value: Value| {
-            let mut entry = json!({"name": name});
-            entry.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
-            judged(&deployment(json!([entry])), &[policy(true)], true).unwrap().experiment
-        };
-        assert_eq!(own("MLFLOW_EXPERIMENT_NAME", json!({"value": "vault"})), Target::Name("vault".into()));
-        assert_eq!(own("MLFLOW_EXPERIMENT_ID", json!({"value": "12"})), Target::Id("12".into()));
-        assert_eq!(own("MLFLOW_EXPERIMENT_NAME", json!({"value": "$(APP)"})), Target::Unknown);
-        assert_eq!(own("MLFLOW_EXPERIMENT_NAME", json!({"valueFrom": {}})), Target::Unknown);
-    }
-
-    #[test]
-    fn the_younger_of_two_agent_tracings_sees_the_workload_elsewhere() {
-        let older = Policy { name: "elder".into(), created: -1, ..policy(true) };
-        let standing = judged(&deployment(json!([])), &[policy(true), older], true).unwrap().standing;
-        assert_eq!(standing, Standing::Elsewhere);
-    }
-
-    #[test]
-    fn a_rollout_is_complete_when_the_deployment_controller_says_so_for_this_generation() {
-        let status = |observed, reason: &str| {
-            let json = json!({
-                "observedGeneration": observed, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1,
-                "conditions": [
-                    {"type": "Progressing", "status": "True", "reason": reason, "lastUpdateTime": "2026-11-21T10:00:09Z"},
-                    {"type": "Available", "status": "True", "lastTransitionTime": "2026-11-21T10:00:02Z"},
-                ],
-            });
-            rollout(2, &serde_json::from_value(json).unwrap())
-        };
-        assert!(!status(1, "NewReplicaSetAvailable").complete);
-        assert!(!status(2, "ReplicaSetUpdated").complete);
-        let done = status(2, "NewReplicaSetAvailable");
-        assert!(done.complete);
-        assert_eq!(done.available_since, Some("2026-11-21T10:00:09Z".parse().unwrap()));
-    }
-}
+pub(crate) mod tests;

@@ -120,6 +120,7 @@ fn every_value_of_the_chart_has_its_effect() {
         (&["logLevel=info\\,kube=debug"], "/pod/containers/0/env/3/value", json!("info,kube=debug")),
         (&["mergeCa.image=r.example/merge:v2"], MERGE_CA_IMAGE, json!("r.example/merge:v2")),
         (&["integrationClusterRole=other"], "/pod/containers/0/env/5/value", json!("other")),
+        (&["maxConcurrentRollouts=7"], "/pod/containers/0/env/6/value", json!("7")),
         (&["mergeCa.pullSecrets={mirror,own}"], MORE, json!({"name": "MERGE_CA_PULL_SECRETS", "value": "mirror,own"})),
         (&["mergeCa.cpu=100m"], MORE, json!({"name": "MERGE_CA_CPU", "value": "100m"})),
         (&["mergeCa.memory=96Mi"], MORE, json!({"name": "MERGE_CA_MEMORY", "value": "96Mi"})),
@@ -154,7 +155,7 @@ fn every_value_of_the_chart_has_its_effect() {
 
 const MERGE_CA_IMAGE: &str = "/pod/containers/0/env/4/value";
 /// The first of the variables that are there only when asked for.
-const MORE: &str = "/pod/containers/0/env/6";
+const MORE: &str = "/pod/containers/0/env/7";
 
 #[test]
 #[ignore = "needs kubectl and helm: make test"]
@@ -193,6 +194,7 @@ fn a_value_that_the_chart_does_not_have_is_refused() {
         "clusterDomain=.local",
         "logLevel=",
         "integrationClusterRole=",
+        "maxConcurrentRollouts=0",
         "trustedMlflowHosts=x",
         "createMlflowNamespaces[0]=Bank",
         "mergeCa.cpu=much",

@@ -229,17 +229,26 @@ pub fn uninject(workload: &Workload<'_>) -> Result<Vec<PatchOperation>, RecordEr
         };
         patch.push(remove(path));
     }
-    if let Some(labels) = &workload.metadata.labels
+    patch.extend(remainder(&workload.metadata, record.created(CREATED_LABELS)));
+    Ok(patch)
+}
+
+/// Takes out what we put on a workload's own metadata; `made_labels` says that it had no labels before.
+pub fn remainder(metadata: &Metadata<'_>, made_labels: bool) -> Vec<PatchOperation> {
+    let mut patch = Vec::new();
+    if let Some(labels) = &metadata.labels
         && labels.contains_key(names::LABEL_WIRED)
     {
-        let parent = labels.len() == 1 && record.created(CREATED_LABELS);
+        let parent = labels.len() == 1 && made_labels;
         let path: &[&str] = if parent { &["metadata", "labels"] } else { &["metadata", "labels", names::LABEL_WIRED] };
         patch.push(remove(pointer(path)));
     }
-    if workload.metadata.annotation(names::ANNOTATION_TOUCH).is_some() {
-        patch.push(remove(pointer(&["metadata", "annotations", names::ANNOTATION_TOUCH])));
+    for ours in [names::ANNOTATION_TOUCH, names::ANNOTATION_MERGE_CA_FAILED] {
+        if metadata.annotation(ours).is_some() {
+            patch.push(remove(pointer(&["metadata", "annotations", ours])));
+        }
     }
-    Ok(patch)
+    patch
 }
 
 /// The record on the template, if there is one.

@@ -1,5 +1,6 @@
 //! The cluster and the install.
 
+use crate::core::record::short_hash;
 use crate::names;
 
 /// What is known of the cluster; not part of any AgentTracing.
@@ -26,6 +27,13 @@ pub struct MergeCa {
     pub cpu: String,
     /// Memory, as request and limit.
     pub memory: String,
+}
+
+impl MergeCa {
+    /// Where the image comes from and with which credentials, as one short word.
+    pub fn source(&self) -> String {
+        short_hash(std::iter::once(self.image.as_str()).chain(self.pull_secrets.iter().map(String::as_str)))
+    }
 }
 
 impl Default for MergeCa {

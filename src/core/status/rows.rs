@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{About, Evidence, Findings, is_counted};
 use crate::api::{AgentTracingStatus, Reason, WorkloadState, WorkloadStatus};
-use crate::core::rollout::{Rest, next_touch};
+use crate::core::rollout::{Rest, halt, is_stuck, next_touch};
 use crate::core::wiring::Missing;
 use crate::core::workload::{Judged, Standing, Target};
 use crate::names;
@@ -21,9 +21,31 @@ pub(super) fn row(
     let name = &judged.name;
     let (state, reason, message) = match &judged.standing {
         Standing::Stray(_) | Standing::Elsewhere => return None,
+        Standing::Current if is_stuck(judged, now.as_second()) => {
+            let trouble = judged.rollout.trouble.as_ref();
+            let (reason, what) = trouble.map(|t| (t.reason.clone(), t.message.clone())).unwrap_or_default();
+            let message = format!(
+                "It does not come back with the wiring ({what}), so no other workload is changed; see why: kubectl describe \
+                 pods -n {namespace} -l {}",
+                judged.pods
+            );
+            (WorkloadState::Halted, Some(reason), Some(message))
+        }
+        Standing::Current if judged.merge_ca.failed.is_some() => {
+            let state = if judged.rollout.complete { WorkloadState::Injected } else { WorkloadState::RollingOut };
+            let image = judged.merge_ca.failed.as_deref().unwrap_or_default();
+            let message = format!(
+                "Image {image} of its init container merge-ca could not be pulled or started, so it takes its authorities from \
+                 ConfigMap {}, and no other workload is changed; make the image available (or set the install's mergeCa), \
+                 then: kubectl annotate deployment -n {namespace} {name} {}-",
+                names::CA_CONFIG_MAP,
+                names::ANNOTATION_MERGE_CA_FAILED
+            );
+            (state, Some(Reason::MergeCAImage.as_str().to_owned()), Some(message))
+        }
         Standing::Current if judged.rollout.complete => (WorkloadState::Injected, None, None),
         Standing::Current => {
-            let why = judged.rollout.stuck.as_deref().map(|s| format!(" ({s})")).unwrap_or_default();
+            let why = judged.rollout.trouble.as_ref().map(|t| format!(" ({})", t.message)).unwrap_or_default();
             let message = format!(
                 "Its pods are being replaced{why}; watch with: kubectl rollout status -n {namespace} deployment/{name}"
             );
@@ -39,7 +61,7 @@ pub(super) fn row(
                 "It is wired as soon as {what}; watch with: kubectl get agenttracing -n {namespace} {} --watch",
                 about.name
             );
-            (WorkloadState::Pending, Some(Reason::WaitingForMLflow), Some(message))
+            (WorkloadState::Pending, Some(Reason::WaitingForMLflow.as_str().to_owned()), Some(message))
         }
         Standing::Newer => {
             let message = format!(
@@ -51,22 +73,49 @@ pub(super) fn row(
         }
         Standing::Wanting { .. } => {
             let state = if judged.wired { WorkloadState::Outdated } else { WorkloadState::Pending };
-            let message = match next_touch(judged, now.as_second()) {
-                Err(Rest::Paused) => {
+            let (state, message) = match next_touch(judged, found.pace, now.as_second()) {
+                Err(Rest::Paused) => (
+                    state,
                     format!(
                         "It is paused and waits; resume it with: kubectl rollout resume -n {namespace} deployment/{name}"
-                    )
-                }
-                Err(Rest::Exhausted(_)) => format!(
-                    "Something takes the wiring out again and again; see who changes it: kubectl get deployment -n {namespace} \
-                     {name} -o yaml --show-managed-fields"
+                    ),
                 ),
-                _ => format!("It waits for its turn; watch with: kubectl get deployment -n {namespace} {name} --watch"),
+                Err(Rest::Manual) => (
+                    WorkloadState::Outdated,
+                    format!(
+                        "It gets its wiring with its next own change, as injection.rollout.policy Manual says; change it now with: \
+                         kubectl rollout restart -n {namespace} deployment/{name}"
+                    ),
+                ),
+                Err(Rest::Contested) => (
+                    WorkloadState::Contested,
+                    format!(
+                        "{} took the wiring out three times within ten minutes, so it is left alone until the spec changes; let it keep \
+                         what it did not write, or opt out: kubectl label deployment -n {namespace} {name} {}=false",
+                        judged.last_manager.as_deref().unwrap_or("Somebody"),
+                        names::LABEL_INJECT
+                    ),
+                ),
+                _ => match halt(found.workloads, now.as_second()) {
+                    Some(culprit) => (
+                        state,
+                        format!(
+                            "It waits, since {} does not come back with the wiring; see why: kubectl describe deployment -n {namespace} {}",
+                            culprit.name, culprit.name
+                        ),
+                    ),
+                    None => (
+                        state,
+                        format!(
+                            "It waits for its turn; watch with: kubectl get deployment -n {namespace} {name} --watch"
+                        ),
+                    ),
+                },
             };
             (state, None, Some(message))
         }
         Standing::Skipped { reason, .. } => {
-            (WorkloadState::Skipped, Some(*reason), Some(why_skipped(namespace, name, *reason)))
+            (WorkloadState::Skipped, Some(reason.as_str().to_owned()), Some(why_skipped(namespace, name, *reason)))
         }
     };
     let skipped = state == WorkloadState::Skipped;
@@ -76,7 +125,7 @@ pub(super) fn row(
         kind: "Deployment".to_owned(),
         name: name.clone(),
         state,
-        reason: reason.map(|r| r.as_str().to_owned()),
+        reason,
         message,
         experiment: judged.experiment.display().filter(|_| !skipped).map(|e| e.chars().take(512).collect()),
         last_trace_time: match found.traces.get(&judged.uid) {
@@ -115,7 +164,7 @@ fn why_skipped(namespace: &str, name: &str, reason: Reason) -> String {
             names::ANNOTATION_CONTAINERS
         ),
         Reason::NoServiceAccountToken => format!(
-            "Its pods get no service account token, without which MLflow refuses them; let them have it: kubectl patch              deployment -n {namespace} {name} --type merge -p \
+            "Its pods get no service account token, without which MLflow refuses them; let them have it: kubectl patch deployment -n {namespace} {name} --type merge -p \
              '{{\"spec\":{{\"template\":{{\"spec\":{{\"automountServiceAccountToken\":true}}}}}}}}'"
         ),
         Reason::Windows => format!(

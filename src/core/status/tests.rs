@@ -1,6 +1,7 @@
 use super::*;
 use crate::core::wiring::Missing;
 use crate::core::workload::Rollout;
+use crate::core::workload::tests::standing as standing_of;
 
 const NOW: &str = "2026-11-21T10:30:00Z";
 
@@ -16,20 +17,9 @@ fn tracing(status: Option<AgentTracingStatus>) -> AgentTracing {
 
 fn workload(name: &str, standing: Standing) -> Judged {
     Judged {
-        account: "default".into(),
-        name: name.into(),
-        uid: format!("uid-{name}"),
-        resource_version: "1".into(),
-        owned: false,
-        paused: false,
-        wired: standing == Standing::Current,
-        standing,
-        rollout: Rollout { complete: true, available_since: Some(at("2026-11-21T10:00:00Z")), stuck: None },
+        rollout: Rollout { complete: true, available_since: Some(at("2026-11-21T10:00:00Z")), ..Rollout::default() },
         experiment: Target::Name(name.into()),
-        notes: Vec::new(),
-        touch: None,
-        record: None,
-        pods: String::new(),
+        ..standing_of(name, standing)
     }
 }
 
@@ -80,6 +70,7 @@ impl Scene {
             answered: self.answered.clone(),
             labelled: self.labelled,
             workloads: &self.workloads,
+            pace: Pace::default(),
             webhook_silent: self.webhook_silent,
             experiments: &self.experiments,
             traces: &self.traces,

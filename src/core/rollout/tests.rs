@@ -1,0 +1,155 @@
+use super::*;
+use crate::api::Reason;
+use crate::core::workload::tests::standing;
+use crate::core::workload::{MergeCaState, Rollout, Trouble};
+
+const PACE: Pace = Pace { policy: RolloutPolicy::Automatic, max_concurrent: 5 };
+
+fn second(second: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(second).unwrap()
+}
+
+fn well() -> Rollout {
+    let available_since = Some(second(0));
+    Rollout { complete: true, available_since, trouble: None, wanted: 1, available: 1, deadline: 600 }
+}
+
+fn wanting(name: &str, touch: Option<&str>) -> Judged {
+    let wanting = Standing::Wanting { hash: "abc".into(), patch: Vec::new() };
+    Judged { rollout: well(), touch: touch.map(str::to_owned), ..standing(name, wanting) }
+}
+
+/// Touched at 1000, and its pods are being replaced.
+fn rolling_one(name: &str) -> Judged {
+    let rollout = Rollout { complete: false, available_since: None, available: 0, ..well() };
+    Judged { rollout, touch: Some("abc/0/1000".into()), ..standing(name, Standing::Current) }
+}
+
+fn stuck(name: &str, since: i64) -> Judged {
+    let trouble = Trouble { reason: "CrashLoopBackOff".into(), message: "x".into(), since: Some(second(since)) };
+    let rolling = rolling_one(name);
+    Judged { rollout: Rollout { trouble: Some(trouble), ..rolling.rollout.clone() }, ..rolling }
+}
+
+fn names(all: &[Judged], now: i64) -> Vec<&str> {
+    due(all, PACE, 0, 20, now).into_iter().map(|i| all[i].name.as_str()).collect()
+}
+
+#[test]
+fn at_most_five_roll_at_a_time_and_a_place_is_free_when_one_has_been_well_for_a_while() {
+    let mut all: Vec<_> = (0..9).map(|n| wanting(&format!("w{n}"), None)).collect();
+    assert_eq!(names(&all, 1000), ["w0", "w1", "w2", "w3", "w4"]);
+    all[0] = rolling_one("w0");
+    all[1] = rolling_one("w1");
+    assert_eq!(names(&all, 1001), ["w2", "w3", "w4"]);
+    all[0].rollout = Rollout { available_since: Some(second(1020)), ..well() };
+    assert_eq!(names(&all, 1025), ["w2", "w3", "w4"], "many crash in their first moments");
+    assert_eq!(names(&all, 1030), ["w2", "w3", "w4", "w5"]);
+}
+
+#[test]
+fn the_cluster_has_a_limit_of_its_own() {
+    let all: Vec<_> = (0..9).map(|n| wanting(&format!("w{n}"), None)).collect();
+    assert_eq!(due(&all, PACE, 18, 20, 0).len(), 2);
+    assert_eq!(due(&all, PACE, 20, 20, 0).len(), 0);
+    assert_eq!(due(&all, PACE, 25, 20, 0).len(), 0);
+}
+
+#[test]
+fn workloads_without_pods_need_no_place() {
+    let mut all: Vec<_> = (0..30).map(|n| wanting(&format!("w{n:02}"), None)).collect();
+    all.iter_mut().skip(1).for_each(|w| w.rollout.wanted = 0);
+    assert_eq!(due(&all, PACE, 20, 20, 0).len(), 20, "only a pass has to end");
+    assert!(!names(&all, 0).is_empty());
+    assert!(due(&all, PACE, 20, 20, 0).iter().all(|i| all[*i].name != "w00"), "this one has pods");
+}
+
+#[test]
+fn one_that_is_not_well_goes_last_and_its_touch_says_so() {
+    let mut broken = wanting("a-broken", None);
+    broken.rollout.available = 0;
+    assert_eq!(next_touch(&broken, PACE, 1000).unwrap(), "abc/0/1000/unavailable");
+    assert_eq!(names(&[broken, wanting("b", None)], 1000), ["b", "a-broken"]);
+    let still = Judged { touch: Some("abc/0/1000/unavailable".into()), ..stuck("a-broken", 1001) };
+    assert!(halt(&[still], 1010).is_none(), "nobody waits for what was broken before");
+}
+
+#[test]
+fn one_that_does_not_come_back_halts_the_rest_until_it_does() {
+    let mut all = vec![stuck("b", 1005), stuck("a", 1005), wanting("c", None)];
+    assert_eq!(halt(&all, 1010).unwrap().name, "a");
+    assert!(names(&all, 1010).is_empty());
+    assert_eq!(halt(&all, 900_000).unwrap().name, "a", "it is not forgotten");
+    all[0] = wanting("b", Some("old/0/1000"));
+    all[1] = wanting("a", Some("old/0/1000"));
+    assert_eq!(names(&all, 1010), ["a", "b", "c"], "something else is wanted of them now");
+}
+
+#[test]
+fn what_breaks_long_after_our_touch_is_somebody_elses_change() {
+    assert!(is_stuck(&stuck("a", 1000 + 1200), 9000));
+    assert!(!is_stuck(&stuck("a", 1000 + 1201), 9000));
+    let never_touched = Judged { touch: None, ..stuck("a", 1005) };
+    assert!(!is_stuck(&never_touched, 1010));
+}
+
+#[test]
+fn a_workload_that_never_gets_well_holds_its_place_for_its_deadline() {
+    let all = [rolling_one("a")];
+    assert_eq!(rolling(&all, 1599), 1);
+    assert_eq!(rolling(&all, 1600), 0);
+}
+
+#[test]
+fn a_missing_merge_ca_stops_all_but_the_one_that_does_without() {
+    let failed = MergeCaState { present: false, failed: Some("r.example/merge:1".into()) };
+    let without = Judged { merge_ca: failed, ..wanting("b", None) };
+    assert_eq!(names(&[wanting("a", None), without.clone()], 1000), ["b"]);
+    let done = Judged { standing: Standing::Current, ..without };
+    assert!(names(&[wanting("a", None), done], 1000).is_empty());
+}
+
+#[test]
+fn a_paused_deployment_and_a_manual_policy_wait() {
+    let paused = Judged { paused: true, ..wanting("w", None) };
+    assert_eq!(next_touch(&paused, PACE, 0), Err(Rest::Paused));
+    let manual = Pace { policy: RolloutPolicy::Manual, ..PACE };
+    assert_eq!(next_touch(&wanting("w", None), manual, 0), Err(Rest::Manual));
+}
+
+#[test]
+fn three_repairs_within_ten_minutes_and_then_it_is_contested() {
+    let next = |touch: Option<&str>, now| next_touch(&wanting("w", touch), PACE, now);
+    assert_eq!(next(None, 1000).unwrap(), "abc/0/1000", "the first wiring is no repair");
+    assert_eq!(next(Some("abc/0/1000"), 1002).unwrap(), "abc/1/1000");
+    assert_eq!(next(Some("abc/2/1000"), 1002).unwrap(), "abc/3/1000");
+    assert_eq!(next(Some("abc/3/1000"), 1599), Err(Rest::Contested));
+    assert_eq!(next(Some("abc/3/1000"), 1600).unwrap(), "abc/0/1600", "it held for a while");
+    assert_eq!(next(Some("old/3/1000"), 1001).unwrap(), "abc/0/1001", "something else is wanted");
+    assert_eq!(next(Some("what the user wrote"), 5).unwrap(), "abc/0/5");
+    let stripped = Judged { was_wired: true, ..wanting("w", None) };
+    assert_eq!(next_touch(&stripped, PACE, 1000).unwrap(), "abc/1/1000", "the webhook wired it");
+}
+
+#[test]
+fn what_is_contested_stays_so_until_the_spec_changes() {
+    let tracing = |generation: i64| -> AgentTracing {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "agenttracing.dev/v1alpha1", "kind": "AgentTracing",
+            "metadata": {"name": "tracing", "generation": generation}, "spec": {"mlflow": {"mode": "Standalone"}},
+            "status": {"observedGeneration": 4, "workloads": [
+                {"kind": "Deployment", "name": "w", "state": "Contested", "reason": Reason::Contested.as_str()},
+            ]},
+        }))
+        .unwrap()
+    };
+    let recalled = |touch: Option<&str>, generation| {
+        let mut all = [wanting("w", touch)];
+        recall(&mut all, &tracing(generation));
+        next_touch(&all[0], PACE, 900_000)
+    };
+    assert_eq!(recalled(Some("abc/3/1000"), 4), Err(Rest::Contested));
+    assert_eq!(recalled(None, 4), Err(Rest::Contested), "they strip the touch as well");
+    assert!(recalled(Some("old/3/1000"), 4).is_ok());
+    assert!(recalled(Some("abc/3/1000"), 5).is_ok());
+}

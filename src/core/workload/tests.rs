@@ -1,0 +1,139 @@
+use serde_json::{Value, json};
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::api::AgentTracing;
+use crate::core::policy::Policy;
+use crate::core::settings::Platform;
+
+/// A workload of which nothing else is known.
+pub(crate) fn standing(name: &str, standing: Standing) -> Judged {
+    Judged {
+        name: name.into(),
+        uid: format!("uid-{name}"),
+        resource_version: "1".into(),
+        owned: false,
+        paused: false,
+        wired: standing == Standing::Current,
+        was_wired: standing == Standing::Current,
+        contested: false,
+        last_manager: None,
+        merge_ca: MergeCaState::default(),
+        standing,
+        rollout: Rollout::default(),
+        experiment: Target::Unknown,
+        notes: Vec::new(),
+        touch: None,
+        record: None,
+        pods: String::new(),
+        account: "default".into(),
+    }
+}
+
+fn policy(answered: bool) -> Policy {
+    let status = if answered {
+        "status: {mlflow: {url: 'http://tracing-mlflow.bank-agents.svc:5500', version: 3.10.1, workspaces: false, source: Service}}"
+    } else {
+        ""
+    };
+    let yaml = format!(
+        "apiVersion: agenttracing.dev/v1alpha1\nkind: AgentTracing\n\
+         metadata: {{name: tracing, namespace: bank-agents}}\nspec: {{mlflow: {{mode: Standalone}}}}\n{status}"
+    );
+    Policy::of(&serde_yaml::from_str::<AgentTracing>(&yaml).unwrap())
+}
+
+fn deployment(env: Value) -> Value {
+    json!({
+        "metadata": {"name": "teller", "uid": "u-1", "resourceVersion": "7", "generation": 2},
+        "spec": {
+            "selector": {"matchLabels": {"app": "teller"}},
+            "template": {"metadata": {"labels": {"app": "teller"}}, "spec": {"containers": [{"name": "agent", "env": env}]}},
+        },
+    })
+}
+
+fn judged(deployment: &Value, policies: &[Policy], labelled: bool) -> Option<Judged> {
+    let around = Surroundings {
+        namespace: "bank-agents",
+        injection_enabled: labelled,
+        platform: &Platform::default(),
+        tokenless: &BTreeSet::new(),
+        policies,
+    };
+    judge(&deployment.to_string(), "tracing", &around).unwrap()
+}
+
+fn wired(mut deployment: Value) -> Value {
+    let Standing::Wanting { patch, .. } = judged(&deployment, &[policy(true)], true).unwrap().standing else {
+        panic!("already wired")
+    };
+    json_patch::patch(&mut deployment, &patch).unwrap();
+    deployment
+}
+
+#[test]
+fn a_deployment_waits_until_mlflow_answered_then_wants_wiring_then_is_current() {
+    let plain = deployment(json!([]));
+    let waiting = Standing::Waiting(Missing::TrackingUri);
+    assert_eq!(judged(&plain, &[policy(false)], true).unwrap().standing, waiting);
+    let current = judged(&wired(plain), &[policy(true)], true).unwrap();
+    assert_eq!(current.standing, Standing::Current);
+    assert_eq!(current.experiment, Target::Name("teller".into()));
+    assert!(current.wired && current.record.is_some());
+}
+
+#[test]
+fn a_wired_deployment_of_an_unlabelled_namespace_is_a_stray() {
+    let stray = judged(&wired(deployment(json!([]))), &[policy(true)], false).unwrap();
+    assert!(matches!(stray.standing, Standing::Stray(patch) if !patch.is_empty()));
+    assert_eq!(judged(&deployment(json!([])), &[policy(true)], false), None);
+}
+
+#[test]
+fn an_opted_out_deployment_is_reported_and_not_counted() {
+    let mut out = deployment(json!([]));
+    out["metadata"]["labels"] = json!({"agenttracing.dev/inject": "false"});
+    let standing = judged(&out, &[policy(true)], true).unwrap().standing;
+    assert!(matches!(standing, Standing::Skipped { reason: Reason::OptedOut, deliberate: true, .. }));
+}
+
+#[test]
+fn the_users_own_experiment_is_where_traces_go() {
+    let own = |name: &str, value: Value| {
+        let mut entry = json!({"name": name});
+        entry.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+        judged(&deployment(json!([entry])), &[policy(true)], true).unwrap().experiment
+    };
+    assert_eq!(own("MLFLOW_EXPERIMENT_NAME", json!({"value": "vault"})), Target::Name("vault".into()));
+    assert_eq!(own("MLFLOW_EXPERIMENT_ID", json!({"value": "12"})), Target::Id("12".into()));
+    assert_eq!(own("MLFLOW_EXPERIMENT_NAME", json!({"value": "$(APP)"})), Target::Unknown);
+    assert_eq!(own("MLFLOW_EXPERIMENT_NAME", json!({"valueFrom": {}})), Target::Unknown);
+}
+
+#[test]
+fn the_younger_of_two_agent_tracings_sees_the_workload_elsewhere() {
+    let older = Policy { name: "elder".into(), created: -1, ..policy(true) };
+    let standing = judged(&deployment(json!([])), &[policy(true), older], true).unwrap().standing;
+    assert_eq!(standing, Standing::Elsewhere);
+}
+
+#[test]
+fn a_rollout_is_complete_when_the_deployment_controller_says_so_for_this_generation() {
+    let status = |observed, reason: &str| {
+        let json = json!({
+            "observedGeneration": observed, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1,
+            "conditions": [
+                {"type": "Progressing", "status": "True", "reason": reason, "lastUpdateTime": "2026-11-21T10:00:09Z"},
+                {"type": "Available", "status": "True", "lastTransitionTime": "2026-11-21T10:00:02Z"},
+            ],
+        });
+        progress(&json!({"metadata": {"generation": 2}, "spec": {}, "status": json}).to_string()).unwrap()
+    };
+    assert!(!status(1, "NewReplicaSetAvailable").complete);
+    assert!(!status(2, "ReplicaSetUpdated").complete);
+    let done = status(2, "NewReplicaSetAvailable");
+    assert!(done.complete);
+    assert_eq!(done.available_since, Some("2026-11-21T10:00:09Z".parse().unwrap()));
+}

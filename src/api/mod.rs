@@ -14,7 +14,7 @@ pub use shared::{
 pub use spec::{
     AgentTracing, AgentTracingSpec, Artifacts, ContainerNames, DeletionPolicy, EnvFromSecret, EnvVar, Experiment,
     ImagePullPolicy, ImagePullSecret, Injection, LabelSelector, LabelSelectorRequirement, Mlflow, MlflowMode,
-    NetworkPolicy, Resources, Sdk, SecretKey, SelectorOperator, Standalone, Storage,
+    NetworkPolicy, Resources, Sdk, SecretKey, SelectorOperator, Standalone, Storage, WorkloadKind,
 };
 pub use status::{
     AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason, WorkloadState, WorkloadStatus,

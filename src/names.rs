@@ -52,6 +52,8 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
 /// Standard label: larger whole.
 pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
+/// Labels with the hash that ends the name of a pod's ReplicaSet: a Deployment's, an Argo Rollout's.
+pub const POD_TEMPLATE_HASHES: [&str; 2] = ["pod-template-hash", "rollouts-pod-template-hash"];
 /// Label that every namespace carries with its own name.
 pub const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
@@ -98,6 +100,11 @@ pub const CA_SOURCES_FOLDER: &str = "/tmp/ca-sources";
 /// Name of all objects of a standalone server: `<AgentTracing>-mlflow`.
 pub fn mlflow_object(agent_tracing: &str) -> String {
     format!("{agent_tracing}-mlflow")
+}
+
+/// Address of a standalone server inside the cluster.
+pub fn mlflow_uri(agent_tracing: &str, namespace: &str, port: u16) -> String {
+    format!("http://{}.{namespace}.svc:{port}", mlflow_object(agent_tracing))
 }
 
 /// Reasons of the events we publish.

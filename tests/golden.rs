@@ -14,10 +14,8 @@ use agent_tracing::core::decide::{Decision, decide};
 use agent_tracing::core::inject::uninject;
 use agent_tracing::core::select::Surroundings;
 use agent_tracing::core::settings::Platform;
-use agent_tracing::core::view::Workload;
 use agent_tracing::names;
 use json_patch::Patch;
-use serde::Deserialize;
 use serde_json::Value;
 use support::{documents, policies_of, tracings_of};
 
@@ -53,7 +51,7 @@ fn core_decides_as_the_command_line_prints() {
     for case in cases() {
         let policies = policies_of(&case.join("tracing.yaml"));
         let printed = documents(&std::fs::read_to_string(case.join("expected.yaml")).unwrap());
-        for workload in deployments(&case) {
+        for workload in workloads(&case) {
             let decided = apply(&workload, patch_of(&workload, &policies));
             assert!(printed.contains(&decided), "{}: core decides\n{decided:#}", case.display());
         }
@@ -65,7 +63,7 @@ async fn the_webhook_answers_as_the_command_line_prints() {
     for case in cases() {
         let tracings = tracings_of(&case.join("tracing.yaml"));
         let printed = documents(&std::fs::read_to_string(case.join("expected.yaml")).unwrap());
-        for workload in deployments(&case) {
+        for workload in workloads(&case) {
             let patch = support::admit(tracings.clone(), &workload).await;
             let admitted = apply(&workload, patch);
             assert!(printed.contains(&admitted), "{}: the webhook answers\n{admitted:#}", case.display());
@@ -77,11 +75,9 @@ async fn the_webhook_answers_as_the_command_line_prints() {
 fn the_output_of_every_case_is_left_as_it_is() {
     for case in cases() {
         let policies = policies_of(&case.join("tracing.yaml"));
-        for workload in documents(&std::fs::read_to_string(case.join("expected.yaml")).unwrap()) {
-            if workload["kind"] == "Deployment" {
-                let again = patch_of(&workload, &policies);
-                assert!(again.is_empty(), "{}: a second injection wants {again:?}", case.display());
-            }
+        for workload in support::workloads(&case.join("expected.yaml")) {
+            let again = patch_of(&workload, &policies);
+            assert!(again.is_empty(), "{}: a second injection wants {again:?}", case.display());
         }
     }
 }
@@ -90,12 +86,13 @@ fn the_output_of_every_case_is_left_as_it_is() {
 fn removal_gives_back_every_workload_that_came_without_a_record() {
     for case in cases() {
         let policies = policies_of(&case.join("tracing.yaml"));
-        for workload in deployments(&case) {
-            if workload["spec"]["template"]["metadata"]["annotations"].get(names::ANNOTATION_RECORD).is_some() {
+        for workload in workloads(&case) {
+            let annotations = workload.pointer(&support::in_template(&workload, "/metadata/annotations"));
+            if annotations.and_then(|a| a.get(names::ANNOTATION_RECORD)).is_some() {
                 continue;
             }
             let wired = apply(&workload, patch_of(&workload, &policies));
-            let removal = uninject(&Workload::deserialize(&wired).unwrap()).unwrap();
+            let removal = uninject(&support::workload(&wired).unwrap()).unwrap();
             assert_eq!(apply(&wired, removal), workload, "{}", case.display());
         }
     }
@@ -129,7 +126,7 @@ fn patch_of(workload: &Value, policies: &[agent_tracing::core::policy::Policy]) 
         tokenless: &BTreeSet::new(),
         policies: &here,
     };
-    match decide(&Workload::deserialize(workload).unwrap(), &around) {
+    match decide(&support::workload(workload).unwrap(), &around) {
         Decision::Wire { injection, .. } => injection.patch,
         Decision::Unwire(patch) => patch,
         Decision::Leave(_) => Vec::new(),
@@ -142,9 +139,8 @@ fn apply(workload: &Value, patch: Vec<json_patch::PatchOperation>) -> Value {
     out
 }
 
-fn deployments(case: &Path) -> Vec<Value> {
-    let all = documents(&std::fs::read_to_string(case.join("workload.yaml")).unwrap());
-    all.into_iter().filter(|d| d["kind"] == "Deployment").collect()
+fn workloads(case: &Path) -> Vec<Value> {
+    support::workloads(&case.join("workload.yaml"))
 }
 
 fn cases() -> Vec<PathBuf> {

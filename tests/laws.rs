@@ -1,21 +1,22 @@
-//! The laws of injection, over generated templates. `PROPTEST_CASES` sets how many.
+//! The laws of injection, over generated workloads of every kind. `PROPTEST_CASES` sets how many.
 
 use agent_tracing::api::{CaBundleStrategy, ConfigMapKey, ContainerNames};
+use agent_tracing::cli::documents::workload_kind;
 use agent_tracing::core::inject::{Injection, inject, uninject};
+use agent_tracing::core::kind::Kind;
 use agent_tracing::core::policy::CaChoice;
 use agent_tracing::core::settings::{MergeCa, Platform};
 use agent_tracing::core::view::Workload;
 use agent_tracing::core::wiring::{Entry, Group, Wiring};
 use json_patch::Patch;
 use proptest::prelude::*;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn injecting_twice_is_injecting_once(before in deployment(), wiring in wirings()) {
+    fn injecting_twice_is_injecting_once(before in any_workload(), wiring in wirings()) {
         let once = injected(&before, &wiring);
         let again = injection(&once, &wiring);
         prop_assert!(again.patch.is_empty(), "the second patch is {:?}", again.patch);
@@ -23,13 +24,13 @@ proptest! {
     }
 
     #[test]
-    fn uninjecting_gives_back_the_very_bytes(before in deployment(), wiring in wirings()) {
+    fn uninjecting_gives_back_the_very_bytes(before in any_workload(), wiring in wirings()) {
         let after = uninjected(&injected(&before, &wiring));
         prop_assert_eq!(after.to_string(), before.to_string());
     }
 
     #[test]
-    fn a_changed_wiring_ends_where_a_fresh_one_does(before in deployment(), first in wirings(), second in wirings()) {
+    fn a_changed_wiring_ends_where_a_fresh_one_does(before in any_workload(), first in wirings(), second in wirings()) {
         let changed = injected(&injected(&before, &first), &second);
         let fresh = injected(&before, &second);
         for (changed, fresh) in containers(&changed).zip(containers(&fresh)) {
@@ -44,7 +45,7 @@ proptest! {
     }
 
     #[test]
-    fn the_users_own_volumes_and_mounts_never_change(before in deployment(), wiring in wirings()) {
+    fn the_users_own_volumes_and_mounts_never_change(before in any_workload(), wiring in wirings()) {
         let after = injected(&before, &wiring);
         let names = |document: &Value, list: &str| -> Vec<Value> {
             pod_list(document, list).iter().map(|e| e["name"].clone()).collect()
@@ -62,7 +63,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_container_mounts_is_there(before in deployment(), wiring in wirings()) {
+    fn what_a_container_mounts_is_there(before in any_workload(), wiring in wirings()) {
         let after = injected(&before, &wiring);
         let has = |name: &Value| pod_list(&after, "volumes").iter().any(|volume| volume["name"] == *name);
         for container in all_containers(&after) {
@@ -75,7 +76,7 @@ proptest! {
     }
 
     #[test]
-    fn an_agent_starts_after_its_bundle_is_there(before in deployment(), wiring in wirings()) {
+    fn an_agent_starts_after_its_bundle_is_there(before in any_workload(), wiring in wirings()) {
         let init = pod_list(&injected(&before, &wiring), "initContainers");
         let merge = init.iter().position(|container| container["name"] == "merge-ca");
         let agent = init.iter().position(|container| container["volumeMounts"].to_string().contains("\"/tmp/ca-bundle\"") && container["name"] != "merge-ca");
@@ -84,9 +85,9 @@ proptest! {
 
     /// What was ours and is edited refers to volumes of ours; without them the API server refuses the workload.
     #[test]
-    fn an_edit_of_the_users_never_loses_its_volume(before in deployment(), wiring in wirings(), victim in 0..3) {
+    fn an_edit_of_the_users_never_loses_its_volume(before in any_workload(), wiring in wirings(), victim in 0..3) {
         let mut edited = injected(&before, &wiring);
-        let spec = &mut edited["spec"]["template"]["spec"];
+        let spec = pod_mut(&mut edited);
         match victim {
             0 => if let Some(merge) = spec["initContainers"].as_array_mut().and_then(|l| l.iter_mut().find(|c| c["name"] == "merge-ca")) {
                 merge["args"] = json!(["mine"]);
@@ -111,7 +112,7 @@ proptest! {
     }
 
     #[test]
-    fn the_users_own_entries_and_their_order_never_change(before in deployment(), wiring in wirings()) {
+    fn the_users_own_entries_and_their_order_never_change(before in any_workload(), wiring in wirings()) {
         let after = injected(&before, &wiring);
         for (before, after) in containers(&before).zip(containers(&after)) {
             let empty = Vec::new();
@@ -122,7 +123,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stripped_entry_comes_back(before in deployment(), wiring in wirings(), victim in any::<prop::sample::Index>()) {
+    fn a_stripped_entry_comes_back(before in any_workload(), wiring in wirings(), victim in any::<prop::sample::Index>()) {
         let wired = injected(&before, &wiring);
         let mut stripped = wired.clone();
         let Some(removed) = strip_one_of_ours(&mut stripped, &before, victim) else { return Ok(()) };
@@ -133,7 +134,7 @@ proptest! {
     }
 
     #[test]
-    fn an_edited_entry_is_the_users_from_then_on(before in deployment(), wiring in wirings(), victim in any::<prop::sample::Index>()) {
+    fn an_edited_entry_is_the_users_from_then_on(before in any_workload(), wiring in wirings(), victim in any::<prop::sample::Index>()) {
         let mut edited = injected(&before, &wiring);
         let Some(name) = edit_one_of_ours(&mut edited, &before, victim) else { return Ok(()) };
         let has_edit = |value: &Value| containers(value)
@@ -144,11 +145,11 @@ proptest! {
     }
 
     #[test]
-    fn edits_beside_ours_survive_removal(before in deployment(), wiring in wirings()) {
+    fn edits_beside_ours_survive_removal(before in any_workload(), wiring in wirings()) {
         let mut wired = injected(&before, &wiring);
         let mut wanted = before.clone();
         for document in [&mut wired, &mut wanted] {
-            for container in document["spec"]["template"]["spec"]["containers"].as_array_mut().into_iter().flatten() {
+            for container in pod_mut(document)["containers"].as_array_mut().into_iter().flatten() {
                 if let Some(env) = container.get_mut("env").and_then(Value::as_array_mut) {
                     env.insert(0, json!({"name": "LATER", "value": "x"}));
                 }
@@ -173,7 +174,7 @@ proptest! {
 const EDIT: &str = "edited by the user";
 
 fn injection(document: &Value, wiring: &Wiring) -> Injection {
-    inject(&Workload::deserialize(document).unwrap(), wiring, &ContainerNames::default(), &platform()).unwrap()
+    inject(&workload(document), wiring, &ContainerNames::default(), &platform()).unwrap()
 }
 
 fn platform() -> Platform {
@@ -186,7 +187,7 @@ fn injected(document: &Value, wiring: &Wiring) -> Value {
 }
 
 fn uninjected(document: &Value) -> Value {
-    patched(document, uninject(&Workload::deserialize(document).unwrap()).unwrap())
+    patched(document, uninject(&workload(document)).unwrap())
 }
 
 fn patched(document: &Value, patch: Vec<json_patch::PatchOperation>) -> Value {
@@ -195,18 +196,38 @@ fn patched(document: &Value, patch: Vec<json_patch::PatchOperation>) -> Value {
     out
 }
 
+fn workload(document: &Value) -> Workload<'_> {
+    let kind = workload_kind(document).expect("a kind that is wired");
+    Workload::read(kind, document).expect("a workload")
+}
+
+/// The spec of a workload's pods.
+fn pod(document: &Value) -> &Value {
+    document.pointer(&pod_path(document)).expect("a pod")
+}
+
+fn pod_mut(document: &mut Value) -> &mut Value {
+    let path = pod_path(document);
+    document.pointer_mut(&path).expect("a pod")
+}
+
+fn pod_path(document: &Value) -> String {
+    let tokens = workload(document).kind.template();
+    tokens.iter().chain(&["spec"]).map(|token| format!("/{token}")).collect()
+}
+
 /// The user's own.
 fn containers(document: &Value) -> impl Iterator<Item = &Value> {
     all_containers(document).filter(|container| container["name"] != "merge-ca")
 }
 
 fn all_containers(document: &Value) -> impl Iterator<Item = &Value> {
-    let spec = &document["spec"]["template"]["spec"];
+    let spec = pod(document);
     ["containers", "initContainers"].into_iter().flat_map(|list| spec[list].as_array().into_iter().flatten())
 }
 
 fn pod_list(document: &Value, list: &str) -> Vec<Value> {
-    document["spec"]["template"]["spec"][list].as_array().cloned().unwrap_or_default()
+    pod(document)[list].as_array().cloned().unwrap_or_default()
 }
 
 fn by_name(document: &Value, list: &str) -> Vec<Value> {
@@ -223,8 +244,7 @@ fn sorted_env(container: &Value) -> Vec<String> {
 
 /// The (container, entry) positions that injection added: all behind the user's own.
 fn ours(after: &Value, before: &Value) -> Vec<(usize, usize)> {
-    let list =
-        |document: &Value| document["spec"]["template"]["spec"]["containers"].as_array().cloned().unwrap_or_default();
+    let list = |document: &Value| pod_list(document, "containers");
     let length = |container: &Value| container["env"].as_array().map_or(0, Vec::len);
     list(after)
         .iter()
@@ -240,7 +260,7 @@ fn strip_one_of_ours(document: &mut Value, before: &Value, victim: prop::sample:
         return None;
     }
     let (container, entry) = ours[victim.index(ours.len())];
-    let env = document["spec"]["template"]["spec"]["containers"][container]["env"].as_array_mut()?;
+    let env = pod_mut(document)["containers"][container]["env"].as_array_mut()?;
     Some(env.remove(entry)["name"].to_string())
 }
 
@@ -250,7 +270,7 @@ fn edit_one_of_ours(document: &mut Value, before: &Value, victim: prop::sample::
         return None;
     }
     let (container, entry) = ours[victim.index(ours.len())];
-    let entry = &mut document["spec"]["template"]["spec"]["containers"][container]["env"][entry];
+    let entry = &mut pod_mut(document)["containers"][container]["env"][entry];
     entry["value"] = json!(EDIT);
     Some(entry["name"].as_str()?.to_owned())
 }
@@ -317,7 +337,7 @@ fn metadata() -> impl Strategy<Value = Option<Value>> {
     })
 }
 
-fn deployment() -> impl Strategy<Value = Value> {
+fn any_workload() -> impl Strategy<Value = Value> {
     let containers = (1_usize..4).prop_flat_map(|n| (0..n).map(container).collect::<Vec<_>>());
     let native = prop::option::of((container(9), any::<bool>()));
     // Names that collide with ours now and then.
@@ -325,9 +345,11 @@ fn deployment() -> impl Strategy<Value = Value> {
     let volumes = prop::option::of(prop::collection::btree_set(volume, 0..3));
     let secrets = prop::option::of(prop::collection::btree_set("(mirror|own)", 0..3));
     let root = any::<bool>();
-    let rest = (volumes, secrets, root);
-    (metadata(), metadata(), containers, native, rest).prop_map(|(own, template, mut containers, native, rest)| {
-        let (volumes, secrets, root) = rest;
+    let kind = prop::sample::select(Kind::ALL.to_vec());
+    let rest = (volumes, secrets, root, kind);
+    let metadata = (metadata(), metadata());
+    (metadata, containers, native, rest).prop_map(|((own, of_template), mut containers, native, rest)| {
+        let (volumes, secrets, root, kind) = rest;
         let mut metadata = own.unwrap_or_else(|| json!({}));
         metadata["name"] = json!("teller");
         if let Some(volumes) = &volumes {
@@ -350,12 +372,19 @@ fn deployment() -> impl Strategy<Value = Value> {
             }
             spec["initContainers"] = json!([init]);
         }
-        let mut out =
-            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": {}}});
-        if let Some(template) = template {
-            out["spec"]["template"]["metadata"] = template;
+        let mut template = json!({});
+        if let Some(own) = of_template {
+            template["metadata"] = own;
         }
-        out["spec"]["template"]["spec"] = spec;
+        template["spec"] = spec;
+        let api_version = [kind.group(), kind.version()].join("/");
+        let mut out = json!({"apiVersion": api_version.trim_start_matches('/'), "kind": kind.as_str()});
+        out["metadata"] = metadata;
+        out["spec"] = match kind {
+            Kind::Pod => template["spec"].take(),
+            Kind::CronJob => json!({"schedule": "@daily", "jobTemplate": {"spec": {"template": template}}}),
+            _ => json!({"template": template}),
+        };
         out
     })
 }

@@ -15,6 +15,7 @@ pub use spec::{
     AgentTracing, AgentTracingSpec, Artifacts, ContainerNames, DeletionPolicy, EnvFromSecret, EnvVar, Experiment,
     ImagePullPolicy, ImagePullSecret, Injection, LabelSelector, LabelSelectorRequirement, Mlflow, MlflowMode,
     NetworkPolicy, Resources, Rollout, RolloutPolicy, Sdk, SecretKey, SelectorOperator, Standalone, Storage,
+    WorkloadKind,
 };
 pub use status::{
     AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason, WorkloadState, WorkloadStatus,

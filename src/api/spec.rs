@@ -312,6 +312,12 @@ fn workload_template() -> String {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Injection {
+    /// Kinds of workloads that are wired: `Deployment`, `StatefulSet`, `DaemonSet`, `CronJob`, `Job`. Where it is empty only
+    /// those with the label `agenttracing.dev/inject=true` are, which may be of any kind. Default: Deployment, Job and
+    /// CronJob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 5), extend("x-kubernetes-list-type" = "set"))]
+    pub kinds: Option<Vec<WorkloadKind>>,
     /// Selects workloads by the labels of their pod template. Default: every workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
@@ -350,6 +356,21 @@ pub enum RolloutPolicy {
     Automatic,
     /// Their owner.
     Manual,
+}
+
+/// A kind of workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WorkloadKind {
+    /// Running pods are replaced when the wiring changes.
+    Deployment,
+    /// Running pods are replaced one after the other when the wiring changes.
+    StatefulSet,
+    /// Running pods are replaced node by node when the wiring changes.
+    DaemonSet,
+    /// Its next Jobs get a changed wiring.
+    CronJob,
+    /// Wired when it is created, or never.
+    Job,
 }
 
 /// A label selector.

@@ -7,6 +7,7 @@ use anyhow::Context;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::core::kind::Kind;
 use crate::names;
 
 /// Reads a file; `-` is stdin.
@@ -110,6 +111,12 @@ fn is_ambiguous(text: &str) -> bool {
 pub fn is_agent_tracing(document: &Value) -> bool {
     document["kind"] == "AgentTracing"
         && document["apiVersion"].as_str().is_some_and(|v| v.split('/').next() == Some(names::GROUP))
+}
+
+/// The kind of a document that is a workload.
+pub fn workload_kind(document: &Value) -> Option<Kind> {
+    let (group, _version) = document["apiVersion"].as_str()?.rsplit_once('/').unwrap_or_default();
+    Kind::of(group, document["kind"].as_str()?)
 }
 
 /// Kind of a document.

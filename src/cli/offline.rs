@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use json_patch::{Patch, PatchOperation};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use similar::TextDiff;
 
 use super::{Output, documents, offline_policy};
 use crate::core::decide::{Decision, Leave, decide};
 use crate::core::inject::uninject as removal;
+use crate::core::kind::Kind;
 use crate::core::policy::Policy;
 use crate::core::record::RecordError;
 use crate::core::select::{NotSelected, Surroundings};
@@ -21,10 +21,8 @@ use crate::core::view::Workload;
 use crate::core::wiring::Missing;
 use crate::names;
 
-/// Kinds with a pod template at `/spec/template` that the operator wires.
-const WIRED_KINDS: [&str; 1] = ["Deployment"];
 /// Kinds that run pods and are not wired.
-const OTHER_WORKLOADS: [&str; 6] = ["StatefulSet", "DaemonSet", "Job", "CronJob", "ReplicaSet", "Pod"];
+const OTHER_WORKLOADS: [&str; 2] = ["ReplicaSet", "ReplicationController"];
 
 /// Without a record everything present is the user's: the annotation alone must not go.
 const BY_HAND: &str = "remove the annotation together with the MLFLOW_* variables beside it to have it wired anew";
@@ -57,10 +55,8 @@ pub fn inject(files: &[PathBuf], namespace: &str, output: Output) -> anyhow::Res
 /// `uninject`.
 pub fn uninject(files: &[PathBuf], output: Output) -> anyhow::Result<ExitCode> {
     process(load(files)?, output, |document| {
-        if !WIRED_KINDS.contains(&documents::kind(document)) {
-            return Ok(Outcome::Passed);
-        }
-        Ok(match removal(&view(document)?) {
+        let Some(kind) = documents::workload_kind(document) else { return Ok(Outcome::Passed) };
+        Ok(match removal(&view(kind, document)?) {
             Ok(patch) => Outcome::Patched(patch, Vec::new()),
             Err(error) => Outcome::Skipped(Vec::new(), format!("{error}; {BY_HAND}")),
         })
@@ -89,13 +85,12 @@ fn load(files: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
 }
 
 fn wire(document: &Value, namespace: &str, policies: &[Policy]) -> anyhow::Result<Outcome> {
-    let kind = documents::kind(document);
-    if OTHER_WORKLOADS.contains(&kind) {
-        return Ok(Outcome::Skipped(Vec::new(), format!("kind {kind} is not wired; put the agent into a Deployment")));
-    }
-    if !WIRED_KINDS.contains(&kind) {
-        return Ok(Outcome::Passed);
-    }
+    let Some(kind) = documents::workload_kind(document) else {
+        let other = documents::kind(document);
+        let advice = || format!("kind {other} is not wired; put the agent into a Deployment");
+        let skipped = OTHER_WORKLOADS.contains(&other).then(|| Outcome::Skipped(Vec::new(), advice()));
+        return Ok(skipped.unwrap_or(Outcome::Passed));
+    };
     let namespace = documents::namespace(document, namespace);
     let here: Vec<Policy> = policies.iter().filter(|p| p.namespace == namespace).cloned().collect();
     let around = Surroundings {
@@ -107,7 +102,7 @@ fn wire(document: &Value, namespace: &str, policies: &[Policy]) -> anyhow::Resul
         tokenless: &BTreeSet::new(),
         policies: &here,
     };
-    Ok(match decide(&view(document)?, &around) {
+    Ok(match decide(&view(kind, document)?, &around) {
         Decision::Wire { injection, .. } => {
             let notes: Vec<String> = injection.notes.iter().map(ToString::to_string).collect();
             match injection.skipped {
@@ -119,17 +114,28 @@ fn wire(document: &Value, namespace: &str, policies: &[Policy]) -> anyhow::Resul
             }
         }
         Decision::Unwire(patch) => Outcome::Patched(patch, vec!["opted out: the wiring was taken out".to_owned()]),
-        Decision::Leave(leave) => Outcome::Skipped(Vec::new(), leave_message(&leave, namespace)),
+        Decision::Leave(leave) => Outcome::Skipped(Vec::new(), leave_message(&leave, kind, namespace)),
     })
 }
 
-fn leave_message(leave: &Leave, namespace: &str) -> String {
+fn leave_message(leave: &Leave, kind: Kind, namespace: &str) -> String {
     match leave {
         Leave::NotSelected(NotSelected::OptedOut) => format!("OptedOut: label {}=false", names::LABEL_INJECT),
         Leave::NotSelected(NotSelected::SystemNamespace) => format!("namespace {namespace} is never wired"),
         Leave::NotSelected(NotSelected::NamespaceNotLabelled) => format!("namespace {namespace} is not labelled"),
         Leave::NotSelected(NotSelected::OperatorsOwn) => "it is one of the operator's own".to_owned(),
         Leave::NotSelected(NotSelected::Windows) => "Windows: its pods run on Windows".to_owned(),
+        Leave::NotSelected(NotSelected::OfCronJob) => {
+            "it belongs to a CronJob, whose template is wired in its place".to_owned()
+        }
+        Leave::NotSelected(NotSelected::WiredByOwner) => "its owner's template is wired already".to_owned(),
+        Leave::NotSelected(NotSelected::Kind) if kind == Kind::Pod => {
+            format!("a Pod is wired only with the label {}=true", names::LABEL_INJECT)
+        }
+        Leave::NotSelected(NotSelected::Kind) => {
+            let kind = kind.as_str();
+            format!("injection.kinds does not list {kind}; list it, or label the {kind} {}=true", names::LABEL_INJECT)
+        }
         Leave::NotSelected(NotSelected::NoMatch) => {
             format!(
                 "no AgentTracing of namespace {namespace} matches; check injection.selector, {} and -n",
@@ -145,8 +151,8 @@ fn leave_message(leave: &Leave, namespace: &str) -> String {
     }
 }
 
-fn view(document: &Value) -> anyhow::Result<Workload<'_>> {
-    Workload::deserialize(document)
+fn view(kind: Kind, document: &Value) -> anyhow::Result<Workload<'_>> {
+    Workload::read(kind, document)
         .with_context(|| format!("{} {}", documents::kind(document), documents::name(document)))
 }
 

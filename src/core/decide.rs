@@ -79,10 +79,11 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
         };
     }
     let annotation = workload.annotation(names::ANNOTATION_EXPERIMENT);
-    if policy.bound.as_ref().is_some_and(|bound| !bound.contains(account)) {
+    let waits = workload.kind.has_second_chance();
+    if waits && policy.bound.as_ref().is_some_and(|bound| !bound.contains(account)) {
         return Decision::Leave(Leave::Waiting { tracing, missing: Missing::Binding });
     }
-    let mut wiring = match wiring(policy, workload.name(), annotation) {
+    let mut wiring = match wiring(policy, workload.kind, workload.name(), annotation) {
         Ok(wiring) => wiring,
         Err(missing) => return Decision::Leave(Leave::Waiting { tracing, missing }),
     };
@@ -110,5 +111,103 @@ fn opted_out(workload: &Workload<'_>) -> Decision {
         Ok(patch) if patch.is_empty() => Decision::Leave(Leave::NotSelected(NotSelected::OptedOut)),
         Ok(patch) => Decision::Unwire(patch),
         Err(error) => Decision::Leave(Leave::Record { tracing: String::new(), error }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::AgentTracing;
+    use crate::core::kind::Kind;
+    use crate::core::policy::Policy;
+    use crate::core::settings::Platform;
+
+    fn policy(spec: &str, status: &str) -> Policy {
+        let yaml = format!(
+            "apiVersion: agenttracing.dev/v1alpha1\nkind: AgentTracing\n\
+             metadata: {{name: tracing, namespace: bank-agents}}\nspec: {spec}\nstatus: {status}"
+        );
+        Policy::of(&serde_yaml::from_str::<AgentTracing>(&yaml).unwrap())
+    }
+
+    fn decided(kind: Kind, policy: Policy) -> Decision {
+        let labels = json!({"agenttracing.dev/inject": "true"});
+        let pod = json!({"containers": [{"name": "agent"}]});
+        let spec: Value = match kind {
+            Kind::Pod => pod,
+            Kind::CronJob => json!({"jobTemplate": {"spec": {"template": {"spec": pod}}}}),
+            _ => json!({"template": {"spec": pod}}),
+        };
+        let object = json!({"metadata": {"name": "teller", "labels": labels}, "spec": spec}).to_string();
+        let around = Surroundings {
+            namespace: "bank-agents",
+            injection_enabled: true,
+            platform: &Platform::default(),
+            tokenless: &BTreeSet::new(),
+            policies: &[policy],
+        };
+        decide(&Workload::parse(kind, &object).unwrap(), &around)
+    }
+
+    fn value_of(decision: &Decision, variable: &str) -> Option<String> {
+        let Decision::Wire { injection, .. } = decision else { return None };
+        let patch = serde_json::to_value(&injection.patch).unwrap();
+        let entries = patch.as_array().unwrap().iter().flat_map(|op| op["value"].as_array().into_iter().flatten());
+        entries.into_iter().find(|e| e["name"] == variable).map(|e| e["value"].as_str().unwrap().to_owned())
+    }
+
+    const ANSWERED: &str =
+        "{mlflow: {url: 'https://mlflow.example.com', version: 3.10.1, workspaces: true, source: Spec}}";
+
+    #[test]
+    fn what_has_no_second_chance_is_wired_before_mlflow_has_answered_where_the_address_is_known() {
+        let external = "{mlflow: {mode: External, external: {trackingURI: 'http://mlflow.example.com/'}}}";
+        let standalone = "{mlflow: {mode: Standalone, standalone: {port: 5600}}}";
+        for kind in Kind::ALL {
+            for (spec, address) in [
+                (standalone, Some("http://tracing-mlflow.bank-agents.svc:5600")),
+                (external, Some("http://mlflow.example.com")),
+                ("{mlflow: {mode: CR, cr: {url: 'https://mlflow.example.com'}}}", None),
+            ] {
+                let decision = decided(kind, policy(spec, "{}"));
+                match address.filter(|_| !kind.has_second_chance()) {
+                    Some(address) => assert_eq!(value_of(&decision, "MLFLOW_TRACKING_URI").as_deref(), Some(address)),
+                    None => {
+                        assert!(matches!(decision, Decision::Leave(Leave::Waiting { .. })), "{kind:?} {decision:?}")
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_second_chance_waits_for_no_binding() {
+        for kind in Kind::ALL {
+            let decision = decided(kind, policy("{mlflow: {mode: CR}}", ANSWERED));
+            let waiting = Leave::Waiting { tracing: "tracing".into(), missing: Missing::Binding };
+            match kind.has_second_chance() {
+                true => assert_eq!(decision, Decision::Leave(waiting)),
+                false => assert_eq!(value_of(&decision, "MLFLOW_WORKSPACE").as_deref(), Some("bank-agents")),
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_second_chance_goes_by_the_experiments_name_where_its_id_is_not_known() {
+        let pinned = "{mlflow: {mode: External, external: {trackingURI: 'https://x'}}, experiment: {pin: true}}";
+        for kind in Kind::ALL {
+            let decision = decided(kind, policy(pinned, ANSWERED));
+            match kind.has_second_chance() {
+                true => assert!(matches!(decision, Decision::Leave(Leave::Waiting { .. })), "{decision:?}"),
+                false => {
+                    assert_eq!(value_of(&decision, "MLFLOW_EXPERIMENT_NAME").as_deref(), Some("teller"));
+                    assert_eq!(value_of(&decision, "MLFLOW_TRACING_DESTINATION"), None);
+                }
+            }
+        }
     }
 }

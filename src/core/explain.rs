@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::kind::Kind;
 use super::policy::Policy;
 use super::settings::{self, Problem};
 use super::wiring::{Group, Missing, wiring};
@@ -26,7 +27,7 @@ pub struct Row {
 
 /// The table for an AgentTracing.
 pub fn rows(policy: &Policy) -> Result<Vec<Row>, Missing> {
-    let rows = wiring(policy, WORKLOAD, None)?.env.into_iter().map(|entry| Row {
+    let rows = wiring(policy, Kind::Deployment, WORKLOAD, None)?.env.into_iter().map(|entry| Row {
         variable: entry.name,
         value: entry.value,
         why: entry.why,

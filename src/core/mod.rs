@@ -11,6 +11,7 @@ pub mod drift;
 pub mod explain;
 pub mod health;
 pub mod inject;
+pub mod kind;
 pub mod policy;
 pub mod quantity;
 pub mod record;

@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::kind::Kind;
+use super::settings::DEFAULT_PORT;
+use super::view::Workload;
 use crate::api::{
     AgentTracing, AuthMethod, CaBundleMode, CaBundleStrategy, ConfigMapKey, ContainerNames, EnvVar, Experiment,
     LabelSelector, LabelSelectorRequirement, MlflowMode, Rollout, Sdk, SelectorOperator,
 };
 use crate::core::rollout::Pace;
+use crate::names;
 
 /// What one AgentTracing wants of workloads, and the facts that its status keeps.
 #[derive(Clone, Debug)]
@@ -25,7 +29,11 @@ pub struct Policy {
     pub experiment: Experiment,
     /// Ensured experiments: name to numeric id.
     pub experiment_ids: BTreeMap<String, String>,
-    /// Which workloads.
+    /// The address as far as the spec alone says it, for workloads that cannot wait until MLflow has answered.
+    pub address: Option<String>,
+    /// Workloads of which kinds.
+    pub kinds: Vec<Kind>,
+    /// Which of them.
     pub selector: LabelSelector,
     /// Which containers.
     pub containers: ContainerNames,
@@ -79,6 +87,8 @@ impl Policy {
             experiment_ids: status
                 .map(|s| s.experiments.iter().map(|e| (e.name.clone(), e.id.clone())).collect())
                 .unwrap_or_default(),
+            address: address(tracing),
+            kinds: injection.kinds.map_or(DEFAULT_KINDS.to_vec(), |kinds| kinds.into_iter().map(Kind::from).collect()),
             selector: injection.selector.unwrap_or_default(),
             containers: injection.containers.unwrap_or_default(),
             env: injection.env,
@@ -93,6 +103,11 @@ impl Policy {
             ca: ca_choice(tracing),
             bound: (mode == MlflowMode::Cr).then(accounts),
         }
+    }
+
+    /// Whether a workload is wired that neither opts in nor out.
+    pub fn selects(&self, workload: &Workload<'_>) -> bool {
+        self.kinds.contains(&workload.kind) && self.selector.matches(|key| workload.template_label(key))
     }
 
     /// Whether a pod without a service account token could not log to MLflow.
@@ -120,6 +135,25 @@ fn pace(rollout: Option<Rollout>) -> Pace {
     Pace {
         policy: policy.unwrap_or(default.policy),
         max_concurrent: max_concurrent.map_or(default.max_concurrent, usize::from),
+    }
+}
+
+/// The address that agents get where no server has to be asked for it.
+fn address(tracing: &AgentTracing) -> Option<String> {
+    let mlflow = &tracing.spec.mlflow;
+    match mlflow.mode {
+        MlflowMode::Standalone => {
+            let port = mlflow.standalone.as_ref().and_then(|s| s.port).unwrap_or(DEFAULT_PORT);
+            let metadata = &tracing.metadata;
+            Some(names::mlflow_uri(metadata.name.as_deref()?, metadata.namespace.as_deref().unwrap_or_default(), port))
+        }
+        // The version that the server runs decides about its path, and whether it has workspaces.
+        MlflowMode::Cr => None,
+        MlflowMode::External => {
+            let uri = mlflow.external.as_ref()?.tracking_uri.trim_end_matches('/');
+            // One with a password is refused.
+            (!uri.contains('@')).then(|| uri.to_owned())
+        }
     }
 }
 
@@ -156,3 +190,5 @@ impl LabelSelectorRequirement {
         }
     }
 }
+
+const DEFAULT_KINDS: [Kind; 3] = [Kind::Deployment, Kind::Job, Kind::CronJob];

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::kind::Kind;
 use super::policy::Policy;
 use super::settings::Platform;
 use super::view::Workload;
@@ -47,6 +48,12 @@ pub enum NotSelected {
     OperatorsOwn,
     /// A Windows pod.
     Windows,
+    /// A Job of a CronJob: its template is the CronJob's.
+    OfCronJob,
+    /// A Pod whose owner's template was wired.
+    WiredByOwner,
+    /// Its kind is not listed and it does not opt in.
+    Kind,
     /// There is no AgentTracing, or none whose selector matches.
     NoMatch,
 }
@@ -62,20 +69,27 @@ pub fn select<'p>(workload: &Workload<'_>, around: &Surroundings<'p>) -> Selecti
     if workload.metadata.label(names::LABEL_MANAGED_BY) == Some(names::MANAGED_BY) {
         return Selection::None(NotSelected::OperatorsOwn);
     }
+    if workload.is_of_cron_job() {
+        return Selection::None(NotSelected::OfCronJob);
+    }
+    // The record has the owner's name for the experiment, which a pod does not always know.
+    let recorded = workload.template_metadata().is_some_and(|m| m.annotation(names::ANNOTATION_RECORD).is_some());
+    if workload.kind == Kind::Pod && workload.metadata.owner.is_some() && recorded {
+        return Selection::None(NotSelected::WiredByOwner);
+    }
     let choices = [workload.metadata.label(names::LABEL_INJECT), workload.template_label(names::LABEL_INJECT)];
     if choices.contains(&Some("false")) {
         return Selection::None(NotSelected::OptedOut);
     }
     let opted_in = choices.contains(&Some("true"));
     let named = workload.annotation(names::ANNOTATION_TRACING);
-    let selected = around
-        .policies
-        .iter()
-        // The annotation says which AgentTracing, not whether: that is the selector's and the opt-in label's part.
-        .filter(|p| named.is_none_or(|name| p.name == name))
-        .filter(|p| opted_in || p.selector.matches(|key| workload.template_label(key)))
+    // The annotation says which AgentTracing, not whether: that is the part of kinds, selector and the opt-in label.
+    let named = || around.policies.iter().filter(|p| named.is_none_or(|name| p.name == name));
+    let selected = named()
+        .filter(|p| opted_in || p.selects(workload))
         .min_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
     match selected {
+        None if named().any(|p| !p.kinds.contains(&workload.kind)) => Selection::None(NotSelected::Kind),
         None => Selection::None(NotSelected::NoMatch),
         Some(_) if workload.is_windows() => Selection::None(NotSelected::Windows),
         Some(policy) => Selection::One(policy),

@@ -150,9 +150,8 @@ impl Settings {
 
     /// The address that agents get as far as the spec alone says it: in mode CR the server has the last word.
     pub fn tracking_uri(&self) -> String {
-        let service = || format!("http://{}.{}.svc:{}", self.object_name(), self.namespace, self.standalone.port);
         match self.mode {
-            MlflowMode::Standalone => service(),
+            MlflowMode::Standalone => names::mlflow_uri(&self.name, &self.namespace, self.standalone.port),
             MlflowMode::Cr => self.cr.url.clone().unwrap_or_else(|| DEFAULT_CR_ORIGIN.to_owned()),
             MlflowMode::External => self.external_uri.clone().unwrap_or_default(),
         }

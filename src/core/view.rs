@@ -3,44 +3,34 @@
 //! An admission must not decode a whole pod template: at 14 KB that costs ten times the decision. Unknown fields are
 //! skipped, never copied, so they cannot be lost either: what we answer is a patch, not an object.
 
+mod pod;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
+use super::kind::Kind;
 use crate::names;
+pub use pod::{
+    ConfigMapVolume, Container, EmptyDir, EnvEntry, KeyToPath, Mount, PodOs, PodSecurity, PodSpec, Projected,
+    ProjectedSource, Reference, Volume,
+};
 
-/// A workload with a pod template at `/spec/template`.
-#[derive(Debug, Deserialize)]
+/// A workload: its own metadata, and its pod template wherever its kind keeps it.
+#[derive(Debug)]
 pub struct Workload<'a> {
+    /// Its kind.
+    pub kind: Kind,
     /// The workload's own metadata.
-    #[serde(borrow, default)]
     pub metadata: Metadata<'a>,
-    /// Where the template is.
-    #[serde(borrow)]
-    pub spec: WorkloadSpec<'a>,
-}
-
-/// The part of a workload's spec that is looked at.
-#[derive(Debug, Deserialize)]
-pub struct WorkloadSpec<'a> {
-    /// The pod template.
-    #[serde(borrow)]
-    pub template: Template<'a>,
-}
-
-/// A pod template.
-#[derive(Debug, Deserialize)]
-pub struct Template<'a> {
-    /// Labels and annotations of the pods.
-    #[serde(borrow, default)]
-    pub metadata: Option<Metadata<'a>>,
-    /// The pods' spec.
-    #[serde(borrow)]
-    pub spec: PodSpec<'a>,
+    /// The spec of its pods.
+    pub pod: PodSpec<'a>,
+    /// The template's metadata. A Pod has none beside its own.
+    template: Option<Metadata<'a>>,
 }
 
 /// Object metadata.
@@ -56,8 +46,27 @@ pub struct Metadata<'a> {
     pub labels: Option<BTreeMap<Text<'a>, Text<'a>>>,
     /// Our annotations, and how many there are in all.
     pub annotations: Option<Annotations<'a>>,
+    /// Who controls it.
+    pub owner: Option<Owner<'a>>,
     /// How many fields are set in all, so that an emptied parent can be recognised.
     pub fields: usize,
+}
+
+/// An owner of an object.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Owner<'a> {
+    /// Group and version of its kind.
+    #[serde(borrow)]
+    pub api_version: Text<'a>,
+    /// Its kind.
+    #[serde(borrow)]
+    pub kind: Text<'a>,
+    /// Its name.
+    #[serde(borrow)]
+    pub name: Text<'a>,
+    /// Whether it is the one that controls the object.
+    pub controller: Option<bool>,
 }
 
 /// Our own annotations. Foreign ones (`last-applied-configuration` is the bulk of many objects) are counted and skipped.
@@ -69,203 +78,56 @@ pub struct Annotations<'a> {
     pub total: usize,
 }
 
-/// A pod's spec.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PodSpec<'a> {
-    /// Containers.
-    #[serde(borrow, default)]
-    pub containers: Vec<Container<'a>>,
-    /// Init containers; those with `restartPolicy: Always` are side containers.
-    #[serde(borrow, default)]
-    pub init_containers: Option<Vec<Container<'a>>>,
-    /// Node labels; tells Windows pods.
-    #[serde(borrow, default)]
-    pub node_selector: Option<BTreeMap<Text<'a>, Text<'a>>>,
-    /// Operating system; tells Windows pods.
-    #[serde(borrow, default)]
-    pub os: Option<PodOs<'a>>,
-    /// The account that the pod acts as.
-    #[serde(borrow, default)]
-    pub service_account_name: Option<Text<'a>>,
-    /// Whether the pod gets that account's token; unset, the account decides.
-    #[serde(default)]
-    pub automount_service_account_token: Option<bool>,
-    /// The uid of all containers that name none.
-    #[serde(default)]
-    pub security_context: Option<PodSecurity>,
-    /// Volumes.
-    #[serde(borrow, default)]
-    pub volumes: Option<Vec<Volume<'a>>>,
-    /// Secrets for pulling images.
-    #[serde(borrow, default)]
-    pub image_pull_secrets: Option<Vec<Reference<'a>>>,
-}
-
-/// The part of a pod's security context that concerns us.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PodSecurity {
-    /// The uid.
-    #[serde(default)]
-    pub run_as_user: Option<i64>,
-}
-
-/// A reference by name.
-#[derive(Debug, Deserialize)]
-pub struct Reference<'a> {
-    /// The name.
-    #[serde(borrow, default)]
-    pub name: Text<'a>,
-}
-
-/// A volume; of its source only what ours have.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Volume<'a> {
-    /// Its name.
-    #[serde(borrow)]
-    pub name: Text<'a>,
-    /// An empty folder.
-    #[serde(borrow)]
-    pub empty_dir: Option<EmptyDir<'a>>,
-    /// A ConfigMap.
-    #[serde(borrow)]
-    pub config_map: Option<ConfigMapVolume<'a>>,
-    /// Several sources in one.
-    #[serde(borrow)]
-    pub projected: Option<Projected<'a>>,
-}
-
-/// An emptyDir.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct EmptyDir<'a> {
-    /// Its size at most.
-    #[serde(borrow)]
-    pub size_limit: Option<Text<'a>>,
-}
-
-/// A projected volume.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Projected<'a> {
-    /// Its sources.
-    #[serde(borrow, deserialize_with = "null_as_default")]
-    pub sources: Vec<ProjectedSource<'a>>,
-}
-
-/// One source of a projected volume.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ProjectedSource<'a> {
-    /// A ConfigMap.
-    #[serde(borrow)]
-    pub config_map: Option<ConfigMapVolume<'a>>,
-}
-
-/// A ConfigMap as a volume.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ConfigMapVolume<'a> {
-    /// Its name.
-    #[serde(borrow)]
-    pub name: Text<'a>,
-    /// Whether it may be absent.
-    pub optional: Option<bool>,
-    /// Which keys, and as which files.
-    #[serde(borrow, deserialize_with = "null_as_default")]
-    pub items: Vec<KeyToPath<'a>>,
-}
-
-/// A key and its file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct KeyToPath<'a> {
-    /// The key.
-    #[serde(borrow)]
-    pub key: Text<'a>,
-    /// The file.
-    #[serde(borrow)]
-    pub path: Text<'a>,
-}
-
-/// A volume in a container.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Mount<'a> {
-    /// The volume.
-    #[serde(borrow)]
-    pub name: Text<'a>,
-    /// Where.
-    #[serde(borrow)]
-    pub mount_path: Text<'a>,
-    /// Whether it can be written.
-    pub read_only: Option<bool>,
-    /// A part of it.
-    #[serde(borrow)]
-    pub sub_path: Option<Text<'a>>,
-}
-
-/// A pod's operating system.
-#[derive(Debug, Deserialize)]
-pub struct PodOs<'a> {
-    /// `linux` or `windows`.
-    #[serde(borrow, default)]
-    pub name: Text<'a>,
-}
-
-/// A container.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Container<'a> {
-    /// Its name.
-    #[serde(borrow, default)]
-    pub name: Text<'a>,
-    /// Its environment.
-    #[serde(borrow, default)]
-    pub env: Option<Vec<EnvEntry<'a>>>,
-    /// Sources of more environment, which cannot be seen into.
-    #[serde(default)]
-    pub env_from: Option<Vec<IgnoredAny>>,
-    /// `Always` on an init container makes it a native side container.
-    #[serde(borrow, default)]
-    pub restart_policy: Option<Text<'a>>,
-    /// Its image.
-    #[serde(borrow, default)]
-    pub image: Text<'a>,
-    /// Its entry point.
-    #[serde(borrow, default, deserialize_with = "null_as_default")]
-    pub command: Vec<Text<'a>>,
-    /// Its arguments.
-    #[serde(borrow, default, deserialize_with = "null_as_default")]
-    pub args: Vec<Text<'a>>,
-    /// Its volumes.
-    #[serde(borrow, default)]
-    pub volume_mounts: Option<Vec<Mount<'a>>>,
-    /// Its security context, which an init container with the same image takes over.
-    #[serde(default)]
-    pub security_context: Option<serde_json::Value>,
-}
-
-/// One entry of a container's environment.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EnvEntry<'a> {
-    /// Its name.
-    #[serde(borrow, default)]
-    pub name: Text<'a>,
-    /// Its literal value; absent means empty, unless `value_from` is set.
-    #[serde(borrow, default)]
-    pub value: Option<Text<'a>>,
-    /// Set where the value comes from elsewhere.
-    #[serde(default)]
-    pub value_from: Option<IgnoredAny>,
-}
-
 impl<'a> Workload<'a> {
-    /// Name, or `generateName` without its dash.
+    /// Reads a workload of a kind from JSON.
+    pub fn parse(kind: Kind, json: &'a str) -> serde_json::Result<Self> {
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        let workload = Self::read(kind, &mut deserializer)?;
+        deserializer.end()?;
+        Ok(workload)
+    }
+
+    /// Reads a workload of a kind in one pass.
+    pub fn read<D: Deserializer<'a>>(kind: Kind, deserializer: D) -> Result<Self, D::Error> {
+        Self::read_optional(kind, deserializer)?.ok_or_else(|| D::Error::custom("there is no object"))
+    }
+
+    /// The same where there may be `null`.
+    pub fn read_optional<D: Deserializer<'a>>(kind: Kind, deserializer: D) -> Result<Option<Self>, D::Error> {
+        let of = |metadata, template| {
+            let Template { metadata: of_template, spec: pod } = template;
+            Self { kind, metadata, pod, template: of_template }
+        };
+        Ok(match kind {
+            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Job => {
+                Option::<Object<'a, Templated<'a>>>::deserialize(deserializer)?.map(|o| of(o.metadata, o.spec.template))
+            }
+            Kind::CronJob => Option::<Object<'a, Scheduled<'a>>>::deserialize(deserializer)?
+                .map(|o| of(o.metadata, o.spec.job_template.spec.template)),
+            Kind::Pod => Option::<Object<'a, PodSpec<'a>>>::deserialize(deserializer)?
+                .map(|o| of(o.metadata, Template { metadata: None, spec: o.spec })),
+        })
+    }
+
+    /// The name that the experiment gets: the workload's own, or `generateName` without its dash; for an owned Pod what its
+    /// owner is called.
     pub fn name(&self) -> &str {
+        match (self.kind, &self.metadata.owner) {
+            (Kind::Pod, Some(owner)) => self.owners_name(owner),
+            _ => self.own_name(),
+        }
+    }
+
+    /// What people call a Pod's owner: a ReplicaSet by the name of what made it, a scheduled Job by its CronJob's.
+    fn owners_name<'w>(&self, owner: &'w Owner<'_>) -> &'w str {
+        if owner.is("batch", "Job") {
+            return unscheduled(&owner.name);
+        }
+        let hashes = names::POD_TEMPLATE_HASHES.into_iter().filter_map(|label| self.metadata.label(label));
+        hashes.into_iter().find_map(|hash| owner.name.strip_suffix(hash)?.strip_suffix('-')).unwrap_or(&owner.name)
+    }
+
+    fn own_name(&self) -> &str {
         match (self.metadata.name.as_deref(), self.metadata.generate_name.as_deref()) {
             (Some(name), _) if !name.is_empty() => name,
             (_, Some(prefix)) => prefix.strip_suffix('-').unwrap_or(prefix),
@@ -273,38 +135,71 @@ impl<'a> Workload<'a> {
         }
     }
 
+    /// Whether a CronJob made it, so that its template is the CronJob's, wiring and all.
+    pub fn is_of_cron_job(&self) -> bool {
+        self.kind == Kind::Job && self.metadata.owner.as_ref().is_some_and(Owner::is_cron_job)
+    }
+
+    /// The metadata of the pod template, which for a Pod is its own.
+    pub fn template_metadata(&self) -> Option<&Metadata<'a>> {
+        match self.kind {
+            Kind::Pod => Some(&self.metadata),
+            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::CronJob | Kind::Job => {
+                self.template.as_ref()
+            }
+        }
+    }
+
     /// The template's annotations of ours, then the workload's: the template's is the more specific one.
     pub fn annotation(&self, name: &str) -> Option<&str> {
-        let template = self.spec.template.metadata.as_ref().and_then(|m| m.annotation(name));
+        let template = self.template_metadata().and_then(|m| m.annotation(name));
         template.or_else(|| self.metadata.annotation(name))
     }
 
     /// Whether the pods run on Windows, whose images know no `/tmp/ca-bundle` and no agent of ours.
     pub fn is_windows(&self) -> bool {
-        let spec = &self.spec.template.spec;
-        let selected = spec.node_selector.as_ref().and_then(|s| s.get("kubernetes.io/os"));
-        spec.os.as_ref().is_some_and(|os| &*os.name == "windows") || selected.is_some_and(|os| &**os == "windows")
+        let selected = self.pod.node_selector.as_ref().and_then(|s| s.get("kubernetes.io/os"));
+        self.pod.os.as_ref().is_some_and(|os| &*os.name == "windows") || selected.is_some_and(|os| &**os == "windows")
     }
 
     /// The account that the pods act as.
     pub fn service_account(&self) -> &str {
-        let name = self.spec.template.spec.service_account_name.as_deref().unwrap_or_default();
+        let name = self.pod.service_account_name.as_deref().unwrap_or_default();
         if name.is_empty() { "default" } else { name }
     }
 
     /// Whether the pods have a service account token, where `automounts` says what the account does by itself.
     pub fn has_token(&self, automounts: bool) -> bool {
-        let spec = &self.spec.template.spec;
         let mounted = |container: &Container<'_>| {
             let mounts = container.volume_mounts.iter().flatten();
             mounts.into_iter().any(|m| m.mount_path.trim_end_matches('/') == names::TOKEN_FOLDER)
         };
-        spec.automount_service_account_token.unwrap_or(automounts) || spec.containers.iter().any(mounted)
+        self.pod.automount_service_account_token.unwrap_or(automounts) || self.pod.containers.iter().any(mounted)
     }
 
     /// A label of the template.
     pub fn template_label(&self, name: &str) -> Option<&str> {
-        self.spec.template.metadata.as_ref().and_then(|m| m.label(name))
+        self.template_metadata().and_then(|m| m.label(name))
+    }
+}
+
+impl Owner<'_> {
+    fn is(&self, group: &str, kind: &str) -> bool {
+        &*self.kind == kind && self.api_version.split_once('/').is_some_and(|(of, _)| of == group)
+    }
+
+    fn is_cron_job(&self) -> bool {
+        self.is("batch", "CronJob")
+    }
+}
+
+/// A scheduled Job is called after its CronJob and the minute of its schedule since 1970. CronJobs with such names are
+/// younger than 2020; a date like 20240501 at the end of a name is the user's own.
+fn unscheduled(job: &str) -> &str {
+    const OLDEST: u64 = 26_297_280;
+    match job.rsplit_once('-') {
+        Some((name, minute)) if minute.len() == 8 && minute.parse().is_ok_and(|minute: u64| minute >= OLDEST) => name,
+        _ => job,
     }
 }
 
@@ -404,6 +299,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Metadata<'a> {
                         "namespace" => out.namespace = map.next_value()?,
                         "labels" => out.labels = map.next_value()?,
                         "annotations" => out.annotations = map.next_value()?,
+                        "ownerReferences" => {
+                            let owners: Option<Vec<Owner<'de>>> = map.next_value()?;
+                            // `kubectl create job --from` names the CronJob without making it the controller.
+                            let controls = |owner: &Owner<'_>| owner.controller == Some(true) || owner.is_cron_job();
+                            out.owner = owners.into_iter().flatten().find(controls);
+                        }
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                         }
@@ -416,6 +317,108 @@ impl<'de: 'a, 'a> Deserialize<'de> for Metadata<'a> {
     }
 }
 
-fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+#[derive(Deserialize)]
+struct Object<'a, Spec> {
+    #[serde(borrow, default)]
+    metadata: Metadata<'a>,
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+struct Templated<'a> {
+    #[serde(borrow)]
+    template: Template<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Scheduled<'a> {
+    #[serde(borrow)]
+    job_template: JobTemplate<'a>,
+}
+
+#[derive(Deserialize)]
+struct JobTemplate<'a> {
+    #[serde(borrow)]
+    spec: Templated<'a>,
+}
+
+#[derive(Deserialize)]
+struct Template<'a> {
+    #[serde(borrow, default)]
+    metadata: Option<Metadata<'a>>,
+    #[serde(borrow)]
+    spec: PodSpec<'a>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn name_of(kind: Kind, metadata: Value) -> String {
+        let template = json!({"spec": {"containers": []}});
+        let spec = match kind {
+            Kind::Pod => json!({"containers": []}),
+            Kind::CronJob => json!({"jobTemplate": {"metadata": {"name": "no"}, "spec": {"template": template}}}),
+            _ => json!({"template": template}),
+        };
+        let object = json!({"metadata": metadata, "spec": spec}).to_string();
+        Workload::parse(kind, &object).unwrap().name().to_owned()
+    }
+
+    #[test]
+    fn a_workload_has_its_own_name_or_the_generated_ones_stem() {
+        for kind in Kind::ALL {
+            assert_eq!(name_of(kind, json!({"name": "teller"})), "teller");
+            assert_eq!(name_of(kind, json!({"generateName": "import-"})), "import");
+            assert_eq!(name_of(kind, json!({"name": "import-x7", "generateName": "import-"})), "import-x7");
+        }
+    }
+
+    #[test]
+    fn an_owned_pod_has_its_owners_name_without_the_hash() {
+        let pod = |owner: &str, name: &str, labels: Value| {
+            let (api_version, kind) = owner.rsplit_once('/').unwrap();
+            let owner = json!({"apiVersion": api_version, "kind": kind, "name": name, "controller": true});
+            let other = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "other"});
+            name_of(Kind::Pod, json!({"name": "x-1", "labels": labels, "ownerReferences": [other, owner]}))
+        };
+        let hash = |label: &str| json!({label: "6b7f9c"});
+        for (owner, name, labels, expected) in [
+            ("apps/v1/ReplicaSet", "teller-6b7f9c", hash("pod-template-hash"), "teller"),
+            ("apps/v1/ReplicaSet", "teller-6b7f9c", hash("rollouts-pod-template-hash"), "teller"),
+            ("apps/v1/ReplicaSet", "teller-other", hash("pod-template-hash"), "teller-other"),
+            ("apps/v1/ReplicaSet", "by-hand", json!({}), "by-hand"),
+            ("apps/v1/StatefulSet", "vault", json!({}), "vault"),
+            ("batch/v1/Job", "import", json!({}), "import"),
+            ("batch/v1/Job", "nightly-29384756", json!({}), "nightly"),
+            ("batch/v1/Job", "import-20240501", json!({}), "import-20240501"),
+            ("batch/v1/Job", "import-123", json!({}), "import-123"),
+            ("agents.x-k8s.io/v1alpha1/Sandbox", "desk", json!({}), "desk"),
+        ] {
+            assert_eq!(pod(owner, name, labels), expected, "{owner}");
+        }
+    }
+
+    #[test]
+    fn a_job_belongs_to_a_cron_job_of_kubernetes_only() {
+        let job = |owner: Value| {
+            let object = json!({"metadata": {"ownerReferences": [owner]}, "spec": {"template": {"spec": {}}}});
+            Workload::parse(Kind::Job, &object.to_string()).unwrap().is_of_cron_job()
+        };
+        assert!(job(json!({"apiVersion": "batch/v1", "kind": "CronJob", "name": "nightly", "controller": true})));
+        assert!(job(json!({"apiVersion": "batch/v1", "kind": "CronJob", "name": "nightly"})), "kubectl create job");
+        assert!(!job(json!({"apiVersion": "volcano.sh/v1", "kind": "CronJob", "name": "x", "controller": true})));
+        assert!(!job(json!({"apiVersion": "kueue.x-k8s.io/v1", "kind": "Workload", "name": "x", "controller": true})));
+    }
+
+    #[test]
+    fn a_template_at_another_kinds_place_is_an_error() {
+        let deployment = json!({"metadata": {}, "spec": {"template": {"spec": {"containers": []}}}}).to_string();
+        assert!(Workload::parse(Kind::Deployment, &deployment).is_ok());
+        assert!(Workload::parse(Kind::CronJob, &deployment).is_err());
+        assert!(Workload::parse(Kind::Deployment, "null").is_err());
+    }
 }

@@ -1,5 +1,6 @@
 //! What a container gets: **the one place** that knows. Webhook, controller, command line and documentation call it.
 
+use super::kind::Kind;
 use super::policy::{CaChoice, Policy};
 use crate::api::AuthMethod;
 use crate::names;
@@ -76,9 +77,14 @@ pub const INSECURE_TLS: &str = "MLFLOW_TRACKING_INSECURE_TLS";
 pub const SERVER_CERT_PATH: &str = "MLFLOW_TRACKING_SERVER_CERT_PATH";
 
 /// The wiring of a workload under an AgentTracing.
-pub fn wiring(policy: &Policy, workload: &str, experiment_annotation: Option<&str>) -> Result<Wiring, Missing> {
-    let Some(uri) = &policy.tracking_uri else { return Err(Missing::TrackingUri) };
-    let experiment = policy.experiment_of(workload, experiment_annotation);
+///
+/// A kind without a second chance makes do with what is known: an address that has not answered yet, an experiment by its
+/// name alone.
+pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&str>) -> Result<Wiring, Missing> {
+    let waits = kind.has_second_chance();
+    let address = policy.address.as_ref().filter(|_| !waits);
+    let Some(uri) = policy.tracking_uri.as_ref().or(address) else { return Err(Missing::TrackingUri) };
+    let experiment = policy.experiment_of(workload, annotation);
     let entry = |name: &str, value: &str, group, why| Entry { name: name.into(), value: value.into(), group, why };
 
     let mut env = vec![
@@ -86,9 +92,12 @@ pub fn wiring(policy: &Policy, workload: &str, experiment_annotation: Option<&st
         entry("MLFLOW_EXPERIMENT_NAME", &experiment, Group::Experiment, "the experiment that traces are logged to"),
     ];
     if policy.experiment.pin {
-        let Some(id) = policy.experiment_ids.get(&experiment) else { return Err(Missing::ExperimentId) };
         let why = "the experiment's id: no look-ups, and it wins over set_experiment() in code";
-        env.push(entry("MLFLOW_TRACING_DESTINATION", id, Group::Experiment, why));
+        match policy.experiment_ids.get(&experiment) {
+            Some(id) => env.push(entry("MLFLOW_TRACING_DESTINATION", id, Group::Experiment, why)),
+            None if waits => return Err(Missing::ExperimentId),
+            None => {}
+        }
     }
     if let Some(workspace) = &policy.workspace {
         env.push(entry("MLFLOW_WORKSPACE", workspace, Group::Single, "the workspace that the experiment is in"));

@@ -8,6 +8,7 @@ use json_patch::PatchOperation;
 use self::live::Live;
 use super::decide::{Decision, Leave, decide, falls_back};
 use super::inject::{Note, existing_record, remainder, uninject};
+use super::kind::Kind;
 use super::record::RecordError;
 use super::select::{NotSelected, Selection, Surroundings, select};
 use super::view::{Container, Workload};
@@ -163,7 +164,7 @@ impl Target {
 
 /// The service account of a Deployment that an AgentTracing of mode CR has or would have.
 pub fn account_to_bind(json: &str, around: &Surroundings<'_>) -> Result<Option<String>, serde_json::Error> {
-    let workload: Workload<'_> = serde_json::from_str(json)?;
+    let workload = Workload::parse(Kind::Deployment, json)?;
     let Selection::One(policy) = select(&workload, around) else { return Ok(None) };
     let account = workload.service_account();
     let wanted = policy.bound.is_some() && workload.has_token(!around.tokenless.contains(account));
@@ -172,10 +173,10 @@ pub fn account_to_bind(json: &str, around: &Surroundings<'_>) -> Result<Option<S
 
 /// Judges a Deployment for one AgentTracing; `None` where it is none of its concern.
 pub fn judge(json: &str, tracing: &str, around: &Surroundings<'_>) -> Result<Option<Judged>, serde_json::Error> {
-    let workload: Workload<'_> = serde_json::from_str(json)?;
+    let workload = Workload::parse(Kind::Deployment, json)?;
     let live: Live = serde_json::from_str(json)?;
     let Some((standing, notes, experiment)) = stand(&workload, tracing, around) else { return Ok(None) };
-    let template = workload.spec.template.metadata.as_ref();
+    let template = workload.template_metadata();
     let record = existing_record(&workload).ok().flatten();
     let wired = record.is_some();
     let policy = around.policies.iter().find(|policy| policy.name == tracing);
@@ -288,7 +289,7 @@ fn planned(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) ->
 
 /// What no AgentTracing selects is reported by the oldest that would select it otherwise.
 fn reports_unselected(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> bool {
-    let willing = around.policies.iter().filter(|p| p.selector.matches(|key| workload.template_label(key)));
+    let willing = around.policies.iter().filter(|p| p.selects(workload));
     let oldest = willing.min_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
     oldest.is_some_and(|p| p.name == tracing)
 }
@@ -306,7 +307,7 @@ fn target(workload: &Workload<'_>, notes: &[Note], experiment: String) -> Target
         Some(record) => record.containers.contains_key(&*container.name),
         None => !kept(container).is_some_and(|variables| variables.iter().any(|v| v == TRACKING_URI)),
     };
-    let Some(container) = workload.spec.template.spec.containers.iter().find(wired) else {
+    let Some(container) = workload.pod.containers.iter().find(wired) else {
         return Target::Name(experiment);
     };
     let own = |variable: &str| {

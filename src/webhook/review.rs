@@ -4,36 +4,30 @@
 //! not know (azure-workload-identity#1759): what goes back is a patch, never an object. Half the cost of a review is to
 //! walk over its bytes, so that the object is read in the same pass as the review around it.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use k8s_openapi::ByteString;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::verdict::place;
+use crate::core::kind::Kind;
 use crate::core::view::{Metadata, Text, Workload};
 use crate::names;
 
-/// The request of an AdmissionReview; `Object` and `Old` are what the two objects are read as.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", bound = "Object: Deserialize<'de>, Old: Deserialize<'de>")]
+/// The request of an AdmissionReview; `Object` is what the new object is read as, `Old` the old one.
+#[derive(Debug)]
 pub(super) struct Request<'a, Object, Old> {
-    #[serde(borrow)]
     pub uid: Text<'a>,
-    #[serde(borrow, default)]
-    pub kind: Kind<'a>,
+    pub kind: GroupKind<'a>,
     /// The object's own namespace may be absent on create; this one is not.
-    #[serde(borrow, default)]
     pub namespace: Text<'a>,
-    #[serde(borrow, default)]
     pub name: Text<'a>,
-    #[serde(borrow, default)]
     pub operation: Text<'a>,
-    #[serde(default)]
     pub dry_run: Option<bool>,
-    #[serde(borrow, default)]
     user_info: UserInfo<'a>,
-    #[serde(default = "none")]
     pub object: Option<Object>,
-    #[serde(default = "none")]
     old_object: Option<Old>,
 }
 
@@ -42,12 +36,39 @@ pub(super) type Read<'a> = Request<'a, Workload<'a>, IgnoredAny>;
 /// A request whose objects were skipped, since the object is none that we know.
 pub(super) type Skipped<'a> = Request<'a, IgnoredAny, IgnoredAny>;
 
+/// What an object of a request is read as, once its kind is known.
+pub(super) trait Readable<'de>: Sized {
+    /// Reads it; `None` for `null`, and for what cannot be read as this.
+    fn read<D: Deserializer<'de>>(kind: Option<Kind>, deserializer: D) -> Result<Option<Self>, D::Error>;
+}
+
+impl<'de> Readable<'de> for Workload<'de> {
+    fn read<D: Deserializer<'de>>(kind: Option<Kind>, deserializer: D) -> Result<Option<Self>, D::Error> {
+        match kind {
+            Some(kind) => Workload::read_optional(kind, deserializer),
+            None => IgnoredAny::deserialize(deserializer).map(|_| None),
+        }
+    }
+}
+
+impl<'de> Readable<'de> for IgnoredAny {
+    fn read<D: Deserializer<'de>>(_: Option<Kind>, deserializer: D) -> Result<Option<Self>, D::Error> {
+        Self::deserialize(deserializer).map(Some)
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Kind<'a> {
+pub(super) struct GroupKind<'a> {
     #[serde(borrow, default)]
     pub group: Text<'a>,
     #[serde(borrow, default)]
     pub kind: Text<'a>,
+}
+
+impl GroupKind<'_> {
+    fn known(&self) -> Option<Kind> {
+        Kind::of(&self.group, &self.kind)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -69,11 +90,71 @@ pub(super) enum NotAReview {
     Uid,
 }
 
-impl<'a, Object: Deserialize<'a>, Old: Deserialize<'a>> Request<'a, Object, Old> {
+impl<'de: 'a, 'a, Object: Readable<'de>, Old: Readable<'de>> Deserialize<'de> for Request<'a, Object, Old> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RequestVisitor(PhantomData))
+    }
+}
+
+struct RequestVisitor<'a, Object, Old>(PhantomData<Request<'a, Object, Old>>);
+
+impl<'de: 'a, 'a, Object: Readable<'de>, Old: Readable<'de>> Visitor<'de> for RequestVisitor<'a, Object, Old> {
+    type Value = Request<'a, Object, Old>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the request of an AdmissionReview")
+    }
+
+    /// An API server writes the kind before the objects, which is what lets them be read in the same pass. Where it comes
+    /// later they are skipped, and the review is answered as one whose object cannot be read.
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut request = Request {
+            uid: Text::default(),
+            kind: GroupKind::default(),
+            namespace: Text::default(),
+            name: Text::default(),
+            operation: Text::default(),
+            dry_run: None,
+            user_info: UserInfo::default(),
+            object: None,
+            old_object: None,
+        };
+        while let Some(key) = map.next_key::<Text<'de>>()? {
+            match &*key {
+                "uid" => request.uid = map.next_value()?,
+                "kind" => request.kind = map.next_value()?,
+                "namespace" => request.namespace = map.next_value()?,
+                "name" => request.name = map.next_value()?,
+                "operation" => request.operation = map.next_value()?,
+                "dryRun" => request.dry_run = map.next_value()?,
+                "userInfo" => request.user_info = map.next_value()?,
+                "object" => request.object = map.next_value_seed(As(request.kind.known(), PhantomData))?,
+                "oldObject" => request.old_object = map.next_value_seed(As(request.kind.known(), PhantomData))?,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(request)
+    }
+}
+
+/// Reads an object as one of a kind.
+struct As<Object>(Option<Kind>, PhantomData<Object>);
+
+impl<'de, Object: Readable<'de>> DeserializeSeed<'de> for As<Object> {
+    type Value = Option<Object>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        Object::read(self.0, deserializer)
+    }
+}
+
+impl<'a, Object: Readable<'a>, Old: Readable<'a>> Request<'a, Object, Old> {
     /// Reads a review.
     pub fn parse(body: &'a [u8]) -> Result<Self, NotAReview> {
         #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase", bound = "Object: Deserialize<'de>, Old: Deserialize<'de>")]
+        #[serde(rename_all = "camelCase", bound = "Object: Readable<'de>, Old: Readable<'de>")]
         struct Review<'a, Object, Old> {
             #[serde(borrow, default)]
             api_version: Text<'a>,
@@ -94,10 +175,13 @@ impl<'a, Object: Deserialize<'a>, Old: Deserialize<'a>> Request<'a, Object, Old>
         Ok(request)
     }
 
-    /// Whether this is a kind that is wired, on its way in.
+    /// Whether this is a kind that is wired, on its way in. What has no second chance cannot be changed later.
     pub fn is_ours(&self) -> bool {
-        let kind = (&*self.kind.group, &*self.kind.kind);
-        KINDS.contains(&kind) && OPERATIONS.contains(&&*self.operation)
+        self.kind.known().is_some_and(|kind| match &*self.operation {
+            "CREATE" => true,
+            "UPDATE" => kind.has_second_chance(),
+            _ => false,
+        })
     }
 
     /// Whether `user` sent this.
@@ -112,6 +196,11 @@ pub(super) fn is_untouched(body: &[u8]) -> bool {
     struct Touched<'a> {
         #[serde(borrow, default)]
         metadata: Metadata<'a>,
+    }
+    impl<'de> Readable<'de> for Touched<'de> {
+        fn read<D: Deserializer<'de>>(_: Option<Kind>, deserializer: D) -> Result<Option<Self>, D::Error> {
+            Option::deserialize(deserializer)
+        }
     }
     let Ok(request) = Request::<'_, Touched<'_>, Touched<'_>>::parse(body) else { return true };
     let touch = |object: &Option<Touched<'_>>| {
@@ -155,5 +244,3 @@ pub(super) fn answer(uid: &str, patch: &[json_patch::PatchOperation], warnings: 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
 const MAX_UID: usize = 128;
-const KINDS: [(&str, &str); 1] = [("apps", "Deployment")];
-const OPERATIONS: [&str; 2] = ["CREATE", "UPDATE"];

@@ -1,5 +1,5 @@
 //! The output of every golden case goes to a real API server, in a namespace that enforces Pod Security `restricted`: as a
-//! Deployment and, since only pods are judged there, as the pod that it would make.
+//! workload and, since only pods are judged there, as the pod that it would make.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,16 +7,14 @@ use std::path::Path;
 use agent_tracing::core::decide::{Decision, decide};
 use agent_tracing::core::select::Surroundings;
 use agent_tracing::core::settings::Platform;
-use agent_tracing::core::view::Workload;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, DRY, Namespace, STRICT, operator};
-use crate::support::{documents, folders, policies_of};
+use crate::support::{folders, in_template, policies_of, workload, workloads};
 
 #[test]
 #[ignore = "needs an API server: make test"]
-fn every_golden_deployment_and_its_pod_are_admitted() {
+fn every_golden_workload_and_its_pod_are_admitted() {
     let restricted = restricted("api-server-golden");
     let enforce = json!({"pod-security.kubernetes.io/enforce": "baseline"});
     let baseline = Namespace::create("api-server-golden-baseline", enforce);
@@ -26,11 +24,11 @@ fn every_golden_deployment_and_its_pod_are_admitted() {
     for case in folders("tests/golden") {
         // A pod that runs as root is admitted nowhere else, wired or not.
         let namespace = if case.join("pod-security.txt").exists() { &baseline } else { &restricted };
-        for deployment in deployments(&case, "expected.yaml") {
-            let deployment = moved(deployment, &namespace.0);
-            let pod = pod_of(&deployment);
+        for object in workloads(&case.join("expected.yaml")) {
+            let object = moved(object, &namespace.0);
+            let pod = pod_of(&object);
             furnish(&admin, &pod);
-            for object in [deployment, pod] {
+            for object in [object, pod] {
                 match admin.create(&object, DRY) {
                     Ok(_) => admitted += 1,
                     Err(refused) => failures.push(format!("{}: {}: {refused}", case.display(), object["kind"])),
@@ -67,11 +65,10 @@ fn what_the_api_server_stores_is_not_wired_again() {
         let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
         let policies = policies_of(&case.join("tracing.yaml"));
         let mut wired = 0;
-        for deployment in deployments(&case, "expected.yaml") {
+        for object in workloads(&case.join("expected.yaml")) {
             // The AgentTracings of the case keep their namespace: addresses contain it.
-            let home = deployment["metadata"]["namespace"].as_str().unwrap_or("default").to_owned();
-            let deployment = moved(deployment, &namespace.0);
-            let mut live = admin.create(&deployment, STRICT).unwrap();
+            let home = object["metadata"]["namespace"].as_str().unwrap_or("default").to_owned();
+            let mut live = admin.create(&moved(object, &namespace.0), STRICT).unwrap();
             live["metadata"]["namespace"] = json!(home);
             let here: Vec<_> = policies.iter().filter(|policy| policy.namespace == home).cloned().collect();
             let around = Surroundings {
@@ -81,7 +78,7 @@ fn what_the_api_server_stores_is_not_wired_again() {
                 tokenless: &BTreeSet::new(),
                 policies: &here,
             };
-            let Decision::Wire { injection, .. } = decide(&Workload::deserialize(&live).unwrap(), &around) else {
+            let Decision::Wire { injection, .. } = decide(&workload(&live).unwrap(), &around) else {
                 continue;
             };
             assert!(injection.was_wired, "{}: the record came back", case.display());
@@ -108,7 +105,8 @@ fn a_live_object_without_its_wiring_is_what_it_would_be_had_there_been_none() {
         "cr-ca-config-map",
     ] {
         let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
-        for (before, wired) in std::iter::zip(deployments(&case, "workload.yaml"), deployments(&case, "expected.yaml"))
+        for (before, wired) in
+            std::iter::zip(workloads(&case.join("workload.yaml")), workloads(&case.join("expected.yaml")))
         {
             let never_wired = admin.create(&moved(before, &namespace.0), DRY).unwrap();
             let live = admin.create(&moved(wired, &namespace.0), STRICT).unwrap();
@@ -128,12 +126,6 @@ fn restricted(name: &str) -> Namespace {
     Namespace::create(name, json!({"pod-security.kubernetes.io/enforce": "restricted"}))
 }
 
-/// The Deployments in a file of a case.
-fn deployments(case: &Path, file: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(case.join(file)).unwrap();
-    documents(&text).into_iter().filter(|object| object["kind"] == "Deployment").collect()
-}
-
 /// As it would be created here, without what an API server of elsewhere has written.
 fn moved(mut object: Value, namespace: &str) -> Value {
     let metadata = object["metadata"].as_object_mut().unwrap();
@@ -145,12 +137,12 @@ fn moved(mut object: Value, namespace: &str) -> Value {
     object
 }
 
-fn pod_of(deployment: &Value) -> Value {
-    let template = &deployment["spec"]["template"];
-    let mut metadata = template["metadata"].clone();
-    metadata["name"] = json!(deployment["metadata"]["name"].as_str().unwrap_or("generated"));
-    metadata["namespace"] = deployment["metadata"]["namespace"].clone();
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
+fn pod_of(object: &Value) -> Value {
+    let template = |field| object.pointer(&in_template(object, field)).cloned().unwrap_or_default();
+    let mut metadata = template("/metadata");
+    metadata["name"] = json!(object["metadata"]["name"].as_str().unwrap_or("generated"));
+    metadata["namespace"] = object["metadata"]["namespace"].clone();
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template("/spec")})
 }
 
 /// What a pod refers to and admission asks for.

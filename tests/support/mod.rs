@@ -7,6 +7,7 @@ use std::sync::Arc;
 use agent_tracing::api::{AgentTracing, MlflowMode, MlflowStatus};
 use agent_tracing::core::policy::Policy;
 use agent_tracing::core::settings::{self, Platform};
+use agent_tracing::core::view::Workload;
 use agent_tracing::names;
 use agent_tracing::telemetry::Metrics;
 use agent_tracing::webhook::memory::Memory;
@@ -21,6 +22,24 @@ use tower::ServiceExt;
 /// All documents of a YAML text.
 pub fn documents(text: &str) -> Vec<Value> {
     agent_tracing::cli::documents::parse(text, "the case").unwrap()
+}
+
+/// A document as decisions see it; `None` where it is no workload.
+pub fn workload(document: &Value) -> Option<Workload<'_>> {
+    let kind = agent_tracing::cli::documents::workload_kind(document)?;
+    Some(Workload::read(kind, document).unwrap_or_else(|e| panic!("{e}: {document}")))
+}
+
+/// The workloads in a file, also those in a list.
+pub fn workloads(file: &Path) -> Vec<Value> {
+    let all = documents(&std::fs::read_to_string(file).unwrap());
+    all.into_iter().filter(|document| workload(document).is_some()).collect()
+}
+
+/// A JSON pointer into the pod template of a workload.
+pub fn in_template(document: &Value, rest: &str) -> String {
+    let kind = workload(document).unwrap().kind;
+    kind.template().iter().map(|token| format!("/{token}")).collect::<String>() + rest
 }
 
 /// The AgentTracings of a file, as if MLflow had answered at the address that their spec says, and had let everybody in.
@@ -53,6 +72,7 @@ pub fn policies_of(file: &Path) -> Vec<Policy> {
 /// comes back.
 pub async fn admit(tracings: Vec<AgentTracing>, workload: &Value) -> Vec<json_patch::PatchOperation> {
     let namespace = workload["metadata"]["namespace"].as_str().unwrap_or("default");
+    let kind = self::workload(workload).unwrap().kind;
     let memory = Arc::new(Memory::default());
     memory.fill(tracings, [namespace]);
     let webhook = Webhook::new(memory, Arc::new(Metrics::default()), Platform::default());
@@ -61,7 +81,7 @@ pub async fn admit(tracings: Vec<AgentTracing>, workload: &Value) -> Vec<json_pa
         "kind": "AdmissionReview",
         "request": {
             "uid": "0b1a2c3d",
-            "kind": {"group": "apps", "version": "v1", "kind": workload["kind"]},
+            "kind": {"group": kind.group(), "version": kind.version(), "kind": kind.as_str()},
             "name": workload["metadata"]["name"],
             "namespace": namespace,
             "operation": "CREATE",

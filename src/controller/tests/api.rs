@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 
 use crate::api::AgentTracing;
 use crate::core::decide::{Decision, decide};
+use crate::core::kind::Kind;
 use crate::core::policy::Policy;
 use crate::core::select::Surroundings;
 use crate::core::settings::Platform;
+use crate::core::view::Workload;
 use crate::names;
 
 #[derive(Clone, Default)]
@@ -189,7 +191,7 @@ impl State {
             policies: &policies,
         };
         let text = deployment.to_string();
-        let workload = serde_json::from_str(&text).unwrap();
+        let workload = Workload::parse(Kind::Deployment, &text).unwrap();
         if let Decision::Wire { injection, .. } = decide(&workload, &around) {
             json_patch::patch(deployment, &injection.patch).unwrap();
         }

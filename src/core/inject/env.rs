@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use json_patch::PatchOperation;
 use serde_json::{Value, json};
 
-use super::{Note, Place, TEMPLATE, add, pointer, remove, test};
+use super::{Note, Place, add, pointer, remove, test};
+use crate::core::kind::Kind;
 use crate::core::record::{Record, RecordedContainer, value_hash};
 use crate::core::view::{Container, EnvEntry};
 use crate::core::wiring::{AUTH_GROUP, EXPERIMENT_GROUP, Entry, Group, INSECURE_TLS, SERVER_CERT_PATH, TRACKING_URI};
@@ -76,6 +77,7 @@ pub(super) fn notes(container: &Container<'_>, env: &[Entry], present: &Present<
 
 /// Changed values first (their index still holds), then removals from the end, then appends.
 pub(super) fn container_patch(
+    kind: Kind,
     place: &Place<'_, '_>,
     present: &Present<'_, '_>,
     wanted: &[&Entry],
@@ -83,8 +85,8 @@ pub(super) fn container_patch(
     patch: &mut Vec<PatchOperation>,
 ) {
     let name: &str = &place.container.name;
-    let env = [TEMPLATE[0], TEMPLATE[1], "spec", place.list, &place.index.to_string(), "env"].map(str::to_owned);
-    let at = |rest: &[&str]| pointer(&env.iter().map(String::as_str).chain(rest.iter().copied()).collect::<Vec<_>>());
+    let index = place.index.to_string();
+    let at = |rest: &[&str]| pointer(&[kind.template(), &["spec", place.list, &index, "env"], rest].concat());
     let created = format!("{name}.env");
 
     let is_ours = |entry_name: &str| present.ours.contains_key(entry_name) && !present.user_sets(entry_name);

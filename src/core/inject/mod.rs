@@ -13,6 +13,7 @@ use json_patch::jsonptr::{PointerBuf, Token};
 use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation};
 use serde_json::{Value, json};
 
+use super::kind::Kind;
 use super::record::{Record, RecordError, RecordedContainer, WIRING_VERSION, short_hash, value_hash};
 use super::settings::Platform;
 use super::view::{Container, Metadata, Workload};
@@ -83,7 +84,6 @@ const CREATED_LABELS: &str = "labels";
 const CREATED_TEMPLATE_METADATA: &str = "template.metadata";
 const CREATED_TEMPLATE_ANNOTATIONS: &str = "template.annotations";
 
-const TEMPLATE: [&str; 2] = ["spec", "template"];
 const INIT_CONTAINERS: &str = "initContainers";
 
 /// Brings a template to a wiring.
@@ -123,9 +123,9 @@ pub fn inject(
         if *chosen {
             out.notes.extend(env::notes(place.container, &wiring.env, &present, !wanted.is_empty()));
         }
-        env::container_patch(&place, &present, &wanted, &mut record, &mut out.patch);
+        env::container_patch(workload.kind, &place, &present, &wanted, &mut record, &mut out.patch);
         let mount = with_ca.filter(|_| !wanted.is_empty()).map(|_| pod::mount());
-        let mounts = bring_mounts(&place, mount.as_slice(), ours, &mut record, &mut out.patch);
+        let mounts = bring_mounts(workload.kind, &place, mount.as_slice(), ours, &mut record, &mut out.patch);
         if wanted.is_empty() {
             continue;
         }
@@ -142,10 +142,11 @@ pub fn inject(
         let reason = if chosen.contains(&true) { Reason::OwnTrackingURI } else { Reason::NoContainers };
         return Ok(Injection { patch: uninject(workload)?, skipped: Some(reason), ..out });
     };
-    let around = pod::Surroundings { pod: &workload.spec.template.spec, agent, init_agent, platform };
+    let around = pod::Surroundings { pod: &workload.pod, agent, init_agent, platform };
     let pieces = with_ca.map(|choice| pod::pieces(choice, &around)).unwrap_or_default();
     hashed.extend(pieces.volumes.iter().chain(&pieces.init_containers).map(|piece| piece.fingerprint.clone()));
-    record.pod = pod::bring_pod(around.pod, &pieces, &old.unwrap_or_default(), &mut record, &mut out.patch);
+    record.pod =
+        pod::bring_pod(workload.kind, around.pod, &pieces, &old.unwrap_or_default(), &mut record, &mut out.patch);
     record.hash = short_hash(hashed.iter().map(String::as_str));
     out.hash = record.hash.clone();
     label_patch(&workload.metadata, &wiring.tracing, &mut record, &mut out.patch);
@@ -161,7 +162,7 @@ fn taken<'w>(
 ) -> Option<String> {
     let none = Record::default();
     let record = record.unwrap_or(&none);
-    let spec = &workload.spec.template.spec;
+    let spec = &workload.pod;
     let volumes = pod::live_volumes(spec);
     let names = [names::CA_VOLUME, names::CA_SOURCES_VOLUME];
     if let Some(name) = pod::taken(&volumes, &record.pod.volumes, &names) {
@@ -186,6 +187,7 @@ fn taken<'w>(
 }
 
 fn bring_mounts(
+    kind: Kind,
     place: &Place<'_, '_>,
     wanted: &[pod::Piece],
     recorded: Option<&RecordedContainer>,
@@ -194,7 +196,7 @@ fn bring_mounts(
 ) -> BTreeMap<String, String> {
     let index = place.index.to_string();
     let list = pod::List {
-        path: vec![TEMPLATE[0], TEMPLATE[1], "spec", place.list, &index, "volumeMounts"],
+        path: [kind.template(), &["spec", place.list, &index, "volumeMounts"]].concat(),
         key: "mountPath",
         created: format!("{}.volumeMounts", &*place.container.name),
         used: Vec::new(),
@@ -212,20 +214,21 @@ pub fn uninject(workload: &Workload<'_>) -> Result<Vec<PatchOperation>, RecordEr
     for place in containers(workload) {
         let ours = record.containers.get(&*place.container.name).cloned();
         let present = Present::of(place.container, ours.as_ref());
-        env::container_patch(&place, &present, &[], &mut record, &mut patch);
-        bring_mounts(&place, &[], ours.as_ref(), &mut record, &mut patch);
+        env::container_patch(workload.kind, &place, &present, &[], &mut record, &mut patch);
+        bring_mounts(workload.kind, &place, &[], ours.as_ref(), &mut record, &mut patch);
     }
     let ours = record.clone();
-    pod::bring_pod(&workload.spec.template.spec, &pod::Pieces::default(), &ours, &mut record, &mut patch);
-    if let Some(metadata) = &workload.spec.template.metadata {
+    pod::bring_pod(workload.kind, &workload.pod, &pod::Pieces::default(), &ours, &mut record, &mut patch);
+    if let Some(metadata) = workload.template_metadata() {
+        let at = |rest: &[&str]| pointer(&[workload.kind.template(), rest].concat());
         let annotations = metadata.annotations.as_ref();
         let only_ours = annotations.is_some_and(|a| a.total == 1);
         let path = if only_ours && record.created(CREATED_TEMPLATE_METADATA) && metadata.fields == 1 {
-            pointer(&[&TEMPLATE[..], &["metadata"]].concat())
+            at(&["metadata"])
         } else if only_ours && record.created(CREATED_TEMPLATE_ANNOTATIONS) {
-            pointer(&[&TEMPLATE[..], &["metadata", "annotations"]].concat())
+            at(&["metadata", "annotations"])
         } else {
-            pointer(&[&TEMPLATE[..], &["metadata", "annotations", names::ANNOTATION_RECORD]].concat())
+            at(&["metadata", "annotations", names::ANNOTATION_RECORD])
         };
         patch.push(remove(path));
     }
@@ -253,7 +256,7 @@ pub fn remainder(metadata: &Metadata<'_>, made_labels: bool) -> Vec<PatchOperati
 
 /// The record on the template, if there is one.
 pub fn existing_record(workload: &Workload<'_>) -> Result<Option<Record>, RecordError> {
-    let metadata = workload.spec.template.metadata.as_ref();
+    let metadata = workload.template_metadata();
     metadata.and_then(|m| m.annotation(names::ANNOTATION_RECORD)).map(Record::parse).transpose()
 }
 
@@ -268,7 +271,7 @@ struct Place<'w, 'a> {
 
 /// Every container: one that may no longer be wired can still carry what we added.
 fn containers<'w, 'a>(workload: &'w Workload<'a>) -> impl Iterator<Item = Place<'w, 'a>> {
-    let spec = &workload.spec.template.spec;
+    let spec = &workload.pod;
     let main = spec.containers.iter().enumerate().map(|(index, container)| Place {
         list: "containers",
         index,
@@ -312,7 +315,7 @@ fn label_patch(metadata: &Metadata<'_>, tracing: &str, record: &mut Record, patc
 }
 
 fn record_patch(workload: &Workload<'_>, mut record: Record, patch: &mut Vec<PatchOperation>) {
-    let metadata = workload.spec.template.metadata.as_ref();
+    let metadata = workload.template_metadata();
     let annotations = metadata.and_then(|m| m.annotations.as_ref());
     if metadata.is_none() {
         record.note_created(CREATED_TEMPLATE_METADATA);
@@ -322,19 +325,17 @@ fn record_patch(workload: &Workload<'_>, mut record: Record, patch: &mut Vec<Pat
     }
     // Strings in maps: serialization cannot fail; an empty record would be refused as unreadable, never acted on.
     let text = serde_json::to_string(&record).unwrap_or_default();
-    let base = [TEMPLATE[0], TEMPLATE[1], "metadata"];
+    let at = |rest: &[&str]| pointer(&[workload.kind.template(), &["metadata"], rest].concat());
     match (metadata, annotations) {
         (None, _) => {
-            patch.push(add(pointer(&base), json!({"annotations": { (names::ANNOTATION_RECORD): text }})));
+            patch.push(add(at(&[]), json!({"annotations": { (names::ANNOTATION_RECORD): text }})));
         }
         (Some(_), None) => {
-            let path = pointer(&[&base[..], &["annotations"]].concat());
-            patch.push(add(path, json!({ (names::ANNOTATION_RECORD): text })));
+            patch.push(add(at(&["annotations"]), json!({ (names::ANNOTATION_RECORD): text })));
         }
         (Some(m), Some(_)) if m.annotation(names::ANNOTATION_RECORD) == Some(&text) => {}
         _ => {
-            let path = pointer(&[&base[..], &["annotations", names::ANNOTATION_RECORD]].concat());
-            patch.push(add(path, json!(text)));
+            patch.push(add(at(&["annotations", names::ANNOTATION_RECORD]), json!(text)));
         }
     }
 }

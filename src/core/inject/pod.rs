@@ -9,9 +9,10 @@ use json_patch::PatchOperation;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{TEMPLATE, add, pointer, remove, test};
+use super::{add, pointer, remove, test};
 use crate::api::{CaBundleStrategy, ConfigMapKey};
 use crate::core::ca_bundle::AGENT_SCRIPT;
+use crate::core::kind::Kind;
 use crate::core::policy::CaChoice;
 use crate::core::record::{Record, RecordedPod, short_hash, value_hash};
 use crate::core::settings::Platform;
@@ -264,6 +265,7 @@ pub(super) fn bring(
 
 /// Brings the pod's lists to what is wanted.
 pub(super) fn bring_pod(
+    kind: Kind,
     pod: &PodSpec<'_>,
     wanted: &Pieces,
     old: &Record,
@@ -271,7 +273,7 @@ pub(super) fn bring_pod(
     patch: &mut Vec<PatchOperation>,
 ) -> RecordedPod {
     let list = |name: &'static str| List {
-        path: vec![TEMPLATE[0], TEMPLATE[1], "spec", name],
+        path: [kind.template(), &["spec", name]].concat(),
         key: "name",
         created: format!("pod.{name}"),
         used: Vec::new(),
@@ -366,7 +368,8 @@ mod tests {
             env: vec![entry(TRACKING_URI, Group::Address), entry("REQUESTS_CA_BUNDLE", Group::CaBundle)],
             ca: Some(CaChoice { strategy: CaBundleStrategy::InitContainer, config_maps: Vec::new() }),
         };
-        inject(&Workload::deserialize(&workload).unwrap(), &wiring, &ContainerNames::default(), platform).unwrap()
+        inject(&Workload::read(Kind::Deployment, &workload).unwrap(), &wiring, &ContainerNames::default(), platform)
+            .unwrap()
     }
 
     /// What the patch puts at or below a list of the pod.

@@ -1,0 +1,206 @@
+//! The fields of a pod that decisions need.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny};
+
+use super::Text;
+
+/// A pod's spec.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSpec<'a> {
+    /// Containers.
+    #[serde(borrow, default)]
+    pub containers: Vec<Container<'a>>,
+    /// Init containers; those with `restartPolicy: Always` are side containers.
+    #[serde(borrow, default)]
+    pub init_containers: Option<Vec<Container<'a>>>,
+    /// Node labels; tells Windows pods.
+    #[serde(borrow, default)]
+    pub node_selector: Option<BTreeMap<Text<'a>, Text<'a>>>,
+    /// Operating system; tells Windows pods.
+    #[serde(borrow, default)]
+    pub os: Option<PodOs<'a>>,
+    /// The account that the pod acts as.
+    #[serde(borrow, default)]
+    pub service_account_name: Option<Text<'a>>,
+    /// Whether the pod gets that account's token; unset, the account decides.
+    #[serde(default)]
+    pub automount_service_account_token: Option<bool>,
+    /// The uid of all containers that name none.
+    #[serde(default)]
+    pub security_context: Option<PodSecurity>,
+    /// Volumes.
+    #[serde(borrow, default)]
+    pub volumes: Option<Vec<Volume<'a>>>,
+    /// Secrets for pulling images.
+    #[serde(borrow, default)]
+    pub image_pull_secrets: Option<Vec<Reference<'a>>>,
+}
+
+/// The part of a pod's security context that concerns us.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSecurity {
+    /// The uid.
+    #[serde(default)]
+    pub run_as_user: Option<i64>,
+}
+
+/// A reference by name.
+#[derive(Debug, Deserialize)]
+pub struct Reference<'a> {
+    /// The name.
+    #[serde(borrow, default)]
+    pub name: Text<'a>,
+}
+
+/// A volume; of its source only what ours have.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume<'a> {
+    /// Its name.
+    #[serde(borrow)]
+    pub name: Text<'a>,
+    /// An empty folder.
+    #[serde(borrow)]
+    pub empty_dir: Option<EmptyDir<'a>>,
+    /// A ConfigMap.
+    #[serde(borrow)]
+    pub config_map: Option<ConfigMapVolume<'a>>,
+    /// Several sources in one.
+    #[serde(borrow)]
+    pub projected: Option<Projected<'a>>,
+}
+
+/// An emptyDir.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EmptyDir<'a> {
+    /// Its size at most.
+    #[serde(borrow)]
+    pub size_limit: Option<Text<'a>>,
+}
+
+/// A projected volume.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Projected<'a> {
+    /// Its sources.
+    #[serde(borrow, deserialize_with = "null_as_default")]
+    pub sources: Vec<ProjectedSource<'a>>,
+}
+
+/// One source of a projected volume.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProjectedSource<'a> {
+    /// A ConfigMap.
+    #[serde(borrow)]
+    pub config_map: Option<ConfigMapVolume<'a>>,
+}
+
+/// A ConfigMap as a volume.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ConfigMapVolume<'a> {
+    /// Its name.
+    #[serde(borrow)]
+    pub name: Text<'a>,
+    /// Whether it may be absent.
+    pub optional: Option<bool>,
+    /// Which keys, and as which files.
+    #[serde(borrow, deserialize_with = "null_as_default")]
+    pub items: Vec<KeyToPath<'a>>,
+}
+
+/// A key and its file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct KeyToPath<'a> {
+    /// The key.
+    #[serde(borrow)]
+    pub key: Text<'a>,
+    /// The file.
+    #[serde(borrow)]
+    pub path: Text<'a>,
+}
+
+/// A volume in a container.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Mount<'a> {
+    /// The volume.
+    #[serde(borrow)]
+    pub name: Text<'a>,
+    /// Where.
+    #[serde(borrow)]
+    pub mount_path: Text<'a>,
+    /// Whether it can be written.
+    pub read_only: Option<bool>,
+    /// A part of it.
+    #[serde(borrow)]
+    pub sub_path: Option<Text<'a>>,
+}
+
+/// A pod's operating system.
+#[derive(Debug, Deserialize)]
+pub struct PodOs<'a> {
+    /// `linux` or `windows`.
+    #[serde(borrow, default)]
+    pub name: Text<'a>,
+}
+
+/// A container.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Container<'a> {
+    /// Its name.
+    #[serde(borrow, default)]
+    pub name: Text<'a>,
+    /// Its environment.
+    #[serde(borrow, default)]
+    pub env: Option<Vec<EnvEntry<'a>>>,
+    /// Sources of more environment, which cannot be seen into.
+    #[serde(default)]
+    pub env_from: Option<Vec<IgnoredAny>>,
+    /// `Always` on an init container makes it a native side container.
+    #[serde(borrow, default)]
+    pub restart_policy: Option<Text<'a>>,
+    /// Its image.
+    #[serde(borrow, default)]
+    pub image: Text<'a>,
+    /// Its entry point.
+    #[serde(borrow, default, deserialize_with = "null_as_default")]
+    pub command: Vec<Text<'a>>,
+    /// Its arguments.
+    #[serde(borrow, default, deserialize_with = "null_as_default")]
+    pub args: Vec<Text<'a>>,
+    /// Its volumes.
+    #[serde(borrow, default)]
+    pub volume_mounts: Option<Vec<Mount<'a>>>,
+    /// Its security context, which an init container with the same image takes over.
+    #[serde(default)]
+    pub security_context: Option<serde_json::Value>,
+}
+
+/// One entry of a container's environment.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvEntry<'a> {
+    /// Its name.
+    #[serde(borrow, default)]
+    pub name: Text<'a>,
+    /// Its literal value; absent means empty, unless `value_from` is set.
+    #[serde(borrow, default)]
+    pub value: Option<Text<'a>>,
+    /// Set where the value comes from elsewhere.
+    #[serde(default)]
+    pub value_from: Option<IgnoredAny>,
+}
+
+fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}

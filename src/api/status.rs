@@ -294,6 +294,8 @@ reasons! {
     OptedOut,
     /// The container sets its own MLFLOW_TRACKING_URI.
     OwnTrackingURI,
+    /// A Job that was created while it could not be wired, and is never changed.
+    CreatedUnwired,
     /// No container is left to wire.
     NoContainers,
     /// The pod has no service account token, which MLflow wants.

@@ -12,11 +12,11 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::RoleBinding;
-use kube::Resource;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, Request,
 };
 use kube::core::Status;
+use kube::{Client, Resource};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -26,6 +26,7 @@ use crate::api::{AgentTracing, AgentTracingStatus, DeletionPolicy, Reason};
 use crate::core::desired::Desired;
 use crate::core::drift::{drifted, possible, refused};
 use crate::core::health::{Obstacle, shortened};
+use crate::core::kind::Kind;
 use crate::core::settings::Settings;
 use crate::core::shared;
 use crate::names;
@@ -409,46 +410,58 @@ fn was_in_use(tracing: &AgentTracing, live: &Live, name: &str) -> bool {
     answered && live.deployment.as_ref().is_none_or(mounted)
 }
 
-/// Touches a Deployment, so that the webhook wires it in this very request. Returns the Deployment as it is then.
-pub(super) async fn touch(ctx: &Context, namespace: &str, name: &str, touch: &str) -> Result<String, Error> {
+/// A workload that is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Written<'a> {
+    pub kind: Kind,
+    pub namespace: &'a str,
+    pub name: &'a str,
+}
+
+/// Touches a workload, so that the webhook wires it in this very request. Returns the workload as it is then.
+pub(super) async fn touch(client: &Client, workload: Written<'_>, touch: &str) -> Result<String, Error> {
     let patch = json!({"metadata": {"annotations": {(names::ANNOTATION_TOUCH): touch}}});
-    patch_deployment(ctx, namespace, name, &Patch::Merge(patch)).await
+    patch_workload(client, workload, &Patch::Merge(patch)).await
 }
 
-/// Notes on a Deployment that the operator's init container does not start in it. The touch that follows wires it without.
-pub(super) async fn without_merge_ca(ctx: &Context, namespace: &str, name: &str, source: &str) -> Result<(), Error> {
+/// Notes on a workload that the operator's init container does not start in it. The touch that follows wires it without.
+pub(super) async fn without_merge_ca(client: &Client, workload: Written<'_>, source: &str) -> Result<(), Error> {
     let patch = json!({"metadata": {"annotations": {(names::ANNOTATION_MERGE_CA_FAILED): source}}});
-    patch_deployment(ctx, namespace, name, &Patch::Merge(patch)).await.map(|_| ())
+    patch_workload(client, workload, &Patch::Merge(patch)).await.map(|_| ())
 }
 
-/// Changes a Deployment by a patch of our own, if it still is in the state that the patch was made for.
+/// Changes a workload by a patch of our own, if it still is in the state that the patch was made for.
 pub(super) async fn patch(
-    ctx: &Context,
-    namespace: &str,
-    name: &str,
+    client: &Client,
+    workload: Written<'_>,
     resource_version: &str,
     operations: &[PatchOperation],
 ) -> Result<String, Error> {
     let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": resource_version});
-    let what = || format!("Deployment {namespace}/{name}");
-    let test = serde_json::from_value(test).map_err(|source| Error::Encode { what: what(), source })?;
+    let test = serde_json::from_value(test).map_err(|source| Error::Encode { what: workload.to_string(), source })?;
     let operations = std::iter::once(test).chain(operations.iter().cloned()).collect();
-    patch_deployment(ctx, namespace, name, &Patch::<()>::Json(json_patch::Patch(operations))).await
+    patch_workload(client, workload, &Patch::<()>::Json(json_patch::Patch(operations))).await
 }
 
-async fn patch_deployment<P: Serialize + std::fmt::Debug>(
-    ctx: &Context,
-    namespace: &str,
-    name: &str,
+async fn patch_workload<P: Serialize + std::fmt::Debug>(
+    client: &Client,
+    workload: Written<'_>,
     patch: &Patch<P>,
 ) -> Result<String, Error> {
     let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let request = Request::new(Deployment::url_path(&(), Some(namespace))).patch(name, &params, patch);
-    let answer = match request.map_err(kube::Error::BuildRequest) {
-        Ok(request) => ctx.client.request_text(request).await,
+    let url = observe::url(workload.kind, Some(workload.namespace));
+    let answer = match Request::new(url).patch(workload.name, &params, patch).map_err(kube::Error::BuildRequest) {
+        Ok(request) => client.request_text(request).await,
         Err(error) => Err(error),
     };
-    answer.map_err(|source| Error::Write { what: format!("Deployment {namespace}/{name}"), source })
+    answer.map_err(|source| Error::Write { what: workload.to_string(), source })
+}
+
+impl std::fmt::Display for Written<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, namespace, name } = self;
+        write!(f, "{} {namespace}/{name}", kind.as_str())
+    }
 }
 
 /// Writes a status. The uid keeps it off an AgentTracing of the same name that was created meanwhile.

@@ -8,13 +8,13 @@ use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 
 use super::{Context, report};
-use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, Reason, WorkloadState};
+use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, Reason, WorkloadState, WorkloadStatus};
 use crate::core::rollout::halt;
 use crate::core::status::is_true;
 use crate::core::workload::{Judged, Standing};
 use crate::names::event;
 
-/// What was already said about each workload, by name. Filled from status at the first pass, so that a restarted operator
+/// What was already said about each workload. Filled from status at the first pass, so that a restarted operator
 /// repeats nothing.
 #[derive(Debug, Default)]
 pub(super) struct Said {
@@ -58,16 +58,16 @@ pub(super) async fn transitions(
         publish(ctx, tracing, None, EventType::Warning, event::ROLLOUT_HALTED, message).await;
     }
     seed(said, old);
-    said.workloads.retain(|name, _| judged.iter().any(|j| j.name == *name));
+    said.workloads.retain(|workload, _| judged.iter().any(|j| j.resource() == *workload));
     for workload in judged {
-        let before = said.workloads.get(&workload.name);
+        let before = said.workloads.get(&workload.resource());
         let word = match &workload.standing {
             Standing::Current => Word::Wired,
             Standing::Skipped { reason, .. } => Word::Skipped(reason.as_str().to_owned()),
             _ => continue,
         };
         if before != Some(&word) && !(before.is_none() && said.unsure) {
-            let row = new.workloads.iter().find(|w| w.name == workload.name);
+            let row = row(Some(new), workload);
             let message = row.and_then(|w| w.message.clone());
             match &word {
                 Word::Wired => wired(ctx, tracing, workload, event::INJECTED).await,
@@ -79,13 +79,11 @@ pub(super) async fn transitions(
                 }
             }
         }
-        said.workloads.insert(workload.name.clone(), word);
+        said.workloads.insert(workload.resource(), word);
     }
     said.unsure = false;
-    let rows = |status: Option<&AgentTracingStatus>, name: &str| {
-        status.and_then(|s| s.workloads.iter().find(|w| w.name == name)).is_some_and(|w| w.last_trace_time.is_some())
-    };
-    for workload in judged.iter().filter(|j| rows(Some(new), &j.name) && !rows(old, &j.name)) {
+    let has_trace = |status, workload| row(status, workload).is_some_and(|row| row.last_trace_time.is_some());
+    for workload in judged.iter().filter(|j| has_trace(Some(new), j) && !has_trace(old, j)) {
         let note = "A trace with its spans arrived in MLflow.".to_owned();
         publish(ctx, tracing, Some(workload), EventType::Normal, event::TRACES_RECEIVED, note).await;
     }
@@ -95,13 +93,18 @@ pub(super) async fn transitions(
 pub(super) async fn brought(ctx: &Context, tracing: &AgentTracing, workload: &Judged, said: &mut Said) {
     let reason = if workload.wired { event::REPAIRED } else { event::INJECTED };
     wired(ctx, tracing, workload, reason).await;
-    said.workloads.insert(workload.name.clone(), Word::Wired);
+    said.workloads.insert(workload.resource(), Word::Wired);
 }
 
 /// Says that the operator took its wiring out of a workload.
 pub(super) async fn removed(ctx: &Context, tracing: &AgentTracing, workload: &Judged) {
     let note = "The wiring was taken out; the template is what it was.".to_owned();
     publish(ctx, tracing, Some(workload), EventType::Normal, event::REMOVED, note).await;
+}
+
+fn row<'s>(status: Option<&'s AgentTracingStatus>, workload: &Judged) -> Option<&'s WorkloadStatus> {
+    let mut rows = status.into_iter().flat_map(|status| &status.workloads);
+    rows.find(|row| row.kind == workload.kind.as_str() && row.name == workload.name)
 }
 
 fn seed(said: &mut Said, old: Option<&AgentTracingStatus>) {
@@ -119,7 +122,7 @@ fn seed(said: &mut Said, old: Option<&AgentTracingStatus>) {
             (WorkloadState::Skipped, Some(reason)) => Word::Skipped(reason.clone()),
             _ => continue,
         };
-        said.workloads.entry(row.name.clone()).or_insert(word);
+        said.workloads.entry(format!("{}/{}", row.kind.to_ascii_lowercase(), row.name)).or_insert(word);
     }
 }
 
@@ -145,8 +148,8 @@ async fn publish(
         None => (tracing, None),
         Some(workload) => {
             let reference = ObjectReference {
-                api_version: Some("apps/v1".to_owned()),
-                kind: Some("Deployment".to_owned()),
+                api_version: Some(workload.kind.api_version()),
+                kind: Some(workload.kind.as_str().to_owned()),
                 name: Some(workload.name.clone()),
                 namespace: tracing.namespace.clone(),
                 uid: Some(workload.uid.clone()),

@@ -16,18 +16,21 @@ mod reconcile;
 mod rights;
 mod rollout;
 mod server;
+mod sweep;
 mod tracking;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{BoxStream, select_all};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
@@ -39,6 +42,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::{self, UnboundedSender};
 
 use crate::api::{AgentTracing, MlflowMode};
 use crate::core::settings::{Platform, Settings};
@@ -46,6 +50,7 @@ use crate::mlflow::{self, Access, Http};
 use crate::names;
 pub use identity::{Identity, MakeHttp};
 use reconcile::Memory;
+use sweep::Suspect;
 
 /// What the controller needs from outside.
 #[derive(Clone)]
@@ -140,6 +145,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let (store, writer) = reflector::store();
     let ctx = Arc::new(Context::new(options.clone(), openshift, store.clone()));
 
+    let (suspects, suspected) = mpsc::unbounded_channel();
     let own = watcher(Api::<Guarded>::all(client.clone()), watcher::Config::default().page_size(100))
         .modify(|tracing| tracing.meta_mut().managed_fields = None)
         .default_backoff()
@@ -150,35 +156,44 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let children = || any().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
     let queue = select_all([
         own.boxed(),
-        // All Deployments: agents and our server alike.
-        triggers::<Deployment>(&client, any(), &store, namespace_of),
-        triggers::<Service>(&client, children(), &store, namespace_of),
-        triggers::<PersistentVolumeClaim>(&client, children(), &store, namespace_of),
-        triggers::<NetworkPolicy>(&client, children(), &store, namespace_of),
-        triggers::<RoleBinding>(&client, children(), &store, namespace_of),
-        triggers::<ServiceAccount>(&client, any(), &store, namespace_of),
+        // All of them: agents and our server alike.
+        triggers::<Deployment>(&client, any(), &store, &suspects, namespace_of),
+        triggers::<StatefulSet>(&client, any(), &store, &suspects, namespace_of),
+        triggers::<DaemonSet>(&client, any(), &store, &suspects, namespace_of),
+        triggers::<CronJob>(&client, any(), &store, &suspects, namespace_of),
+        triggers::<Job>(&client, any(), &store, &suspects, namespace_of),
+        triggers::<Service>(&client, children(), &store, &suspects, namespace_of),
+        triggers::<PersistentVolumeClaim>(&client, children(), &store, &suspects, namespace_of),
+        triggers::<NetworkPolicy>(&client, children(), &store, &suspects, namespace_of),
+        triggers::<RoleBinding>(&client, children(), &store, &suspects, namespace_of),
+        triggers::<ServiceAccount>(&client, any(), &store, &suspects, namespace_of),
         // Whom agents are bound to, and where the shared MLflow is, concern every AgentTracing of mode CR.
         for_all(&store, watch_role(&client, &options.integration_role)),
         for_all(&store, watch_mlflow(&client)),
         // With a selector, a label that goes away is a deletion: both ways are seen.
-        triggers::<Namespace>(&client, any().labels(names::LABEL_INJECTION), &store, |o| o.name_any()),
+        triggers::<Namespace>(&client, any().labels(names::LABEL_INJECTION), &store, &suspects, |o| o.name_any()),
     ]);
     let queue = coalesced(queue, WINDOW).map(Ok::<_, std::convert::Infallible>);
     let config = controller::Config::default().concurrency(CONCURRENCY);
     let passes = applier(|tracing, ctx| Box::pin(pass(tracing, ctx)), after_failure, ctx.clone(), store, queue, config);
-    passes
-        .for_each(|done| {
-            let ctx = ctx.clone();
-            async move {
-                match done {
-                    Ok((tracing, _)) => tracing::debug!(%tracing, "reconciled"),
-                    Err(controller::Error::ObjectNotFound(gone)) => ctx.forget_deleted(&gone.to_string()),
-                    Err(controller::Error::ReconcilerFailed(..)) => {}
-                    Err(error) => tracing::warn!(%error, "controller"),
+    let swept = sweep::run(ctx.clone(), suspected);
+    let passed = passes.for_each(|done| {
+        let (ctx, suspects) = (ctx.clone(), suspects.clone());
+        async move {
+            match done {
+                Ok((tracing, _)) => tracing::debug!(%tracing, "reconciled"),
+                Err(controller::Error::ObjectNotFound(gone)) => {
+                    ctx.forget_deleted(&gone.to_string());
+                    let _ =
+                        suspects.send(Suspect { namespace: gone.namespace.unwrap_or_default(), tracing: gone.name });
                 }
+                Err(controller::Error::ReconcilerFailed(..)) => {}
+                Err(error) => tracing::warn!(%error, "controller"),
             }
-        })
-        .await;
+        }
+    });
+    // Neither ends before the process does.
+    futures::future::select(pin!(passed), pin!(swept)).await;
     Err(Error::Ended)
 }
 
@@ -214,11 +229,16 @@ impl Context {
         memories.entry(uid.to_owned()).or_default().clone()
     }
 
+    /// Whether an AgentTracing of this name is in memory.
+    fn knows(&self, namespace: &str, name: &str) -> bool {
+        self.store.state().iter().any(|t| t.namespace().as_deref() == Some(namespace) && t.name_any() == name)
+    }
+
     fn forget_deleted(&self, gone: &str) {
         tracing::debug!(tracing = gone, "deleted");
         let known: HashSet<_> = self.store.state().iter().filter_map(|t| t.uid()).collect();
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| known.contains(uid));
-        self.traffic.retain(|uid| known.contains(uid));
+        self.traffic.retain(|of| known.contains(of) || of.starts_with(sweep::PLACES));
     }
 }
 
@@ -272,23 +292,28 @@ fn namespace_of<K: Resource>(object: &PartialObjectMeta<K>) -> String {
     object.metadata.namespace.clone().unwrap_or_default()
 }
 
-/// Changes of a kind, as the AgentTracings of the namespace concerned.
+/// Changes of a kind, as the AgentTracings of the namespace concerned. Whether the one that a workload is labelled with still
+/// exists is for the sweep to find out.
 fn triggers<K>(
     client: &Client,
     config: watcher::Config,
     store: &Store<Guarded>,
+    suspects: &UnboundedSender<Suspect>,
     namespace: fn(&PartialObjectMeta<K>) -> String,
 ) -> BoxStream<'static, ObjectRef<Guarded>>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let store = store.clone();
+    let (store, suspects) = (store.clone(), suspects.clone());
     watcher(Api::<PartialObjectMeta<K>>::all(client.clone()), config)
         .default_backoff()
         .touched_objects()
         .filter_map(|event| async move { logged(&K::plural(&()), event) })
         .flat_map(move |object| {
             let namespace = namespace(&object);
+            if let Some(tracing) = object.labels().get(names::LABEL_WIRED) {
+                let _ = suspects.send(Suspect { namespace: namespace.clone(), tracing: tracing.clone() });
+            }
             let concerned = store.state().into_iter().filter(move |t| t.namespace().as_deref() == Some(&*namespace));
             stream::iter(concerned.map(|t| ObjectRef::from_obj(&*t)).collect::<Vec<_>>())
         })

@@ -1,32 +1,27 @@
 //! Every read from Kubernetes.
 
+mod workloads;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::{
-    Api, ApiResource, DynamicObject, GetParams, GroupVersionKind, ListParams, PartialObjectMeta, PostParams, Request,
-};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
 use kube::{Client, Resource};
-use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::Context;
 use crate::api::AgentTracing;
 use crate::core::policy::Policy;
-use crate::core::select::Surroundings;
 use crate::core::settings::Settings;
 use crate::core::shared;
-use crate::core::trouble;
-use crate::core::workload::{Judged, Rollout, Standing, account_to_bind, judge, progress};
 use crate::names;
+pub(super) use workloads::{Workloads, for_each, is_settled, troubles, url, wired_since, workload, workloads};
 
 /// A read that failed.
 #[derive(Debug, thiserror::Error)]
@@ -221,127 +216,6 @@ pub(super) async fn live_policies(ctx: &Context, namespace: &str) -> Result<Vec<
     Ok(api.list(&ListParams::default()).await.map_err(read)?.items.iter().map(Policy::of).collect())
 }
 
-/// Most objects of one page.
-const PAGE: u32 = 100;
-/// Workloads whose pods are looked at in one pass, and pods of each.
-const MOST_UNWELL: usize = 20;
-const MOST_PODS: u32 = 20;
-
-/// The workloads of a namespace.
-#[derive(Debug, Default)]
-pub(super) struct Workloads {
-    /// Those that concern the AgentTracing.
-    pub judged: Vec<Judged>,
-    /// Service accounts of all that any AgentTracing of mode CR has.
-    pub accounts: BTreeSet<String>,
-}
-
-/// The Deployments of a namespace, each judged for one AgentTracing.
-///
-/// Templates are looked at in place, page by page: a whole namespace of decoded Deployments would be the operator's
-/// largest piece of memory, and typed structs would lose fields that this build does not know.
-pub(super) async fn workloads(ctx: &Context, tracing: &str, around: &Surroundings<'_>) -> Result<Workloads, Error> {
-    #[derive(Deserialize)]
-    struct Page<'a> {
-        #[serde(default)]
-        metadata: PageMetadata,
-        #[serde(borrow)]
-        items: Vec<&'a RawValue>,
-    }
-    #[derive(Default, Deserialize)]
-    struct PageMetadata {
-        #[serde(default, rename = "continue")]
-        next: Option<String>,
-    }
-    let what = || format!("the Deployments of {}", around.namespace);
-    let request = Request::new(Deployment::url_path(&(), Some(around.namespace)));
-    let mut params = ListParams::default().limit(PAGE);
-    let mut found = Workloads::default();
-    let shares = around.policies.iter().any(|policy| policy.bound.is_some());
-    loop {
-        let request = request.list(&params).map_err(kube::Error::BuildRequest);
-        let text = match request {
-            Ok(request) => ctx.client.request_text(request).await,
-            Err(error) => Err(error),
-        };
-        let text = text.map_err(|source| Error::Read { what: what(), source })?;
-        let page: Page<'_> = serde_json::from_str(&text).map_err(|source| Error::Decode { what: what(), source })?;
-        for item in page.items {
-            let decode = |source| Error::Decode { what: what(), source };
-            found.judged.extend(judge(item.get(), tracing, around).map_err(decode)?);
-            if shares {
-                found.accounts.extend(account_to_bind(item.get(), around).map_err(decode)?);
-            }
-        }
-        match page.metadata.next.filter(|next| !next.is_empty()) {
-            Some(next) => params.continue_token = Some(next),
-            None => return Ok(found),
-        }
-    }
-}
-
-/// One Deployment, read live and judged.
-pub(super) async fn workload(
-    ctx: &Context,
-    name: &str,
-    tracing: &str,
-    around: &Surroundings<'_>,
-) -> Result<Option<Judged>, Error> {
-    let Some(text) = deployment(ctx, around.namespace, name).await? else { return Ok(None) };
-    let what = format!("Deployment {}/{name}", around.namespace);
-    judge(&text, tracing, around).map_err(|source| Error::Decode { what, source })
-}
-
-/// Whether all pods of a Deployment are of its current template, or it is gone.
-pub(super) async fn is_settled(ctx: &Context, namespace: &str, name: &str) -> Result<bool, Error> {
-    let Some(text) = deployment(ctx, namespace, name).await? else { return Ok(true) };
-    let what = format!("Deployment {namespace}/{name}");
-    progress(&text).map(|rollout| rollout.complete).map_err(|source| Error::Decode { what, source })
-}
-
-async fn deployment(ctx: &Context, namespace: &str, name: &str) -> Result<Option<String>, Error> {
-    let request = Request::new(Deployment::url_path(&(), Some(namespace))).get(name, &GetParams::default());
-    let text = match request.map_err(kube::Error::BuildRequest) {
-        Ok(request) => ctx.client.request_text(request).await,
-        Err(error) => Err(error),
-    };
-    match text {
-        Ok(text) => Ok(Some(text)),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
-        Err(source) => Err(Error::Read { what: format!("Deployment {namespace}/{name}"), source }),
-    }
-}
-
-/// Looks at the pods of workloads that are wired and not well: notes what keeps them, and names those whose init container
-/// of ours does not start.
-pub(super) async fn troubles(
-    ctx: &Context,
-    namespace: &str,
-    workloads: &mut [Judged],
-    now: Timestamp,
-) -> Result<BTreeSet<String>, Error> {
-    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
-    let mut failing = BTreeSet::new();
-    let unwell = |j: &&mut Judged| {
-        let Rollout { complete, wanted, available, .. } = j.rollout;
-        j.standing == Standing::Current && wanted > 0 && (!complete || available < wanted)
-    };
-    for workload in workloads.iter_mut().filter(unwell).take(MOST_UNWELL) {
-        let read = |source| Error::Read { what: format!("the pods of {namespace}/{}", workload.name), source };
-        let params = ListParams::default().labels(&workload.pods).limit(MOST_PODS);
-        let pods = api.list(&params).await.map_err(read)?.items;
-        let record = workload.record.as_deref();
-        if workload.merge_ca.present && trouble::lacks_merge_ca(&pods, record, now) {
-            failing.insert(workload.name.clone());
-        }
-        // What a container says is nearer to the cause than that a deadline was exceeded.
-        if let Some(trouble) = trouble::of_pods(&pods, record, now) {
-            workload.rollout.trouble = Some(trouble);
-        }
-    }
-    Ok(failing)
-}
-
 /// The server's pods, at most a page of them.
 pub(super) async fn server_pods(ctx: &Context, settings: &Settings) -> Result<Vec<Pod>, Error> {
     let labels =
@@ -360,16 +234,4 @@ pub(super) async fn storage_class(ctx: &Context, name: &str) -> Result<Option<bo
     let read = |source| Error::Read { what: format!("StorageClass {name}"), source };
     let found = Api::<StorageClass>::all(ctx.client.clone()).get_opt(name).await.map_err(read)?;
     Ok(found.map(|class| class.allow_volume_expansion.unwrap_or(false)))
-}
-
-/// Since when pods with a workload's current wiring exist: the oldest one that carries the same record.
-pub(super) async fn wired_since(ctx: &Context, namespace: &str, judged: &Judged) -> Result<Option<Timestamp>, Error> {
-    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
-    let read = |source| Error::Read { what: format!("the pods of {namespace}/{}", judged.name), source };
-    let list = api.list_metadata(&ListParams::default().labels(&judged.pods).limit(PAGE)).await.map_err(read)?;
-    let same = |pod: &&PartialObjectMeta<Pod>| {
-        let annotations = pod.metadata.annotations.as_ref();
-        judged.record.is_some() && annotations.and_then(|a| a.get(names::ANNOTATION_RECORD)) == judged.record.as_ref()
-    };
-    Ok(list.items.iter().filter(same).filter_map(|p| p.metadata.creation_timestamp.as_ref()).map(|t| t.0).min())
 }

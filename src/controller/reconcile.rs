@@ -82,8 +82,8 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
     };
     let observe::Workloads { judged: mut workloads, accounts } =
         observe::workloads(ctx, &settings.name, &around).await?; // IO, each judged by core
-    memory.rollout.annotate(&mut workloads);
     recall(&mut workloads, tracing); // pure
+    memory.rollout.annotate(&mut workloads, now);
     let failing = observe::troubles(ctx, &settings.namespace, &mut workloads, now).await?; // IO
 
     // What the namespace shares: rights and certificate authorities.
@@ -203,7 +203,7 @@ fn note_refresh(
 ) {
     let times = |status: &AgentTracingStatus| -> BTreeMap<String, String> {
         let rows = status.workloads.iter();
-        rows.filter_map(|w| Some((w.name.clone(), w.last_trace_time.clone()?))).collect()
+        rows.filter_map(|w| Some((format!("{}/{}", w.kind, w.name), w.last_trace_time.clone()?))).collect()
     };
     if !traces.is_empty() && times(old) != times(new) {
         memory.refreshed = Some(now);

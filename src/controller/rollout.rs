@@ -11,7 +11,8 @@ use super::reconcile::Memory as Pass;
 use super::{Context, Error, apply, events, observe};
 use crate::api::AgentTracing;
 use crate::core::health::shortened;
-use crate::core::rollout::{Pace, due, next_touch, rolling};
+use crate::core::kind::Kind;
+use crate::core::rollout::{Pace, due, next_touch, note_overdue, rolling};
 use crate::core::select::Surroundings;
 use crate::core::workload::{Judged, Standing, judge};
 
@@ -39,16 +40,25 @@ pub(super) struct Traffic {
 impl Traffic {
     /// Chooses what may be rolled now, and takes the places for it before anybody else can.
     fn reserve(&self, ctx: &Context, uid: &str, workloads: &[Judged], pace: Pace, now: i64) -> Vec<usize> {
-        let mut all = self.rolling.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = all.iter().filter(|(of, _)| *of != uid).map(|(_, rolling)| rolling).sum();
-        let due = due(workloads, pace, others, ctx.options.max_rolling, now);
-        let rolling = rolling(workloads, now) + due.len();
-        if rolling == 0 {
-            all.remove(uid);
-        } else {
-            all.insert(uid.to_owned(), rolling);
-        }
+        let rolling = rolling(workloads, now);
+        // What needs no place is due whatever is free.
+        let free = self.places(uid, rolling, pace.max_concurrent.saturating_sub(rolling), ctx.options.max_rolling);
+        let due = due(workloads, pace, free, now);
+        let taken = due.iter().filter(|index| workloads[**index].rollout.replaces_pods()).count();
+        self.places(uid, rolling + taken, 0, ctx.options.max_rolling);
         due
+    }
+
+    /// As many places as are free, of those wanted by someone who rolls so many already.
+    pub(super) fn places(&self, of: &str, rolling: usize, wanted: usize, limit: usize) -> usize {
+        let mut all = self.rolling.lock().unwrap_or_else(PoisonError::into_inner);
+        let others: usize = all.iter().filter(|(other, _)| *other != of).map(|(_, rolling)| rolling).sum();
+        let free = wanted.min(limit.saturating_sub(others + rolling));
+        match rolling + free {
+            0 => all.remove(of),
+            all_of_it => all.insert(of.to_owned(), all_of_it),
+        };
+        free
     }
 
     /// Gives the places of an AgentTracing back that is gone.
@@ -57,7 +67,7 @@ impl Traffic {
     }
 
     /// Waits until a workload may be changed.
-    async fn turn(&self) {
+    pub(super) async fn turn(&self) {
         let mut next = self.next.lock().await;
         if let Some(at) = *next {
             tokio::time::sleep_until(at).await;
@@ -72,8 +82,10 @@ pub(super) struct Memory {
     silent_until: Option<Timestamp>,
     /// Our last touch of each workload: whoever strips a whole object strips the annotation with it.
     touches: BTreeMap<String, String>,
+    /// Since when a workload is well, with which touch, where it does not tell that itself.
+    well: BTreeMap<String, (Option<String>, Timestamp)>,
     /// Workloads that roll since we took their wiring out, and since when.
-    removed: BTreeMap<String, Timestamp>,
+    removed: BTreeMap<(Kind, String), Timestamp>,
     /// Workloads whose change the API server refused, and its words.
     refused: BTreeMap<String, String>,
 }
@@ -85,21 +97,48 @@ impl Memory {
     }
 
     /// Adds what the API server said to the workloads that it concerns.
-    pub(super) fn annotate(&mut self, workloads: &mut [Judged]) {
-        let wants = |j: &Judged| !matches!(j.standing, Standing::Current);
-        self.refused.retain(|name, _| workloads.iter().any(|j| j.name == *name && wants(j)));
+    pub(super) fn annotate(&mut self, workloads: &mut [Judged], now: Timestamp) {
+        let all: BTreeMap<String, &Standing> = workloads.iter().map(|j| (j.resource(), &j.standing)).collect();
+        self.refused.retain(|name, _| all.get(name).is_some_and(|standing| **standing != Standing::Current));
+        self.well.retain(|name, _| all.contains_key(name));
         // What the user took out and put in again starts over.
-        let counts = |j: &Judged| matches!(j.standing, Standing::Current | Standing::Wanting { .. });
-        self.touches.retain(|name, _| workloads.iter().any(|j| j.name == *name && counts(j)));
+        let counts = |standing: &Standing| matches!(standing, Standing::Current | Standing::Wanting { .. });
+        self.touches.retain(|name, _| all.get(name).is_some_and(|standing| counts(standing)));
         for workload in workloads {
+            let name = workload.resource();
             if workload.touch.is_none() {
-                workload.touch = self.touches.get(&workload.name).cloned();
+                workload.touch = self.touches.get(&name).cloned();
             }
-            if let Some(said) = self.refused.get(&workload.name) {
+            self.note_well(&name, workload, now);
+            if let Some(said) = self.refused.get(&name) {
                 workload.notes.push(format!("PatchRefused: {said}").chars().take(256).collect());
             }
         }
     }
+
+    /// Notes since when a workload is well that does not tell.
+    fn note_well(&mut self, name: &str, workload: &mut Judged, now: Timestamp) {
+        let Judged { kind, rollout, touch, .. } = &mut *workload;
+        if !tells(*kind) && rollout.replaces_pods() {
+            let is_well = rollout.complete && rollout.available >= rollout.wanted;
+            let before = self.well.get(name).filter(|(of, _)| of == touch).map(|(_, since)| *since);
+            if is_well {
+                let since = before.unwrap_or(now);
+                rollout.available_since = Some(since);
+                self.well.insert(name.to_owned(), (touch.clone(), since));
+            }
+            note_overdue(workload, before.is_some(), now.as_second());
+        }
+    }
+}
+
+fn written<'a>(around: &Surroundings<'a>, workload: &'a Judged) -> apply::Written<'a> {
+    apply::Written { kind: workload.kind, namespace: around.namespace, name: &workload.name }
+}
+
+/// Only a Deployment says since when it is available.
+fn tells(kind: Kind) -> bool {
+    kind == Kind::Deployment
 }
 
 /// Who brings which workloads.
@@ -116,9 +155,9 @@ pub(super) struct Bring<'a> {
 pub(super) async fn bring(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, now: Timestamp) -> Result<(), Error> {
     let Bring { tracing, pace, around, workloads, failing } = *this;
     take_out(ctx, this, memory, now).await?;
-    for workload in workloads.iter().filter(|workload| failing.contains(&workload.name)) {
+    for workload in workloads.iter().filter(|workload| failing.contains(&workload.resource())) {
         ctx.traffic.turn().await;
-        apply::without_merge_ca(ctx, around.namespace, &workload.name, &ctx.platform.merge_ca.source()).await?;
+        apply::without_merge_ca(&ctx.client, written(around, workload), &ctx.platform.merge_ca.source()).await?;
         tracing::warn!(
             namespace = around.namespace,
             name = workload.name,
@@ -161,7 +200,7 @@ pub(super) async fn bring(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, no
         if let Standing::Wanting { patch, .. } = &again.standing
             // Its owner would undo it, and the two would fight for ever.
             && !again.owned
-            && write(ctx, around.namespace, &again, patch, memory).await?
+            && write(ctx, around, &again, patch, memory).await?
         {
             events::brought(ctx, tracing, before, &mut memory.said).await;
         }
@@ -188,14 +227,14 @@ async fn touch(
     let Ok(value) = next_touch(workload, pace, now.as_second()) else { return Ok(Touched::Dropped) };
     let name = &workload.name;
     ctx.traffic.turn().await;
-    memory.rollout.touches.insert(name.clone(), value.clone());
-    let answer = match apply::touch(ctx, around.namespace, name, &value).await {
+    memory.rollout.touches.insert(workload.resource(), value.clone());
+    let answer = match apply::touch(&ctx.client, written(around, workload), &value).await {
         Ok(answer) => answer,
-        Err(error) => return dropped(error, name, memory).map(|()| Touched::Dropped),
+        Err(error) => return dropped(error, workload, memory).map(|()| Touched::Dropped),
     };
     let tracing = tracing.metadata.name.as_deref().unwrap_or_default();
-    let source = |source| observe::Error::Decode { what: format!("Deployment {}/{name}", around.namespace), source };
-    let judged = judge(&answer, tracing, around).map_err(source)?;
+    let source = |source| observe::Error::Decode { what: written(around, workload).to_string(), source };
+    let judged = judge(workload.kind, &answer, tracing, around).map_err(source)?;
     tracing::info!(namespace = around.namespace, name, touch = value, "touched");
     Ok(match judged {
         Some(Judged { standing: Standing::Current, .. }) => Touched::Wired,
@@ -210,10 +249,10 @@ async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, now: Times
     let Bring { tracing, pace, around, workloads, failing: _ } = *this;
     memory.rollout.removed.retain(|_, since| now.duration_since(*since) < PATIENCE_FOR_REMOVED);
     let name = tracing.metadata.name.as_deref().unwrap_or_default();
-    let gone: Vec<String> = memory.rollout.removed.keys().cloned().collect();
-    for gone in gone {
-        if observe::is_settled(ctx, around.namespace, &gone).await? {
-            memory.rollout.removed.remove(&gone);
+    let removed: Vec<_> = memory.rollout.removed.keys().cloned().collect();
+    for (kind, name) in removed {
+        if observe::is_settled(&ctx.client, kind, around.namespace, &name).await? {
+            memory.rollout.removed.remove(&(kind, name));
         }
     }
     let mut free = pace.max_concurrent.saturating_sub(memory.rollout.removed.len());
@@ -229,14 +268,16 @@ async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, now: Times
         if rolls && free == 0 {
             continue;
         }
-        let Some(confirmed) = observe::workload(ctx, &workload.name, name, &around).await? else { continue };
+        let Some(confirmed) = observe::workload(ctx, workload.kind, &workload.name, name, &around).await? else {
+            continue;
+        };
         let Some(patch) = removal(&confirmed) else { continue };
-        if write(ctx, around.namespace, &confirmed, patch, memory).await? {
+        if write(ctx, &around, &confirmed, patch, memory).await? {
             tracing::info!(namespace = around.namespace, name = confirmed.name, "wiring taken out");
             events::removed(ctx, tracing, &confirmed).await;
             if rolls {
                 free -= 1;
-                memory.rollout.removed.insert(confirmed.name, now);
+                memory.rollout.removed.insert((confirmed.kind, confirmed.name), now);
             }
         }
     }
@@ -254,23 +295,24 @@ fn removal(workload: &Judged) -> Option<&[json_patch::PatchOperation]> {
 /// Patches a workload in the state in which it was judged. Says whether it was.
 async fn write(
     ctx: &Context,
-    namespace: &str,
+    around: &Surroundings<'_>,
     workload: &Judged,
     patch: &[json_patch::PatchOperation],
     memory: &mut Pass,
 ) -> Result<bool, Error> {
     ctx.traffic.turn().await;
-    match apply::patch(ctx, namespace, &workload.name, &workload.resource_version, patch).await {
+    match apply::patch(&ctx.client, written(around, workload), &workload.resource_version, patch).await {
         Ok(_) => Ok(true),
-        Err(error) => dropped(error, &workload.name, memory).map(|()| false),
+        Err(error) => dropped(error, workload, memory).map(|()| false),
     }
 }
 
 /// One workload that cannot be changed must not keep the others from it.
-fn dropped(error: apply::Error, name: &str, memory: &mut Pass) -> Result<(), Error> {
+fn dropped(error: apply::Error, workload: &Judged, memory: &mut Pass) -> Result<(), Error> {
     if let Some(said) = error.refusal() {
-        tracing::warn!(name, said, "the API server refuses a change of a workload");
-        memory.rollout.refused.insert(name.to_owned(), shortened(&said));
+        let workload = workload.resource();
+        tracing::warn!(workload, said, "the API server refuses a change of a workload");
+        memory.rollout.refused.insert(workload, shortened(&said));
         return Ok(());
     }
     if error.is_conflict() { Ok(()) } else { Err(error.into()) }

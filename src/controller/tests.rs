@@ -3,6 +3,7 @@
 mod api;
 mod modes;
 mod pace;
+mod sweep;
 
 use kube::runtime::reflector::{self, store::Writer};
 use kube::runtime::watcher;

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Context, Error, observe};
 use crate::api::{AgentTracingStatus, MlflowMode, Reason};
+use crate::core::kind::Kind;
 use crate::core::settings::Settings;
 use crate::core::status::{Evidence, Experiments};
 use crate::core::workload::{Judged, Standing, Target};
@@ -186,7 +187,12 @@ pub(super) async fn traces(
         if let Some(Looked { trace: Some(trace), .. }) = looked {
             // The pods are asked once, when there is something to compare them with.
             if wired.since.is_none() {
-                wired.since = observe::wired_since(ctx, &settings.namespace, workload).await?;
+                wired.since = match workload.kind {
+                    // Pods of a Job go, and their template is older than they are.
+                    Kind::Job => workload.created,
+                    Kind::CronJob => Some(wired.seen),
+                    _ => observe::wired_since(ctx, &settings.namespace, workload).await?,
+                };
             }
             if trace.has_spans && wired.since.is_some_and(|since| trace.time >= since) {
                 wired.received = wired.received.max(Some(trace.time));
@@ -214,7 +220,11 @@ fn remember(memory: &mut Memory, current: &[&Judged], old: &AgentTracingStatus, 
             continue;
         }
         // After a restart the status tells what was seen of this wiring; the pods that sent it may be gone.
-        let row = old.workloads.iter().filter(|_| first).find(|w| w.name == workload.name);
+        let row = old
+            .workloads
+            .iter()
+            .filter(|_| first)
+            .find(|w| w.kind == workload.kind.as_str() && w.name == workload.name);
         let received = row.and_then(|w| w.last_trace_time.as_deref()?.parse().ok());
         let wired = Wired { record: workload.record.clone(), seen: now, since: received, received };
         memory.wired.insert(workload.uid.clone(), wired);

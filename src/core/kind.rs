@@ -57,6 +57,14 @@ impl Kind {
         }
     }
 
+    /// Group and version, as they stand in an object.
+    pub fn api_version(self) -> String {
+        match self.group() {
+            "" => self.version().to_owned(),
+            group => format!("{group}/{}", self.version()),
+        }
+    }
+
     /// The resource, as it stands in URLs and RBAC.
     pub fn plural(self) -> &'static str {
         match self {

@@ -6,7 +6,10 @@
 
 use std::fmt;
 
-use super::workload::{Judged, Standing};
+use jiff::Timestamp;
+
+use super::kind::Kind;
+use super::workload::{Judged, Standing, Trouble};
 use crate::api::{AgentTracing, RolloutPolicy, WorkloadState};
 
 /// How fast workloads may be changed.
@@ -33,17 +36,15 @@ const SETTLED: i64 = 10;
 /// Workloads that are touched in one pass, however few pods they have: a pass has to end.
 const MAX_TOUCHES: usize = 20;
 
-/// Indexes of the workloads to touch now. `others` are rolling in the rest of the cluster, of at most `limit`.
-pub fn due(judged: &[Judged], pace: Pace, others: usize, limit: usize, now: i64) -> Vec<usize> {
+/// Indexes of the workloads to touch now, of which `free` may become unavailable.
+pub fn due(judged: &[Judged], pace: Pace, mut free: usize, now: i64) -> Vec<usize> {
     let halted = halt(judged, now).is_some();
-    let rolling = rolling(judged, now);
-    let mut free = pace.max_concurrent.saturating_sub(rolling).min(limit.saturating_sub(others + rolling));
     // What stands in the others' way is brought out of it.
     let may = |j: &Judged| !halted || j.merge_ca.failed.is_some();
     let mut waiting: Vec<usize> =
         (0..judged.len()).filter(|i| may(&judged[*i]) && next_touch(&judged[*i], pace, now).is_ok()).collect();
     // Those that are well go first: one that is not says nothing about the wiring, and holds its place for long.
-    waiting.sort_by_key(|i| (is_unavailable(&judged[*i]), &judged[*i].name));
+    waiting.sort_by_key(|i| (is_unavailable(&judged[*i]), &judged[*i].name, judged[*i].kind));
     waiting.retain(|i| {
         // Without pods, or with pods that only their owner replaces, nothing becomes unavailable.
         let costs = usize::from(judged[*i].rollout.replaces_pods());
@@ -74,7 +75,7 @@ pub fn is_rolling(judged: &Judged, now: i64) -> bool {
 /// The first workload that did not come back after we touched it: no other one is touched until it does, or is to be changed
 /// itself. One that did without its init container stops the others too.
 pub fn halt(judged: &[Judged], now: i64) -> Option<&Judged> {
-    let first = |test: &dyn Fn(&Judged) -> bool| judged.iter().filter(|j| test(j)).min_by_key(|j| &j.name);
+    let first = |test: &dyn Fn(&Judged) -> bool| judged.iter().filter(|j| test(j)).min_by_key(|j| (&j.name, j.kind));
     first(&|j| is_stuck(j, now)).or_else(|| first(&|j| j.merge_ca.failed.is_some()))
 }
 
@@ -114,27 +115,41 @@ pub fn next_touch(judged: &Judged, pace: Pace, now: i64) -> Result<String, Rest>
     }
     let next = Touch { hash, repairs: u32::from(judged.was_wired), start: now, was_available: !is_unavailable(judged) };
     let last = judged.touch.as_deref().and_then(Touch::parse);
+    let contested = judged.before == Some(WorkloadState::Contested);
     let recent = |last: &Touch<'_>| (last.start..last.start.saturating_add(WINDOW)).contains(&now);
     match last {
         // Whoever strips a whole object strips the touch with it.
-        None if judged.contested => Err(Rest::Contested),
+        None if contested => Err(Rest::Contested),
         Some(last) if last.hash != hash => Ok(next.to_string()),
-        Some(last) if judged.contested || (recent(&last) && last.repairs >= MAX_REPAIRS) => Err(Rest::Contested),
+        Some(last) if contested || (recent(&last) && last.repairs >= MAX_REPAIRS) => Err(Rest::Contested),
         Some(last) if recent(&last) => Ok(Touch { repairs: last.repairs + 1, start: last.start, ..next }.to_string()),
         _ => Ok(next.to_string()),
     }
 }
 
-/// Marks the workloads that were contested when the status was written: that stays so after the window in which repairs are
-/// counted, until the spec changes.
+/// Notes what the status said of the workloads before. `Contested` stays after the window in which repairs are counted, until
+/// the spec changes.
 pub fn recall(judged: &mut [Judged], tracing: &AgentTracing) {
     let Some(old) = &tracing.status else { return };
-    if old.observed_generation != tracing.metadata.generation {
-        return;
-    }
+    let same_spec = old.observed_generation == tracing.metadata.generation;
     for workload in judged {
-        let row = old.workloads.iter().find(|row| row.kind == workload.kind() && row.name == workload.name);
-        workload.contested = row.is_some_and(|row| row.state == WorkloadState::Contested);
+        let row = old.workloads.iter().find(|row| row.kind == workload.kind.as_str() && row.name == workload.name);
+        workload.before = row.map(|row| row.state).filter(|state| same_spec || *state != WorkloadState::Contested);
+    }
+}
+
+/// Notes what keeps those that say nothing themselves: only a Deployment tells when its deadline is exceeded. `settled` says
+/// whether a workload has been well since its touch.
+pub fn note_overdue(judged: &mut Judged, settled: bool, now: i64) {
+    let Some(touch) = judged.touch.as_deref().and_then(Touch::parse) else { return };
+    let deadline = judged.rollout.deadline;
+    let due = touch.start.saturating_add(deadline);
+    let overdue = judged.before == Some(WorkloadState::Halted) || (!settled && (due..due + deadline).contains(&now));
+    let tells = judged.kind == Kind::Deployment || judged.rollout.trouble.is_some();
+    if overdue && !tells && judged.kind.rolls() && is_unavailable(judged) {
+        let message = format!("its pods are not available after {deadline} seconds");
+        let since = Timestamp::from_second(due).ok();
+        judged.rollout.trouble = Some(Trouble { reason: "ProgressDeadlineExceeded".to_owned(), message, since });
     }
 }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::health::{Verdict, port_of};
+use super::kind::Kind;
 use super::rollout::{Pace, Rest, halt, is_stuck, next_touch};
 use super::workload::{Judged, Standing, Target};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason};
@@ -85,7 +86,7 @@ pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> A
     let counted: Vec<_> = found.workloads.iter().filter(|j| is_counted(&j.standing)).collect();
     let current = counted.iter().filter(|j| j.standing == Standing::Current).count();
     let mut listed: Vec<_> = found.workloads.iter().filter_map(|j| rows::row(&about, j, found, &old, now)).collect();
-    listed.sort_by(|a, b| rows::rank(a).cmp(&rows::rank(b)).then_with(|| a.name.cmp(&b.name)));
+    listed.sort_by(|a, b| rows::rank(a).cmp(&rows::rank(b)).then_with(|| (&a.name, &a.kind).cmp(&(&b.name, &b.kind))));
     listed.truncate(MAX_WORKLOADS);
 
     let mlflow = found.answered.clone().or(old.mlflow.clone());
@@ -201,8 +202,8 @@ fn injection_ready(about: &About<'_>, found: &Findings<'_>, matched: usize) -> V
     }
     if matched == 0 {
         let message = format!(
-            "No Deployment in namespace {namespace} matches; create one, or compare injection.selector with the pod \
-             templates' labels: kubectl get deployments -n {namespace} \
+            "No workload in namespace {namespace} matches; create one, or compare injection.kinds and injection.selector with what is there \
+             and with the pod templates' labels: kubectl get deployments,statefulsets,daemonsets,jobs -n {namespace} \
              -o custom-columns=NAME:.metadata.name,LABELS:.spec.template.metadata.labels"
         );
         return Verdict::bad(Reason::NothingMatches, message);
@@ -215,7 +216,10 @@ fn injection_ready(about: &About<'_>, found: &Findings<'_>, matched: usize) -> V
         );
         return Verdict::bad(Reason::WebhookUnavailable, message);
     }
-    let list = format!("kubectl get deployments -n {namespace} -l {}", names::LABEL_WIRED);
+    let list = format!(
+        "kubectl get deployments,statefulsets,daemonsets,cronjobs,jobs -n {namespace} -l {}",
+        names::LABEL_WIRED
+    );
     Verdict::good(
         Reason::Enabled,
         format!("The namespace is labelled and workloads match ({matched}); list the wired ones with: {list}"),
@@ -245,16 +249,16 @@ fn experiments_ready(about: &About<'_>, found: &Findings<'_>) -> Verdict {
 
 fn workloads_ready(about: &About<'_>, counted: &[&Judged], found: &Findings<'_>, now: Timestamp) -> Verdict {
     let About { namespace, name } = about;
-    let named = |test: &dyn Fn(&Judged) -> bool| -> Vec<&str> {
-        counted.iter().filter(|j| test(j)).map(|j| j.name.as_str()).collect()
-    };
+    let named =
+        |test: &dyn Fn(&Judged) -> bool| -> Vec<&Judged> { counted.iter().copied().filter(|j| test(j)).collect() };
     let rests =
         |j: &Judged, why: &[Rest]| next_touch(j, found.pace, now.as_second()).is_err_and(|rest| why.contains(&rest));
     let waiting = named(&|j| matches!(j.standing, Standing::Waiting(_)));
     let wanting = named(&|j| matches!(j.standing, Standing::Wanting { .. }));
     let rolling = named(&|j| j.standing == Standing::Current && !j.rollout.complete);
     let contested = named(&|j| rests(j, &[Rest::Contested]));
-    let held = named(&|j| j.standing == Standing::Newer || rests(j, &[Rest::Paused, Rest::Manual]));
+    let kept = |j: &Judged| j.standing == Standing::Current && j.rollout.on_delete && !j.rollout.complete;
+    let held = named(&|j| j.standing == Standing::Newer || kept(j) || rests(j, &[Rest::Paused, Rest::Manual]));
     let skipped = named(&|j| matches!(j.standing, Standing::Skipped { .. }));
     let details = format!("kubectl get agenttracing -n {namespace} {name} -o jsonpath='{{.status.workloads}}'");
     let halted = halt(found.workloads, now.as_second());
@@ -293,9 +297,10 @@ fn workloads_ready(about: &About<'_>, counted: &[&Judged], found: &Findings<'_>,
     }
     if let Some(first) = rolling.first().or(wanting.first()) {
         let message = format!(
-            "Rolling out: {}; to come: {}; watch with: kubectl rollout status -n {namespace} deployment/{first}",
+            "Rolling out: {}; to come: {}; watch with: kubectl get -n {namespace} {} --watch",
             list(&rolling),
-            list(&wanting)
+            list(&wanting),
+            first.resource()
         );
         return Verdict::bad(Reason::RolloutInProgress, message);
     }
@@ -310,17 +315,16 @@ fn traces_flowing(
     now: Timestamp,
 ) -> Verdict {
     let About { namespace, name } = about;
-    let current: Vec<_> = counted.iter().filter(|j| j.standing == Standing::Current).collect();
+    let current: Vec<_> = counted.iter().copied().filter(|j| j.standing == Standing::Current).collect();
     let evidence = |j: &Judged| found.traces.get(&j.uid).copied().unwrap_or(Evidence::NotAsked);
-    let named = |test: &dyn Fn(&Judged) -> bool| -> Vec<&str> {
-        current.iter().filter(|j| test(j)).map(|j| j.name.as_str()).collect()
-    };
+    let named =
+        |test: &dyn Fn(&Judged) -> bool| -> Vec<&Judged> { current.iter().copied().filter(|j| test(j)).collect() };
     let spanless = named(&|j| evidence(j) == Evidence::WithoutSpans);
     if let Some(first) = spanless.first() {
         let message = format!(
-            "Traces of {} arrive without their spans: MLflow refuses their upload; read the agent's log: kubectl logs -n {namespace} \
-             deployment/{first}",
-            list(&spanless)
+            "Traces of {} arrive without their spans: MLflow refuses their upload; read the agent's log: {}",
+            list(&spanless),
+            logs(namespace, first)
         );
         return Verdict::bad(Reason::TracesWithoutSpans, message);
     }
@@ -333,16 +337,18 @@ fn traces_flowing(
             "No trace from {} in more than 10 minutes, and this MLflow has no {url}/v1/traces, where agents with an OTLP \
              exporter send theirs (as MLflow's page about Google ADK has it); give such an exporter the endpoint \
              {origin}/v1/traces in the agent's code or, where the code leaves it to the environment, with: kubectl set env -n \
-             {namespace} deployment/{first} OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={origin}/v1/traces",
-            list(&silent)
+             {namespace} {} OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={origin}/v1/traces",
+            list(&silent),
+            first.resource()
         );
         return Verdict::bad(Reason::OTLPPathMissing, message);
     }
     if let Some(first) = silent.first() {
         let message = format!(
             "No trace from {} in more than 10 minutes: is it in use, and does its code switch MLflow tracing on (for example \
-             mlflow.langchain.autolog())? Read its log: kubectl logs -n {namespace} deployment/{first}",
-            list(&silent)
+             mlflow.langchain.autolog())? Read its log: {}",
+            list(&silent),
+            logs(namespace, first)
         );
         return Verdict::bad(Reason::NoTracesFrom, message);
     }
@@ -375,17 +381,14 @@ fn traces_flowing(
     if !unknown.is_empty() && unknown.len() == current.len() {
         let message = format!(
             "The experiment of {} comes from elsewhere (valueFrom), so nobody can look for its traces; see its \
-             environment: kubectl get deployment -n {namespace} {} -o yaml",
+             environment: kubectl get -n {namespace} {} -o yaml",
             list(&unknown),
-            unknown[0]
+            unknown[0].resource()
         );
         return Verdict::unknown(Reason::NotObservable, message);
     }
     let next = match current.first() {
-        Some(first) => format!(
-            "send the agents a request, then read their log: kubectl logs -n {namespace} deployment/{}",
-            first.name
-        ),
+        Some(first) => format!("send the agents a request, then read their log: {}", logs(namespace, first)),
         None => format!("no workload is wired yet; watch with: kubectl get agenttracing -n {namespace} {name} --watch"),
     };
     Verdict::bad(Reason::NoTracesYet, format!("No trace was seen since the current wiring: {next}"))
@@ -445,13 +448,24 @@ fn conditions(tracing: &AgentTracing, verdicts: &[(ConditionType, Verdict)], now
 }
 
 /// A few names, and how many more.
-fn list(names: &[&str]) -> String {
-    match names {
+fn list(workloads: &[&Judged]) -> String {
+    let name = |judged: &&Judged| match judged.kind {
+        Kind::Deployment => judged.name.clone(),
+        kind => format!("{} ({})", judged.name, kind.as_str()),
+    };
+    let few = |some: &[&Judged]| some.iter().map(name).collect::<Vec<_>>().join(", ");
+    match workloads {
         [] => "none".to_owned(),
-        [first, second, third, rest @ ..] if rest.len() > 2 => {
-            format!("{first}, {second}, {third} and {} more", rest.len())
-        }
-        few => few.join(", "),
+        all if all.len() <= 5 => few(all),
+        all => format!("{} and {} more", few(&all[..3]), all.len() - 3),
+    }
+}
+
+/// The command that shows a workload's log. A CronJob has none of its own.
+fn logs(namespace: &str, judged: &Judged) -> String {
+    match judged.kind {
+        Kind::CronJob => format!("kubectl get jobs -n {namespace}"),
+        _ => format!("kubectl logs -n {namespace} {}", judged.resource()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A live Deployment judged: whose it is, what it lacks, how far its pods are, and where its traces go.
+//! A live workload judged: whose it is, what it lacks, how far its pods are, and where its traces go.
 
 mod live;
 
@@ -13,12 +13,14 @@ use super::record::RecordError;
 use super::select::{NotSelected, Selection, Surroundings, select};
 use super::view::{Container, Workload};
 use super::wiring::{EXPERIMENT_GROUP, Missing, TRACKING_URI};
-use crate::api::{CaBundleStrategy, Reason};
+use crate::api::{CaBundleStrategy, Reason, WorkloadState};
 use crate::names;
 
-/// A Deployment and what one AgentTracing has to do with it.
+/// A workload and what one AgentTracing has to do with it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
+    /// Kind.
+    pub kind: Kind,
     /// Name.
     pub name: String,
     /// Uid.
@@ -33,8 +35,10 @@ pub struct Judged {
     pub wired: bool,
     /// Whether it was wired once: the record is there, or the label on its metadata that those who strip templates leave.
     pub was_wired: bool,
-    /// Whether status says that somebody takes our wiring out again and again.
-    pub contested: bool,
+    /// What the status said of it before: `Contested`, `Halted`.
+    pub before: Option<WorkloadState>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
     /// Who wrote it last, beside us.
     pub last_manager: Option<String>,
     /// The init container that merges certificate authorities.
@@ -57,7 +61,7 @@ pub struct Judged {
     pub account: String,
 }
 
-/// What is the case with a Deployment.
+/// What is the case with a workload.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Standing {
     /// The template is as wanted.
@@ -110,6 +114,8 @@ pub struct Rollout {
     pub wanted: i64,
     /// Pods that are available.
     pub available: i64,
+    /// Its pods are replaced by whoever deletes them.
+    pub on_delete: bool,
     /// Seconds that a rollout may take.
     pub deadline: i64,
 }
@@ -117,7 +123,7 @@ pub struct Rollout {
 impl Rollout {
     /// Whether a changed template makes pods unavailable for a while.
     pub fn replaces_pods(&self) -> bool {
-        self.wanted > 0
+        self.wanted > 0 && !self.on_delete
     }
 }
 
@@ -145,9 +151,9 @@ pub enum Target {
 }
 
 impl Judged {
-    /// Its kind, as Kubernetes spells it.
-    pub fn kind(&self) -> &'static str {
-        "Deployment"
+    /// As `kubectl` takes it and as nothing else in the namespace is called: `statefulset/teller`.
+    pub fn resource(&self) -> String {
+        format!("{}/{}", self.kind.as_str().to_ascii_lowercase(), self.name)
     }
 }
 
@@ -162,29 +168,42 @@ impl Target {
     }
 }
 
-/// The service account of a Deployment that an AgentTracing of mode CR has or would have.
-pub fn account_to_bind(json: &str, around: &Surroundings<'_>) -> Result<Option<String>, serde_json::Error> {
-    let workload = Workload::parse(Kind::Deployment, json)?;
+/// The service account of a workload that an AgentTracing of mode CR has or would have.
+pub fn account_to_bind(kind: Kind, json: &str, around: &Surroundings<'_>) -> Result<Option<String>, serde_json::Error> {
+    let workload = Workload::parse(kind, json)?;
+    if Live::parse(json)?.is_finished() {
+        return Ok(None);
+    }
     let Selection::One(policy) = select(&workload, around) else { return Ok(None) };
     let account = workload.service_account();
     let wanted = policy.bound.is_some() && workload.has_token(!around.tokenless.contains(account));
     Ok(wanted.then(|| account.to_owned()))
 }
 
-/// Judges a Deployment for one AgentTracing; `None` where it is none of its concern.
-pub fn judge(json: &str, tracing: &str, around: &Surroundings<'_>) -> Result<Option<Judged>, serde_json::Error> {
-    let workload = Workload::parse(Kind::Deployment, json)?;
-    let live: Live = serde_json::from_str(json)?;
+/// Judges a workload for one AgentTracing; `None` where it is none of its concern.
+pub fn judge(
+    kind: Kind,
+    json: &str,
+    tracing: &str,
+    around: &Surroundings<'_>,
+) -> Result<Option<Judged>, serde_json::Error> {
+    let workload = Workload::parse(kind, json)?;
+    let live = Live::parse(json)?;
+    if live.is_finished() {
+        return Ok(None);
+    }
     let Some((standing, notes, experiment)) = stand(&workload, tracing, around) else { return Ok(None) };
+    let wired = existing_record(&workload).is_ok_and(|record| record.is_some());
+    let Some(standing) = possible(kind, standing, wired) else { return Ok(None) };
     let template = workload.template_metadata();
     let record = existing_record(&workload).ok().flatten();
-    let wired = record.is_some();
     let policy = around.policies.iter().find(|policy| policy.name == tracing);
     let choice = policy.and_then(|policy| policy.ca.as_ref());
     let merges = choice.is_some_and(|choice| choice.strategy == CaBundleStrategy::InitContainer);
     let last_manager = live.last_manager();
-    let rollout = live.rollout();
+    let rollout = live.rollout(kind);
     Ok(Some(Judged {
+        kind,
         name: workload.name().to_owned(),
         uid: live.metadata.uid,
         resource_version: live.metadata.resource_version,
@@ -192,7 +211,8 @@ pub fn judge(json: &str, tracing: &str, around: &Surroundings<'_>) -> Result<Opt
         paused: live.spec.paused,
         wired,
         was_wired: wired || workload.metadata.label(names::LABEL_WIRED).is_some(),
-        contested: false,
+        before: None,
+        created: live.metadata.creation_timestamp,
         last_manager,
         merge_ca: MergeCaState {
             present: merges && record.is_some_and(|r| r.pod.init_containers.contains_key(names::MERGE_CA)),
@@ -210,8 +230,26 @@ pub fn judge(json: &str, tracing: &str, around: &Surroundings<'_>) -> Result<Opt
 }
 
 /// How far a workload's pods follow its template.
-pub fn progress(json: &str) -> Result<Rollout, serde_json::Error> {
-    Ok(serde_json::from_str::<Live>(json)?.rollout())
+pub fn progress(kind: Kind, json: &str) -> Result<Rollout, serde_json::Error> {
+    Ok(Live::parse(json)?.rollout(kind))
+}
+
+/// What can be the case with a kind: a Job is never changed after its creation.
+fn possible(kind: Kind, standing: Standing, wired: bool) -> Option<Standing> {
+    if kind.has_second_chance() {
+        return Some(standing);
+    }
+    match standing {
+        Standing::Wanting { .. } if wired => Some(Standing::Current),
+        Standing::Wanting { .. } | Standing::Waiting(_) => {
+            Some(Standing::Skipped { reason: Reason::CreatedUnwired, deliberate: false, leftover: Vec::new() })
+        }
+        Standing::Skipped { reason, deliberate, .. } => {
+            Some(Standing::Skipped { reason, deliberate, leftover: Vec::new() })
+        }
+        Standing::Stray(_) => None,
+        Standing::Current | Standing::Newer | Standing::Elsewhere => Some(standing),
+    }
 }
 
 fn stand(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> Option<(Standing, Vec<Note>, Target)> {
@@ -250,15 +288,8 @@ fn stand(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> O
         Decision::Leave(Leave::NotSelected(why)) => match why {
             NotSelected::OptedOut if reports_unselected(workload, tracing, around) => skipped(Reason::OptedOut, true),
             NotSelected::Windows if reports_unselected(workload, tracing, around) => skipped(Reason::Windows, true),
-            NotSelected::NamespaceNotLabelled | NotSelected::NoMatch
-                if workload.metadata.label(names::LABEL_WIRED) == Some(tracing) =>
-            {
-                match uninject(workload) {
-                    Ok(patch) if !patch.is_empty() => plain(Standing::Stray(patch)),
-                    // Somebody stripped the template and left what is beside it.
-                    Ok(_) => plain(Standing::Stray(remainder(&workload.metadata, false))),
-                    Err(_) => None,
-                }
+            NotSelected::NamespaceNotLabelled | NotSelected::NoMatch if wirer(workload).as_deref() == Some(tracing) => {
+                plain(Standing::Stray(removal(workload)?))
             }
             _ => None,
         },
@@ -270,6 +301,67 @@ fn stand(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> O
             plain(Standing::Elsewhere)
         }
     }
+}
+
+/// The AgentTracing whose wiring a workload carries, or the rest of it.
+fn wirer(workload: &Workload<'_>) -> Option<String> {
+    let record = existing_record(workload).ok()?;
+    record.map(|record| record.tracing).or_else(|| workload.metadata.label(names::LABEL_WIRED).map(str::to_owned))
+}
+
+/// What takes everything of ours out, also where somebody stripped the template and left what is beside it.
+fn removal(workload: &Workload<'_>) -> Option<Vec<PatchOperation>> {
+    let patch = uninject(workload).ok()?;
+    let patch = if patch.is_empty() { remainder(&workload.metadata, false) } else { patch };
+    (!patch.is_empty()).then_some(patch)
+}
+
+/// A workload that carries the wiring of an AgentTracing that is no more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Orphan {
+    /// Kind.
+    pub kind: Kind,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+    /// Resource version; guards the patch.
+    pub resource_version: String,
+    /// The AgentTracing.
+    pub tracing: String,
+    /// Whether taking it out replaces pods.
+    pub replaces_pods: bool,
+    /// What takes it out.
+    pub patch: Vec<PatchOperation>,
+}
+
+/// Whether a workload carries wiring, whoever it is of, and what takes it out. What is never changed is never an orphan.
+pub fn wired(kind: Kind, json: &str) -> Result<Option<Orphan>, serde_json::Error> {
+    let workload = Workload::parse(kind, json)?;
+    let Some(tracing) = wirer(&workload).filter(|_| kind.has_second_chance()) else { return Ok(None) };
+    let Some(patch) = removal(&workload) else { return Ok(None) };
+    let live = Live::parse(json)?;
+    let replaces_pods = live.rollout(kind).replaces_pods();
+    Ok(Some(Orphan {
+        kind,
+        namespace: workload.metadata.namespace.as_deref().unwrap_or_default().to_owned(),
+        name: workload.name().to_owned(),
+        uid: live.metadata.uid,
+        resource_version: live.metadata.resource_version,
+        tracing,
+        replaces_pods,
+        patch,
+    }))
+}
+
+/// Whether nobody will look after a wired workload: its AgentTracing is gone, and no other one takes it.
+pub fn is_orphan(kind: Kind, json: &str, tracing: &str, around: &Surroundings<'_>) -> Result<bool, serde_json::Error> {
+    let workload = Workload::parse(kind, json)?;
+    let gone = around.policies.iter().all(|policy| policy.name != tracing);
+    let selected = matches!(select(&workload, around), Selection::One(_));
+    Ok(gone && !selected)
 }
 
 /// The experiment of a workload that cannot be wired yet: as if every fact were known, so that no experiment is made which

@@ -138,11 +138,7 @@ impl State {
         if let Some(object) = self.objects.get(path) {
             return (200, object.clone());
         }
-        if path
-            .rsplit('/')
-            .next()
-            .is_some_and(|last| ["deployments", "pods", "agenttracings", "serviceaccounts"].contains(&last))
-        {
+        if path.rsplit('/').next().is_some_and(|last| LISTS.contains(&last)) {
             let within = format!("{path}/");
             let items: Vec<_> =
                 self.objects.range(within.clone()..).take_while(|(k, _)| k.starts_with(&within)).collect();
@@ -197,6 +193,9 @@ impl State {
         }
     }
 }
+
+const LISTS: [&str; 8] =
+    ["deployments", "statefulsets", "daemonsets", "cronjobs", "jobs", "pods", "agenttracings", "serviceaccounts"];
 
 fn failure(code: u16, message: &str) -> Value {
     let reason = match code {

@@ -11,7 +11,7 @@ fn second(second: i64) -> jiff::Timestamp {
 
 fn well() -> Rollout {
     let available_since = Some(second(0));
-    Rollout { complete: true, available_since, trouble: None, wanted: 1, available: 1, deadline: 600 }
+    Rollout { complete: true, available_since, trouble: None, wanted: 1, available: 1, on_delete: false, deadline: 600 }
 }
 
 fn wanting(name: &str, touch: Option<&str>) -> Judged {
@@ -32,7 +32,8 @@ fn stuck(name: &str, since: i64) -> Judged {
 }
 
 fn names(all: &[Judged], now: i64) -> Vec<&str> {
-    due(all, PACE, 0, 20, now).into_iter().map(|i| all[i].name.as_str()).collect()
+    let free = PACE.max_concurrent - rolling(all, now);
+    due(all, PACE, free, now).into_iter().map(|i| all[i].name.as_str()).collect()
 }
 
 #[test]
@@ -48,20 +49,12 @@ fn at_most_five_roll_at_a_time_and_a_place_is_free_when_one_has_been_well_for_a_
 }
 
 #[test]
-fn the_cluster_has_a_limit_of_its_own() {
-    let all: Vec<_> = (0..9).map(|n| wanting(&format!("w{n}"), None)).collect();
-    assert_eq!(due(&all, PACE, 18, 20, 0).len(), 2);
-    assert_eq!(due(&all, PACE, 20, 20, 0).len(), 0);
-    assert_eq!(due(&all, PACE, 25, 20, 0).len(), 0);
-}
-
-#[test]
 fn workloads_without_pods_need_no_place() {
     let mut all: Vec<_> = (0..30).map(|n| wanting(&format!("w{n:02}"), None)).collect();
     all.iter_mut().skip(1).for_each(|w| w.rollout.wanted = 0);
-    assert_eq!(due(&all, PACE, 20, 20, 0).len(), 20, "only a pass has to end");
+    assert_eq!(due(&all, PACE, 0, 0).len(), 20, "only a pass has to end");
     assert!(!names(&all, 0).is_empty());
-    assert!(due(&all, PACE, 20, 20, 0).iter().all(|i| all[*i].name != "w00"), "this one has pods");
+    assert!(due(&all, PACE, 0, 0).iter().all(|i| all[*i].name != "w00"), "this one has pods");
 }
 
 #[test]
@@ -152,4 +145,29 @@ fn what_is_contested_stays_so_until_the_spec_changes() {
     assert_eq!(recalled(None, 4), Err(Rest::Contested), "they strip the touch as well");
     assert!(recalled(Some("old/3/1000"), 4).is_ok());
     assert!(recalled(Some("abc/3/1000"), 5).is_ok());
+}
+
+#[test]
+fn a_stateful_set_that_never_gets_ready_is_overdue_after_its_deadline() {
+    let of = |kind, settled, now, before| {
+        let mut judged = Judged { kind, before, ..rolling_one("w") };
+        note_overdue(&mut judged, settled, now);
+        judged.rollout.trouble.is_some()
+    };
+    assert!(!of(Kind::StatefulSet, false, 1599, None));
+    assert!(of(Kind::StatefulSet, false, 1600, None));
+    assert!(!of(Kind::StatefulSet, true, 1600, None), "it was well in between");
+    assert!(!of(Kind::Deployment, false, 1600, None), "it tells by itself");
+    assert!(!of(Kind::DaemonSet, false, 2200, None), "nobody knows any more what happened then");
+    assert!(of(Kind::DaemonSet, false, 2200, Some(WorkloadState::Halted)), "but for the status");
+}
+
+#[test]
+fn on_delete_needs_no_place_and_halts_nobody() {
+    let mut waits = wanting("w", None);
+    waits.rollout.on_delete = true;
+    assert_eq!(due(&[waits], PACE, 0, 0).len(), 1);
+    let mut stuck = stuck("w", 1005);
+    stuck.rollout.on_delete = true;
+    assert!(!is_stuck(&stuck, 1010));
 }

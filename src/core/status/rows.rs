@@ -18,7 +18,7 @@ pub(super) fn row(
     now: Timestamp,
 ) -> Option<WorkloadStatus> {
     let namespace = about.namespace;
-    let name = &judged.name;
+    let resource = judged.resource();
     let (state, reason, message) = match &judged.standing {
         Standing::Stray(_) | Standing::Elsewhere => return None,
         Standing::Current if is_stuck(judged, now.as_second()) => {
@@ -37,17 +37,24 @@ pub(super) fn row(
             let message = format!(
                 "Image {image} of its init container merge-ca could not be pulled or started, so it takes its authorities from \
                  ConfigMap {}, and no other workload is changed; make the image available (or set the install's mergeCa), \
-                 then: kubectl annotate deployment -n {namespace} {name} {}-",
+                 then: kubectl annotate -n {namespace} {resource} {}-",
                 names::CA_CONFIG_MAP,
                 names::ANNOTATION_MERGE_CA_FAILED
             );
             (state, Some(Reason::MergeCAImage.as_str().to_owned()), Some(message))
         }
+        Standing::Current if judged.rollout.on_delete && !judged.rollout.complete => {
+            let message = format!(
+                "Its strategy is OnDelete: its pods get the wiring when somebody deletes them: kubectl delete pods -n {namespace} -l {}",
+                judged.pods
+            );
+            (WorkloadState::Outdated, None, Some(message))
+        }
         Standing::Current if judged.rollout.complete => (WorkloadState::Injected, None, None),
         Standing::Current => {
             let why = judged.rollout.trouble.as_ref().map(|t| format!(" ({})", t.message)).unwrap_or_default();
             let message = format!(
-                "Its pods are being replaced{why}; watch with: kubectl rollout status -n {namespace} deployment/{name}"
+                "Its pods are being replaced{why}; watch with: kubectl rollout status -n {namespace} {resource}"
             );
             (WorkloadState::RollingOut, None, Some(message))
         }
@@ -76,22 +83,26 @@ pub(super) fn row(
             let (state, message) = match next_touch(judged, found.pace, now.as_second()) {
                 Err(Rest::Paused) => (
                     state,
-                    format!(
-                        "It is paused and waits; resume it with: kubectl rollout resume -n {namespace} deployment/{name}"
-                    ),
+                    format!("It is paused and waits; resume it with: kubectl rollout resume -n {namespace} {resource}"),
                 ),
                 Err(Rest::Manual) => (
                     WorkloadState::Outdated,
                     format!(
-                        "It gets its wiring with its next own change, as injection.rollout.policy Manual says; change it now with: \
-                         kubectl rollout restart -n {namespace} deployment/{name}"
+                        "It gets its wiring with its next own change, as injection.rollout.policy Manual says; change it now with: {}",
+                        match judged.kind.rolls() {
+                            true => format!("kubectl rollout restart -n {namespace} {resource}"),
+                            false => format!(
+                                "kubectl annotate -n {namespace} {resource} --overwrite {}=now",
+                                names::ANNOTATION_TOUCH
+                            ),
+                        }
                     ),
                 ),
                 Err(Rest::Contested) => (
                     WorkloadState::Contested,
                     format!(
                         "{} took the wiring out three times within ten minutes, so it is left alone until the spec changes; let it keep \
-                         what it did not write, or opt out: kubectl label deployment -n {namespace} {name} {}=false",
+                         what it did not write, or opt out: kubectl label -n {namespace} {resource} {}=false",
                         judged.last_manager.as_deref().unwrap_or("Somebody"),
                         names::LABEL_INJECT
                     ),
@@ -100,30 +111,30 @@ pub(super) fn row(
                     Some(culprit) => (
                         state,
                         format!(
-                            "It waits, since {} does not come back with the wiring; see why: kubectl describe deployment -n {namespace} {}",
-                            culprit.name, culprit.name
+                            "It waits, since {} does not come back with the wiring; see why: kubectl describe -n {namespace} {}",
+                            culprit.name,
+                            culprit.resource()
                         ),
                     ),
                     None => (
                         state,
-                        format!(
-                            "It waits for its turn; watch with: kubectl get deployment -n {namespace} {name} --watch"
-                        ),
+                        format!("It waits for its turn; watch with: kubectl get -n {namespace} {resource} --watch"),
                     ),
                 },
             };
             (state, None, Some(message))
         }
         Standing::Skipped { reason, .. } => {
-            (WorkloadState::Skipped, Some(reason.as_str().to_owned()), Some(why_skipped(namespace, name, *reason)))
+            (WorkloadState::Skipped, Some(reason.as_str().to_owned()), Some(why_skipped(namespace, judged, *reason)))
         }
     };
     let skipped = state == WorkloadState::Skipped;
-    let previous = old.workloads.iter().find(|w| w.kind == "Deployment" && w.name == *name);
+    let kind = judged.kind.as_str();
+    let previous = old.workloads.iter().find(|w| w.kind == kind && w.name == judged.name);
     let previous = previous.and_then(|w| w.last_trace_time.clone());
     Some(WorkloadStatus {
-        kind: "Deployment".to_owned(),
-        name: name.clone(),
+        kind: kind.to_owned(),
+        name: judged.name.clone(),
         state,
         reason,
         message,
@@ -148,31 +159,42 @@ fn notes(judged: &Judged, all: &[Judged]) -> Vec<String> {
     notes
 }
 
-fn why_skipped(namespace: &str, name: &str, reason: Reason) -> String {
+fn why_skipped(namespace: &str, judged: &Judged, reason: Reason) -> String {
+    let resource = judged.resource();
+    let template = judged.kind.template().join(".");
     match reason {
         Reason::OptedOut => format!(
-            "It is labelled {0}=false; to wire it: kubectl label deployment -n {namespace} {name} {0}-",
+            "It is labelled {0}=false; to wire it: kubectl label -n {namespace} {resource} {0}-",
             names::LABEL_INJECT
         ),
         Reason::OwnTrackingURI => format!(
             "Its containers set MLFLOW_TRACKING_URI themselves, which is kept; to wire it: kubectl set env -n {namespace} \
-             deployment/{name} MLFLOW_TRACKING_URI-"
+             {resource} MLFLOW_TRACKING_URI-"
         ),
         Reason::NoContainers => format!(
-            "None of its containers is chosen; see injection.containers and the annotation {}: kubectl get deployment -n \
-             {namespace} {name} -o jsonpath='{{.spec.template.spec.containers[*].name}}'",
+            "None of its containers is chosen; see injection.containers and the annotation {}: kubectl get -n {namespace} \
+             {resource} -o jsonpath='{{.{template}.spec.containers[*].name}}'",
             names::ANNOTATION_CONTAINERS
         ),
-        Reason::NoServiceAccountToken => format!(
-            "Its pods get no service account token, without which MLflow refuses them; let them have it: kubectl patch deployment -n {namespace} {name} --type merge -p \
-             '{{\"spec\":{{\"template\":{{\"spec\":{{\"automountServiceAccountToken\":true}}}}}}}}'"
-        ),
-        Reason::Windows => format!(
-            "Windows pods are not wired; see its node selector: kubectl get deployment -n {namespace} {name} -o yaml"
+        Reason::NoServiceAccountToken => {
+            let setting = serde_json::json!({"spec": {"automountServiceAccountToken": true}});
+            let patch =
+                judged.kind.template().iter().rev().fold(setting, |inner, field| serde_json::json!({ *field: inner }));
+            format!(
+                "Its pods get no service account token, without which MLflow refuses them; let them have it: kubectl patch -n \
+                 {namespace} {resource} --type merge -p '{patch}'"
+            )
+        }
+        Reason::Windows => {
+            format!("Windows pods are not wired; see its node selector: kubectl get -n {namespace} {resource} -o yaml")
+        }
+        Reason::CreatedUnwired => format!(
+            "It was created before it could be wired, and a Job is never changed; create it again: kubectl get -n {namespace} \
+             {resource} -o yaml"
         ),
         _ => format!(
-            "The record of what was injected cannot be read; remove our variables and the record by hand: kubectl edit \
-             deployment -n {namespace} {name} (annotation {})",
+            "The record of what was injected cannot be read; remove our variables and the record by hand: kubectl edit -n \
+             {namespace} {resource} (annotation {})",
             names::ANNOTATION_RECORD
         ),
     }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{Rollout, Trouble};
+use crate::core::kind::Kind;
 use crate::names;
 
 /// Seconds that a workload has to become available where it does not say.
@@ -29,6 +30,8 @@ pub(super) struct LiveMetadata {
     pub resource_version: String,
     #[serde(default)]
     generation: i64,
+    #[serde(default)]
+    pub creation_timestamp: Option<Timestamp>,
     #[serde(default)]
     pub owner_references: Vec<LiveOwner>,
     #[serde(default)]
@@ -61,7 +64,25 @@ pub(super) struct LiveSpec {
     #[serde(default)]
     progress_deadline_seconds: Option<i64>,
     #[serde(default)]
+    update_strategy: Strategy,
+    #[serde(default)]
     pub selector: LiveSelector,
+}
+
+/// How a StatefulSet or DaemonSet replaces its pods.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Strategy {
+    #[serde(rename = "type")]
+    kind: String,
+    rolling_update: Option<RollingUpdate>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RollingUpdate {
+    /// Pods of a StatefulSet below this ordinal keep the old template.
+    partition: Option<i64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -84,6 +105,11 @@ pub(super) struct LiveStatus {
     replicas: i64,
     updated_replicas: i64,
     available_replicas: i64,
+    current_revision: String,
+    update_revision: String,
+    desired_number_scheduled: i64,
+    updated_number_scheduled: i64,
+    number_available: i64,
     conditions: Vec<LiveCondition>,
 }
 
@@ -100,12 +126,55 @@ struct LiveCondition {
 }
 
 impl Live {
+    pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    /// A Job that is done: nothing can be said or changed of it any more.
+    pub fn is_finished(&self) -> bool {
+        let done = |c: &LiveCondition| ["Complete", "Failed"].contains(&c.kind.as_str()) && c.status == "True";
+        self.status.conditions.iter().any(done)
+    }
+
+    /// How far the pods are.
+    pub fn rollout(&self, kind: Kind) -> Rollout {
+        let rollout = match kind {
+            Kind::Deployment => self.deployment(),
+            Kind::StatefulSet => self.stateful_set(),
+            Kind::DaemonSet => self.daemon_set(),
+            // Their pods come and go by themselves, each with the template of its day.
+            Kind::CronJob | Kind::Job | Kind::Pod => Rollout { complete: true, ..Rollout::default() },
+        };
+        let deadline = self.spec.progress_deadline_seconds.unwrap_or(DEADLINE).clamp(1, 24 * 3600);
+        Rollout { deadline, on_delete: self.spec.update_strategy.kind == "OnDelete", ..rollout }
+    }
+
+    fn is_seen(&self) -> bool {
+        self.status.observed_generation >= self.metadata.generation
+    }
+
+    fn stateful_set(&self) -> Rollout {
+        let LiveStatus { updated_replicas, available_replicas, current_revision, update_revision, .. } = &self.status;
+        let wanted = self.spec.replicas.unwrap_or(1);
+        let partition = self.spec.update_strategy.rolling_update.as_ref().and_then(|r| r.partition).unwrap_or(0);
+        // With a partition the revisions stay apart for as long as its owner wants.
+        let updated = current_revision == update_revision || (partition > 0 && *updated_replicas >= wanted - partition);
+        Rollout { complete: self.is_seen() && updated, wanted, available: *available_replicas, ..Rollout::default() }
+    }
+
+    fn daemon_set(&self) -> Rollout {
+        let LiveStatus { desired_number_scheduled: wanted, updated_number_scheduled, number_available, .. } =
+            self.status;
+        let complete = self.is_seen() && updated_number_scheduled >= wanted;
+        Rollout { complete, wanted, available: number_available, ..Rollout::default() }
+    }
+
     /// Judged by what the deployment controller says, so that a pod that restarts later is no rollout.
-    pub fn rollout(&self) -> Rollout {
+    fn deployment(&self) -> Rollout {
         let status = &self.status;
         let condition = |kind: &str| status.conditions.iter().find(|c| c.kind == kind);
         let progressing = condition("Progressing");
-        let seen = status.observed_generation >= self.metadata.generation;
+        let seen = self.is_seen();
         let done = match progressing {
             Some(progressing) => progressing.reason == "NewReplicaSetAvailable",
             // Not reported without a progress deadline.
@@ -129,7 +198,7 @@ impl Live {
             trouble: failing.into_iter().flatten().find(|_| seen).map(trouble),
             wanted: self.spec.replicas.unwrap_or(1),
             available: status.available_replicas,
-            deadline: self.spec.progress_deadline_seconds.unwrap_or(DEADLINE).clamp(1, 24 * 3600),
+            ..Rollout::default()
         }
     }
 

@@ -10,6 +10,7 @@ use crate::core::settings::Platform;
 /// A workload of which nothing else is known.
 pub(crate) fn standing(name: &str, standing: Standing) -> Judged {
     Judged {
+        kind: Kind::Deployment,
         name: name.into(),
         uid: format!("uid-{name}"),
         resource_version: "1".into(),
@@ -17,7 +18,8 @@ pub(crate) fn standing(name: &str, standing: Standing) -> Judged {
         paused: false,
         wired: standing == Standing::Current,
         was_wired: standing == Standing::Current,
-        contested: false,
+        before: None,
+        created: None,
         last_manager: None,
         merge_ca: MergeCaState::default(),
         standing,
@@ -62,7 +64,7 @@ fn judged(deployment: &Value, policies: &[Policy], labelled: bool) -> Option<Jud
         tokenless: &BTreeSet::new(),
         policies,
     };
-    judge(&deployment.to_string(), "tracing", &around).unwrap()
+    judge(Kind::Deployment, &deployment.to_string(), "tracing", &around).unwrap()
 }
 
 fn wired(mut deployment: Value) -> Value {
@@ -129,11 +131,55 @@ fn a_rollout_is_complete_when_the_deployment_controller_says_so_for_this_generat
                 {"type": "Available", "status": "True", "lastTransitionTime": "2026-11-21T10:00:02Z"},
             ],
         });
-        progress(&json!({"metadata": {"generation": 2}, "spec": {}, "status": json}).to_string()).unwrap()
+        progress(Kind::Deployment, &json!({"metadata": {"generation": 2}, "spec": {}, "status": json}).to_string())
+            .unwrap()
     };
     assert!(!status(1, "NewReplicaSetAvailable").complete);
     assert!(!status(2, "ReplicaSetUpdated").complete);
     let done = status(2, "NewReplicaSetAvailable");
     assert!(done.complete);
     assert_eq!(done.available_since, Some("2026-11-21T10:00:09Z".parse().unwrap()));
+}
+
+#[test]
+fn what_has_no_rollout_is_complete_and_what_has_one_follows_its_own_words() {
+    let progress = |kind, spec: Value, status: Value| {
+        let json = json!({"metadata": {"generation": 2}, "spec": spec, "status": status}).to_string();
+        let Rollout { complete, wanted, available, .. } = progress(kind, &json).unwrap();
+        (complete, wanted, available)
+    };
+    let sets = |updated: &str| {
+        json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 1, "availableReplicas": 2,
+        "currentRevision": "a", "updateRevision": updated})
+    };
+    assert_eq!(progress(Kind::StatefulSet, json!({"replicas": 3}), sets("b")), (false, 3, 2));
+    assert_eq!(progress(Kind::StatefulSet, json!({"replicas": 3}), sets("a")), (true, 3, 2));
+    let partition = json!({"replicas": 3, "updateStrategy": {"rollingUpdate": {"partition": 2}}});
+    assert_eq!(progress(Kind::StatefulSet, partition, sets("b")), (true, 3, 2));
+    let nodes = |updated| json!({"observedGeneration": 2, "desiredNumberScheduled": 4, "updatedNumberScheduled": updated, "numberAvailable": 3});
+    assert_eq!(progress(Kind::DaemonSet, json!({}), nodes(3)), (false, 4, 3));
+    assert_eq!(progress(Kind::DaemonSet, json!({}), nodes(4)), (true, 4, 3));
+    assert_eq!(progress(Kind::CronJob, json!({}), json!({})), (true, 0, 0));
+}
+
+#[test]
+fn a_job_is_never_changed_after_its_creation() {
+    let mut job = deployment(json!([]));
+    let judge = |job: &Value, answered| {
+        let around = Surroundings {
+            namespace: "bank-agents",
+            injection_enabled: true,
+            platform: &Platform::default(),
+            tokenless: &BTreeSet::new(),
+            policies: &[policy(answered)],
+        };
+        judge(Kind::Job, &job.to_string(), "tracing", &around).unwrap().map(|judged| judged.standing)
+    };
+    let missed = Standing::Skipped { reason: Reason::CreatedUnwired, deliberate: false, leftover: Vec::new() };
+    assert_eq!(judge(&job, true), Some(missed.clone()));
+    assert_eq!(judge(&job, false), Some(missed));
+    let of_yesterday = wired(job.clone());
+    assert_eq!(judge(&of_yesterday, true), Some(Standing::Current));
+    job["status"] = json!({"conditions": [{"type": "Complete", "status": "True"}]});
+    assert_eq!(judge(&job, true), None, "it is done");
 }

@@ -1,0 +1,197 @@
+//! Reads of workloads and their pods.
+//!
+//! Templates are looked at in place, page by page: a whole namespace of decoded workloads would be the operator's largest
+//! piece of memory, and typed structs would lose fields that this build does not know.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::api::{Api, GetParams, ListParams, PartialObjectMeta, Request};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Error;
+use crate::controller::Context;
+use crate::core::kind::Kind;
+use crate::core::select::Surroundings;
+use crate::core::trouble;
+use crate::core::workload::{Judged, Rollout, Standing, account_to_bind, judge, progress};
+use crate::names;
+
+/// Most objects of one page.
+const PAGE: u32 = 100;
+/// Workloads whose pods are looked at in one pass, and pods of each.
+const MOST_UNWELL: usize = 20;
+const MOST_PODS: u32 = 20;
+
+/// The workloads of a namespace.
+#[derive(Debug, Default)]
+pub(in crate::controller) struct Workloads {
+    /// Those that concern the AgentTracing.
+    pub judged: Vec<Judged>,
+    /// Service accounts of all that any AgentTracing of mode CR has.
+    pub accounts: BTreeSet<String>,
+}
+
+/// Where the workloads of a kind are; in all namespaces where none is named.
+pub(in crate::controller) fn url(kind: Kind, namespace: Option<&str>) -> String {
+    let base = match kind.group() {
+        "" => format!("/api/{}", kind.version()),
+        group => format!("/apis/{group}/{}", kind.version()),
+    };
+    match namespace {
+        Some(namespace) => format!("{base}/namespaces/{namespace}/{}", kind.plural()),
+        None => format!("{base}/{}", kind.plural()),
+    }
+}
+
+/// The workloads of a namespace, each judged for one AgentTracing.
+pub(in crate::controller) async fn workloads(
+    ctx: &Context,
+    tracing: &str,
+    around: &Surroundings<'_>,
+) -> Result<Workloads, Error> {
+    let mut found = Workloads::default();
+    let shares = around.policies.iter().any(|policy| policy.bound.is_some());
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Pod) {
+        let each = |item: &str| {
+            found.judged.extend(judge(kind, item, tracing, around)?);
+            if shares {
+                found.accounts.extend(account_to_bind(kind, item, around)?);
+            }
+            Ok(())
+        };
+        for_each(&ctx.client, kind, Some(around.namespace), "", each).await?;
+    }
+    Ok(found)
+}
+
+/// Looks at every object of a kind in place.
+pub(in crate::controller) async fn for_each(
+    client: &Client,
+    kind: Kind,
+    namespace: Option<&str>,
+    labels: &str,
+    mut each: impl FnMut(&str) -> Result<(), serde_json::Error>,
+) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Page<'a> {
+        #[serde(default)]
+        metadata: PageMetadata,
+        #[serde(borrow)]
+        items: Vec<&'a RawValue>,
+    }
+    #[derive(Default, Deserialize)]
+    struct PageMetadata {
+        #[serde(default, rename = "continue")]
+        next: Option<String>,
+    }
+    let what = || format!("the {} of {}", kind.plural(), namespace.unwrap_or("all namespaces"));
+    let request = Request::new(url(kind, namespace));
+    let mut params = ListParams::default().limit(PAGE).labels(labels);
+    loop {
+        let text = match request.list(&params).map_err(kube::Error::BuildRequest) {
+            Ok(request) => client.request_text(request).await,
+            Err(error) => Err(error),
+        };
+        let text = text.map_err(|source| Error::Read { what: what(), source })?;
+        let decode = |source| Error::Decode { what: what(), source };
+        let page: Page<'_> = serde_json::from_str(&text).map_err(decode)?;
+        for item in page.items {
+            each(item.get()).map_err(decode)?;
+        }
+        match page.metadata.next.filter(|next| !next.is_empty()) {
+            Some(next) => params.continue_token = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// One workload, read live and judged.
+pub(in crate::controller) async fn workload(
+    ctx: &Context,
+    kind: Kind,
+    name: &str,
+    tracing: &str,
+    around: &Surroundings<'_>,
+) -> Result<Option<Judged>, Error> {
+    let Some(text) = read(&ctx.client, kind, around.namespace, name).await? else { return Ok(None) };
+    judge(kind, &text, tracing, around).map_err(|source| decode(kind, around.namespace, name, source))
+}
+
+/// Whether all pods of a workload are of its current template, or it is gone.
+pub(in crate::controller) async fn is_settled(
+    client: &Client,
+    kind: Kind,
+    namespace: &str,
+    name: &str,
+) -> Result<bool, Error> {
+    let Some(text) = read(client, kind, namespace, name).await? else { return Ok(true) };
+    let rollout = progress(kind, &text).map_err(|source| decode(kind, namespace, name, source))?;
+    Ok(!rollout.replaces_pods() || (rollout.complete && rollout.available >= rollout.wanted))
+}
+
+async fn read(client: &Client, kind: Kind, namespace: &str, name: &str) -> Result<Option<String>, Error> {
+    let request = Request::new(url(kind, Some(namespace))).get(name, &GetParams::default());
+    let text = match request.map_err(kube::Error::BuildRequest) {
+        Ok(request) => client.request_text(request).await,
+        Err(error) => Err(error),
+    };
+    match text {
+        Ok(text) => Ok(Some(text)),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        Err(source) => Err(Error::Read { what: format!("{} {namespace}/{name}", kind.as_str()), source }),
+    }
+}
+
+fn decode(kind: Kind, namespace: &str, name: &str, source: serde_json::Error) -> Error {
+    Error::Decode { what: format!("{} {namespace}/{name}", kind.as_str()), source }
+}
+
+/// Looks at the pods of workloads that are wired and not well: notes what keeps them, and names those whose init container
+/// of ours does not start.
+pub(in crate::controller) async fn troubles(
+    ctx: &Context,
+    namespace: &str,
+    workloads: &mut [Judged],
+    now: Timestamp,
+) -> Result<BTreeSet<String>, Error> {
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
+    let mut failing = BTreeSet::new();
+    let unwell = |j: &&mut Judged| {
+        let Rollout { complete, wanted, available, .. } = j.rollout;
+        j.standing == Standing::Current && wanted > 0 && (!complete || available < wanted)
+    };
+    for workload in workloads.iter_mut().filter(unwell).take(MOST_UNWELL) {
+        let read = |source| Error::Read { what: format!("the pods of {namespace}/{}", workload.name), source };
+        let params = ListParams::default().labels(&workload.pods).limit(MOST_PODS);
+        let pods = api.list(&params).await.map_err(read)?.items;
+        let record = workload.record.as_deref();
+        if workload.merge_ca.present && trouble::lacks_merge_ca(&pods, record, now) {
+            failing.insert(workload.resource());
+        }
+        // What a container says is nearer to the cause than that a deadline was exceeded.
+        if let Some(trouble) = trouble::of_pods(&pods, record, now) {
+            workload.rollout.trouble = Some(trouble);
+        }
+    }
+    Ok(failing)
+}
+
+/// Since when pods with a workload's current wiring exist: the oldest one that carries the same record.
+pub(in crate::controller) async fn wired_since(
+    ctx: &Context,
+    namespace: &str,
+    judged: &Judged,
+) -> Result<Option<Timestamp>, Error> {
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
+    let read = |source| Error::Read { what: format!("the pods of {namespace}/{}", judged.name), source };
+    let list = api.list_metadata(&ListParams::default().labels(&judged.pods).limit(PAGE)).await.map_err(read)?;
+    let same = |pod: &&PartialObjectMeta<Pod>| {
+        let annotations = pod.metadata.annotations.as_ref();
+        judged.record.is_some() && annotations.and_then(|a| a.get(names::ANNOTATION_RECORD)) == judged.record.as_ref()
+    };
+    Ok(list.items.iter().filter(same).filter_map(|p| p.metadata.creation_timestamp.as_ref()).map(|t| t.0).min())
+}

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use agent_tracing::api::AgentTracing;
+use agent_tracing::core::kind::Kind;
 use agent_tracing::telemetry::Metrics;
 use agent_tracing::webhook::memory::Memory;
 use agent_tracing::webhook::{Webhook, router};
@@ -130,15 +131,74 @@ async fn the_operators_own_write_comes_back_changed_only_when_it_touches() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_deployment_on_its_way_in_is_allowed_and_counted() {
+async fn every_kind_leaves_with_its_wiring_once() {
     let cluster = Cluster::with_mlflow();
-    let mut pod = create(teller());
-    pod["request"]["kind"] = json!({"group": "", "version": "v1", "kind": "Pod"});
-    assert_eq!(cluster.admits(pod).await, allowed());
+    for kind in Kind::ALL {
+        let plain = workload(kind);
+        let answer = cluster.admits(create(plain.clone())).await;
+        let wired = patched(plain, &answer);
+        let path: String = kind.template().iter().map(|token| format!("/{token}")).collect();
+        let template = wired.pointer(&path).unwrap();
+        assert_eq!(template["spec"]["containers"][0]["env"][1]["value"], "http://tracing-mlflow.bank.svc:5500");
+        assert!(template["metadata"]["annotations"]["agenttracing.dev/injected"].is_string(), "{kind:?}");
+        assert_eq!(wired["metadata"]["labels"]["agenttracing.dev/wired"], "tracing", "{kind:?}");
+        assert_eq!(cluster.admits(create(wired)).await, allowed(), "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_update_wires_what_can_still_be_changed() {
+    let cluster = Cluster::with_mlflow();
+    for kind in Kind::ALL {
+        let answer = cluster.admits(update(workload(kind), workload(kind))).await;
+        assert_eq!(answer["response"]["patch"].is_string(), kind.has_second_chance(), "{kind:?}");
+    }
+    assert!(cluster.counted(r#"{result="left",reason="OtherKind"} 2"#));
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_cron_job_and_the_pods_of_what_was_wired_are_left_alone() {
+    let cluster = Cluster::with_mlflow();
+    let owned = |kind: Kind, api_version: &str, owner: &str| {
+        let mut object = workload(kind);
+        let owner =
+            json!({"apiVersion": api_version, "kind": owner, "name": "nightly", "uid": "1", "controller": true});
+        object["metadata"]["ownerReferences"] = json!([owner]);
+        object
+    };
+    assert_eq!(cluster.admits(create(owned(Kind::Job, "batch/v1", "CronJob"))).await, allowed());
+    assert!(cluster.counted(r#"{result="left",reason="OfCronJob"} 1"#));
+
+    let mut pod = owned(Kind::Pod, "apps/v1", "StatefulSet");
+    let answer = cluster.admits(create(pod.clone())).await;
+    let wired = patched(pod.clone(), &answer);
+    assert_eq!(wired["spec"]["containers"][0]["env"][2]["value"], "nightly");
+    pod["metadata"]["annotations"] = json!({"agenttracing.dev/injected": "anything"});
+    assert_eq!(cluster.admits(create(pod)).await, allowed());
+    assert!(cluster.counted(r#"{result="left",reason="WiredByOwner"} 1"#));
+}
+
+#[tokio::test]
+async fn what_is_no_workload_on_its_way_in_is_allowed_and_counted() {
+    let cluster = Cluster::with_mlflow();
+    let mut of_another_group = create(teller());
+    of_another_group["request"]["kind"]["group"] = json!("apps.example.com");
+    assert_eq!(cluster.admits(of_another_group).await, allowed());
     let mut delete = create(Value::Null);
     delete["request"]["operation"] = json!("DELETE");
     assert_eq!(cluster.admits(delete).await, allowed());
     assert!(cluster.counted(r#"{result="left",reason="OtherKind"} 2"#));
+}
+
+#[tokio::test]
+async fn a_kind_behind_the_object_it_belongs_to_is_too_late() {
+    let mut review = create(teller());
+    let request = review["request"].as_object_mut().unwrap();
+    let kind = request.shift_remove("kind").unwrap();
+    request.insert("kind".into(), kind);
+    let cluster = Cluster::with_mlflow();
+    assert_eq!(cluster.admits(review).await, allowed());
+    assert!(cluster.counted(r#"{result="failed",reason="Undecodable"} 1"#));
 }
 
 #[tokio::test]
@@ -280,12 +340,26 @@ fn teller() -> Value {
     })
 }
 
+/// The teller as a workload of another kind, opted in, so that no kind has to be listed.
+fn workload(kind: Kind) -> Value {
+    let mut template = teller()["spec"]["template"].take();
+    let metadata = json!({"name": "teller", "labels": {"agenttracing.dev/inject": "true"}});
+    let spec = match kind {
+        Kind::Pod => template["spec"].take(),
+        Kind::CronJob => json!({"schedule": "@daily", "jobTemplate": {"spec": {"template": template}}}),
+        _ => json!({"template": template}),
+    };
+    let api_version = [kind.group(), kind.version()].join("/");
+    json!({"apiVersion": api_version.trim_start_matches('/'), "kind": kind.as_str(), "metadata": metadata, "spec": spec})
+}
+
 fn create(object: Value) -> Value {
+    let (group, version) = object["apiVersion"].as_str().unwrap_or("apps/v1").rsplit_once('/').unwrap_or(("", "v1"));
+    let kind = json!({"group": group, "version": version, "kind": object["kind"].as_str().unwrap_or("Deployment")});
     json!({
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
         "request": {
-            "uid": "0d0c7d44", "kind": {"group": "apps", "version": "v1", "kind": "Deployment"},
-            "resource": {"group": "apps", "version": "v1", "resource": "deployments"},
+            "uid": "0d0c7d44", "kind": kind,
             "name": "teller", "namespace": "bank", "operation": "CREATE",
             "userInfo": {"username": "jane", "groups": ["system:authenticated"]},
             "object": object, "oldObject": null, "dryRun": false, "options": null,

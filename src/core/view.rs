@@ -29,8 +29,18 @@ pub struct Workload<'a> {
     pub metadata: Metadata<'a>,
     /// The spec of its pods.
     pub pod: PodSpec<'a>,
+    /// Volumes that a StatefulSet gives its pods beside the template's. Where names are equal, these win.
+    pub claims: Vec<Named<'a>>,
     /// The template's metadata. A Pod has none beside its own.
     template: Option<Metadata<'a>>,
+}
+
+/// An object of which only the name matters.
+#[derive(Debug, Deserialize)]
+pub struct Named<'a> {
+    /// Its metadata.
+    #[serde(borrow, default)]
+    pub metadata: Metadata<'a>,
 }
 
 /// Object metadata.
@@ -94,18 +104,19 @@ impl<'a> Workload<'a> {
 
     /// The same where there may be `null`.
     pub fn read_optional<D: Deserializer<'a>>(kind: Kind, deserializer: D) -> Result<Option<Self>, D::Error> {
-        let of = |metadata, template| {
+        let of = |metadata, template, claims: Option<Vec<Named<'a>>>| {
             let Template { metadata: of_template, spec: pod } = template;
-            Self { kind, metadata, pod, template: of_template }
+            Self { kind, metadata, pod, claims: claims.unwrap_or_default(), template: of_template }
         };
         Ok(match kind {
             Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Job => {
-                Option::<Object<'a, Templated<'a>>>::deserialize(deserializer)?.map(|o| of(o.metadata, o.spec.template))
+                Option::<Object<'a, Templated<'a>>>::deserialize(deserializer)?
+                    .map(|o| of(o.metadata, o.spec.template, o.spec.volume_claim_templates))
             }
             Kind::CronJob => Option::<Object<'a, Scheduled<'a>>>::deserialize(deserializer)?
-                .map(|o| of(o.metadata, o.spec.job_template.spec.template)),
+                .map(|o| of(o.metadata, o.spec.job_template.spec.template, None)),
             Kind::Pod => Option::<Object<'a, PodSpec<'a>>>::deserialize(deserializer)?
-                .map(|o| of(o.metadata, Template { metadata: None, spec: o.spec })),
+                .map(|o| of(o.metadata, Template { metadata: None, spec: o.spec }, None)),
         })
     }
 
@@ -325,9 +336,12 @@ struct Object<'a, Spec> {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Templated<'a> {
     #[serde(borrow)]
     template: Template<'a>,
+    #[serde(borrow, default)]
+    volume_claim_templates: Option<Vec<Named<'a>>>,
 }
 
 #[derive(Deserialize)]

@@ -1,20 +1,21 @@
-//! The rendered objects on a real API server: it accepts them as they are, defaults nothing in the webhook configuration,
-//! calls the webhook exactly when it should, and grants exactly the promised rights.
+//! The rendered webhook configuration on a real API server: it accepts it as it is, defaults nothing in it, and calls the
+//! webhook exactly when it should.
 //!
 //! No webhook runs here. A copy of the configuration points at a closed port with failurePolicy `Fail`: the API server
 //! then refuses a request that it would send, and lets pass one that it would not. An expression that fails is a third
 //! answer, which `Ignore` would hide.
 
-use std::sync::Once;
 use std::time::{Duration, Instant};
 
+use agent_tracing::core::kind::Kind;
 use agent_tracing::names;
 use serde_json::{Value, json};
 
 use crate::{Run, kubectl, kustomize, object, run};
 
-const OPERATOR: &str = "system:serviceaccount:agent-tracing-system:agent-tracing-operator";
-const DRY: &[&str] = &["--dry-run=server"];
+pub const DRY: &[&str] = &["--dry-run=server"];
+const CRON_JOBS: &str = "system:serviceaccount:kube-system:cronjob-controller";
+const REPLICA_SETS: &str = "system:serviceaccount:kube-system:replicaset-controller";
 const DEPLOYMENT_CONTROLLER: &str = "system:serviceaccount:kube-system:deployment-controller";
 
 #[test]
@@ -93,6 +94,69 @@ fn the_webhook_is_called_for_relevant_changes_only() {
 
 #[test]
 #[ignore = "needs the API server: make test"]
+fn the_webhook_is_called_for_every_kind_while_its_template_can_be_set() {
+    let namespace = Namespace::create("install-kinds");
+    let ns = namespace.0.as_str();
+    for kind in Kind::ALL {
+        create(&workload(kind, ns, "teller"), &[]).ok();
+    }
+    kubectl(&["label", "namespace", ns, "agenttracing.dev/injection=enabled"]).ok();
+    let _probe = Probe::create("install-kinds", &[ns]);
+
+    let dry = |args: &[&str]| in_namespace(ns, &[args, &["--dry-run=server"]].concat());
+    for kind in [Kind::StatefulSet, Kind::DaemonSet, Kind::CronJob] {
+        let patch = |patch: &Value| dry(&["patch", kind.plural(), "teller", "--type=merge", "-p", &patch.to_string()]);
+        let in_template = |what: Value| kind.template().iter().rev().fold(what, |below, token| json!({*token: below}));
+        let touch = "agenttracing.dev/touch=1f2e/1/1700000000";
+        for (what, request) in [
+            ("create", create(&workload(kind, ns, "second"), DRY)),
+            (
+                "a changed template",
+                patch(&in_template(json!({"metadata": {"annotations": {"example.com/build": "2"}}}))),
+            ),
+            ("opting out in it", patch(&in_template(json!({"metadata": {"labels": {names::LABEL_INJECT: "false"}}})))),
+            ("opting out", dry(&["label", kind.plural(), "teller", "agenttracing.dev/inject=false"])),
+            ("a touch", dry(&["annotate", kind.plural(), "teller", touch])),
+        ] {
+            called(&format!("{kind:?}: {what}"), request);
+        }
+        let own = match kind {
+            Kind::CronJob => json!({"spec": {"suspend": true, "jobTemplate": {"spec": {"backoffLimit": 2}}}}),
+            _ => json!({"spec": {"minReadySeconds": 3}}),
+        };
+        for (what, request) in [
+            ("a setting outside the template", patch(&own)),
+            ("a stray annotation", dry(&["annotate", kind.plural(), "teller", "example.com/note=x"])),
+            ("delete", dry(&["delete", kind.plural(), "teller"])),
+        ] {
+            not_called(&format!("{kind:?}: {what}"), request);
+        }
+    }
+
+    called("a Job", create(&workload(Kind::Job, ns, "second"), DRY));
+    for (what, request) in [
+        ("a Job that is touched", dry(&["annotate", "job", "teller", "agenttracing.dev/touch=x"])),
+        ("a CronJob's next Job", create(&workload(Kind::Job, ns, "second"), &[DRY, &["--as", CRON_JOBS]].concat())),
+        ("a Pod that does not ask for it", create(&workload(Kind::Pod, ns, "second"), DRY)),
+        ("a Pod that is labelled later", dry(&["label", "pod", "teller", "agenttracing.dev/inject=true"])),
+    ] {
+        not_called(what, request);
+    }
+    for (choice, is_called) in [("true", true), ("false", false)] {
+        let mut pod = workload(Kind::Pod, ns, "second");
+        pod["metadata"]["labels"] = json!({names::LABEL_INJECT: choice});
+        for user in [&[][..], &["--as", REPLICA_SETS]] {
+            let request = create(&pod, &[DRY, user].concat());
+            match is_called {
+                true => called("a Pod that asks for it", request),
+                false => not_called("a Pod that asks not to be", request),
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the API server: make test"]
 fn the_webhook_is_called_in_enabled_namespaces_only() {
     let namespace = Namespace::create("install-scope");
     let (ns, excluded) = (namespace.0.as_str(), "kube-public");
@@ -136,143 +200,15 @@ fn applying_again_keeps_the_operators_ca_bundle() {
         // Any certificate will do: the test cluster's own.
         let config = parse(&kubectl(&["config", "view", "--raw", "--flatten", "-o", "json"]).ok());
         let bundle = &config["clusters"][0]["cluster"]["certificate-authority-data"];
-        let patch = json!([{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": bundle}]).to_string();
+        let count = webhooks(&mut parse(&file)).len();
+        let add = |n| json!({"op": "add", "path": format!("/webhooks/{n}/clientConfig/caBundle"), "value": bundle});
+        let patch = (0..count).map(add).collect::<Value>().to_string();
         kubectl(&["patch", "mutatingwebhookconfiguration", name, "--field-manager=other", "--type=json", "-p", &patch])
             .ok();
         run("KUBECTL", "kubectl", apply, &file).ok();
-        let live = parse(&kubectl(&["get", "mutatingwebhookconfiguration", name, "-o", "json"]).ok());
-        assert_eq!(&live["webhooks"][0]["clientConfig"]["caBundle"], bundle, "{apply:?}");
-    }
-}
-
-#[test]
-#[ignore = "needs the API server: make test"]
-fn the_pod_passes_pod_security_restricted() {
-    install();
-    let objects = kustomize();
-    let mut pod = object(&objects, "Deployment", "agent-tracing-operator")["spec"]["template"].clone();
-    pod["apiVersion"] = json!("v1");
-    pod["kind"] = json!("Pod");
-    pod["metadata"]["name"] = json!("install-pod-security");
-    pod["metadata"]["namespace"] = json!(names::OPERATOR_NAMESPACE);
-    create(&pod, DRY).ok();
-    pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = json!(true);
-    assert!(create(&pod, DRY).err().contains("violates PodSecurity \"restricted"), "the namespace enforces it");
-}
-
-#[test]
-#[ignore = "needs the API server: make test"]
-fn the_samples_are_valid() {
-    install();
-    for sample in ["standalone", "standalone-full", "cr", "external"] {
-        let file = format!("config/samples/{sample}.yaml");
-        kubectl(&["create", "--dry-run=server", "--validate=strict", "-f", &file]).ok();
-    }
-}
-
-#[test]
-#[ignore = "needs the API server: make test"]
-fn the_operator_has_the_rights_it_was_promised_and_no_other() {
-    install();
-    let home = names::OPERATOR_NAMESPACE;
-    let allowed: &[(&str, &str, &str)] = &[
-        ("get list watch", "agenttracings.agenttracing.dev", "bank"),
-        ("patch", "agenttracings.agenttracing.dev/status", "bank"),
-        ("get list watch create patch delete", "deployments.apps", "bank"),
-        ("get list watch create patch delete", "services", "bank"),
-        ("get list watch create patch delete", "persistentvolumeclaims", "bank"),
-        ("get list watch create patch delete", "networkpolicies.networking.k8s.io", "bank"),
-        ("get list watch", "namespaces", ""),
-        ("get list", "pods", "bank"),
-        ("get", "storageclasses.storage.k8s.io", ""),
-        ("create patch", "events.events.k8s.io", "bank"),
-        (
-            "get list watch patch",
-            "mutatingwebhookconfigurations.admissionregistration.k8s.io/=agent-tracing-webhook",
-            "",
-        ),
-        ("get list watch", "serviceaccounts", "bank"),
-        ("get list watch", "mlflows.mlflow.opendatahub.io", ""),
-        ("create", "subjectaccessreviews.authorization.k8s.io", ""),
-        ("create list watch", "rolebindings.rbac.authorization.k8s.io", "bank"),
-        ("get patch delete", "rolebindings.rbac.authorization.k8s.io/=agenttracing-mlflow", "bank"),
-        ("get list watch bind", "clusterroles.rbac.authorization.k8s.io/=mlflow-operator-mlflow-integration", ""),
-        ("get create", "configmaps", "bank"),
-        ("patch", "configmaps/=agenttracing-ca", "bank"),
-        ("create", "leases.coordination.k8s.io", home),
-        ("get update", "leases.coordination.k8s.io/=agent-tracing-operator", home),
-        ("create", "secrets", home),
-        ("get list watch update patch", "secrets/=agent-tracing-webhook-ca", home),
-    ];
-    let denied: &[(&str, &str, &str)] = &[
-        ("create update patch delete", "agenttracings.agenttracing.dev", "bank"),
-        ("update", "agenttracings.agenttracing.dev/finalizers", "bank"),
-        ("update", "deployments.apps", "bank"),
-        ("get list create delete", "secrets", "bank"),
-        ("get list watch update delete", "secrets", home),
-        ("delete", "secrets/=agent-tracing-webhook-ca", home),
-        ("get update delete", "leases.coordination.k8s.io", home),
-        ("create", "leases.coordination.k8s.io", "bank"),
-        ("create delete", "pods", "bank"),
-        ("create", "pods/exec", "bank"),
-        ("create", "serviceaccounts/token", "bank"),
-        ("get create patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io", ""),
-        ("delete", "mutatingwebhookconfigurations.admissionregistration.k8s.io/=agent-tracing-webhook", ""),
-        ("patch update delete create", "namespaces", ""),
-        ("create update patch delete", "serviceaccounts", "bank"),
-        // Creating one is behind the chart's createMlflowNamespaces.
-        ("create update patch delete deletecollection", "mlflows.mlflow.opendatahub.io", ""),
-        ("get list watch create patch bind escalate", "clusterroles.rbac.authorization.k8s.io", ""),
-        ("bind escalate", "clusterroles.rbac.authorization.k8s.io/=cluster-admin", ""),
-        (
-            "create update patch delete escalate",
-            "clusterroles.rbac.authorization.k8s.io/=mlflow-operator-mlflow-integration",
-            "",
-        ),
-        ("create bind", "roles.rbac.authorization.k8s.io", "bank"),
-        ("create", "clusterrolebindings.rbac.authorization.k8s.io", ""),
-        ("get update patch delete", "rolebindings.rbac.authorization.k8s.io", "bank"),
-        ("update", "rolebindings.rbac.authorization.k8s.io/=agenttracing-mlflow", "bank"),
-        ("list watch update patch delete", "configmaps", "bank"),
-        ("update delete", "configmaps/=agenttracing-ca", "bank"),
-        ("impersonate", "users", ""),
-    ];
-    for (expected, table) in [(true, allowed), (false, denied)] {
-        for (verbs, resource, namespace) in table {
-            for verb in verbs.split(' ') {
-                assert_eq!(may(OPERATOR, verb, resource, namespace), expected, "{verb} {resource} in '{namespace}'");
-            }
-        }
-    }
-}
-
-#[test]
-#[ignore = "needs the API server: make test"]
-fn who_may_edit_or_view_a_namespace_may_so_agenttracings() {
-    install();
-    let namespace = Namespace::create("install-users");
-    let ns = namespace.0.as_str();
-    for role in ["admin", "edit", "view"] {
-        in_namespace(ns, &["create", "rolebinding", role, "--clusterrole", role, "--user", &format!("a-{role}")]).ok();
-    }
-    let resource = "agenttracings.agenttracing.dev";
-    // The roles are aggregated by a controller, a moment after the install.
-    wait_until("aggregated", || ["admin", "edit"].iter().all(|role| may(&format!("a-{role}"), "create", resource, ns)));
-    wait_until("aggregated", || may("a-view", "get", resource, ns));
-    for user in ["a-admin", "a-edit"] {
-        for verb in ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"] {
-            assert!(may(user, verb, resource, ns), "{user} {verb}");
-        }
-    }
-    for verb in ["create", "update", "patch", "delete"] {
-        assert!(!may("a-view", verb, resource, ns), "{verb}");
-    }
-    for user in ["a-admin", "a-edit", "a-view"] {
-        for verb in ["update", "patch"] {
-            assert!(
-                !may(user, verb, &format!("{resource}/status"), ns),
-                "{user} {verb}: the webhook decides from status"
-            );
+        let mut live = parse(&kubectl(&["get", "mutatingwebhookconfiguration", name, "-o", "json"]).ok());
+        for webhook in webhooks(&mut live) {
+            assert_eq!(&webhook["clientConfig"]["caBundle"], bundle, "{apply:?} {}", webhook["name"]);
         }
     }
 }
@@ -283,10 +219,11 @@ struct Probe(String);
 impl Probe {
     fn create(name: &str, namespaces: &[&str]) -> Self {
         let mut configuration = webhook_copy(name, namespaces);
-        let webhook = &mut configuration["webhooks"][0];
-        webhook["failurePolicy"] = json!("Fail");
-        // Nothing listens on port 1, so the call fails at once.
-        webhook["clientConfig"] = json!({"url": "https://127.0.0.1:1/mutate"});
+        for webhook in webhooks(&mut configuration) {
+            webhook["failurePolicy"] = json!("Fail");
+            // Nothing listens on port 1, so the call fails at once.
+            webhook["clientConfig"] = json!({"url": "https://127.0.0.1:1/mutate"});
+        }
         create(&configuration, &[]).ok();
         // The API server reads configurations and labels of namespaces with a delay.
         wait_until("the webhook is called", || !create(&deployment(namespaces[0], "wait"), DRY).succeeded());
@@ -306,17 +243,21 @@ fn webhook_copy(name: &str, namespaces: &[&str]) -> Value {
     let mut copy = object(&objects, "MutatingWebhookConfiguration", names::WEBHOOK_CONFIGURATION).clone();
     copy["metadata"]["name"] = json!(name);
     let values = if namespaces.is_empty() { &["no-such-namespace"] } else { namespaces };
-    copy["webhooks"][0]["namespaceSelector"]["matchExpressions"]
-        .as_array_mut()
-        .expect("a list")
-        .push(json!({"key": names::LABEL_NAMESPACE_NAME, "operator": "In", "values": values}));
+    for webhook in webhooks(&mut copy) {
+        let only_here = json!({"key": names::LABEL_NAMESPACE_NAME, "operator": "In", "values": values});
+        webhook["namespaceSelector"]["matchExpressions"].as_array_mut().expect("a list").push(only_here);
+    }
     copy
+}
+
+fn webhooks(configuration: &mut Value) -> &mut Vec<Value> {
+    configuration["webhooks"].as_array_mut().expect("webhooks")
 }
 
 #[track_caller]
 fn called(what: &str, request: Run) {
     let refused = request.err();
-    assert!(refused.contains("failed calling webhook \"inject.agenttracing.dev\""), "{what}: {refused}");
+    assert!(refused.contains("failed calling webhook \"inject"), "{what}: {refused}");
 }
 
 #[track_caller]
@@ -325,10 +266,10 @@ fn not_called(what: &str, request: Run) {
 }
 
 /// A namespace that goes with the test, whatever becomes of it.
-struct Namespace(String);
+pub struct Namespace(pub String);
 
 impl Namespace {
-    fn create(name: &str) -> Self {
+    pub fn create(name: &str) -> Self {
         only_on_the_test_cluster();
         // What a killed run left.
         drop(Probe(name.to_owned()));
@@ -348,36 +289,38 @@ impl Drop for Namespace {
     }
 }
 
-/// What the tests need of an install: all but the objects that other tests change while they run an operator of their own.
-fn install() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        only_on_the_test_cluster();
-        let rights = [
-            "Namespace",
-            "CustomResourceDefinition",
-            "ServiceAccount",
-            "ClusterRole",
-            "ClusterRoleBinding",
-            "Role",
-            "RoleBinding",
-        ];
-        let items: Vec<_> =
-            kustomize().into_iter().filter(|object| rights.iter().any(|kind| object["kind"] == *kind)).collect();
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
-        run("KUBECTL", "kubectl", &["apply", "--server-side", "--force-conflicts", "-f", "-"], &list).ok();
-        kubectl(&["wait", "crd/agenttracings.agenttracing.dev", "--for=condition=Established", "--timeout=30s"]).ok();
-    });
-}
-
 /// These tests install and delete: never where the current context happens to point.
-fn only_on_the_test_cluster() {
+pub fn only_on_the_test_cluster() {
     for variable in ["KUBECONFIG", "AUDIT_LOG"] {
         assert!(
             std::env::var_os(variable).is_some(),
             "{variable} is not set: run `tests/cluster/api.sh up` and `eval \"$(tests/cluster/api.sh env)\"`"
         );
     }
+}
+
+/// The same agent as a workload of any kind.
+fn workload(kind: Kind, namespace: &str, name: &str) -> Value {
+    let mut spec = deployment(namespace, name)["spec"].take();
+    let mut template = spec["template"].take();
+    if let Kind::Job | Kind::CronJob = kind {
+        template["spec"]["restartPolicy"] = json!("Never");
+    }
+    let spec = match kind {
+        Kind::Deployment | Kind::DaemonSet => json!({"selector": spec["selector"], "template": template}),
+        Kind::StatefulSet => json!({"serviceName": name, "selector": spec["selector"], "template": template}),
+        // Suspended, as the cluster has no kubelet that would ever finish one.
+        Kind::Job => json!({"suspend": true, "template": template}),
+        Kind::CronJob => json!({"schedule": "@yearly", "jobTemplate": {"spec": {"template": template}}}),
+        Kind::Pod => template["spec"].take(),
+    };
+    let api_version = [kind.group(), kind.version()].join("/");
+    json!({
+        "apiVersion": api_version.trim_start_matches('/'),
+        "kind": kind.as_str(),
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": spec,
+    })
 }
 
 fn deployment(namespace: &str, name: &str) -> Value {
@@ -395,7 +338,7 @@ fn deployment(namespace: &str, name: &str) -> Value {
     })
 }
 
-fn create(object: &Value, args: &[&str]) -> Run {
+pub fn create(object: &Value, args: &[&str]) -> Run {
     run("KUBECTL", "kubectl", &[&["create", "-f", "-"], args].concat(), &object.to_string())
 }
 
@@ -412,33 +355,15 @@ fn replace(namespace: &str, name: &str, image: Option<&str>, user: Option<&str>)
     run("KUBECTL", "kubectl", &args, &live.to_string())
 }
 
-fn may(user: &str, verb: &str, resource: &str, namespace: &str) -> bool {
-    // "resource/=name" is one object, "resource/sub" a subresource.
-    let (resource, name) = resource.split_once("/=").unwrap_or((resource, ""));
-    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-    let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
-    let review = json!({
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SubjectAccessReview",
-        "spec": {
-            "user": user,
-            "resourceAttributes": {
-                "verb": verb, "group": group, "resource": resource, "subresource": subresource, "name": name, "namespace": namespace,
-            },
-        },
-    });
-    parse(&create(&review, &["-o", "json"]).ok())["status"]["allowed"] == true
-}
-
-fn in_namespace(namespace: &str, args: &[&str]) -> Run {
+pub fn in_namespace(namespace: &str, args: &[&str]) -> Run {
     kubectl(&[&["-n", namespace], args].concat())
 }
 
-fn parse(json: &str) -> Value {
+pub fn parse(json: &str) -> Value {
     serde_json::from_str(json).expect("JSON")
 }
 
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(30);
     while !holds() {
         assert!(Instant::now() < end, "gave up waiting: {what}");

@@ -1,11 +1,12 @@
 //! Both ways to install, rendered and on a real API server.
 //!
-//! `render` needs `kubectl` and `helm`, from the variables `KUBECTL` and `HELM` or from PATH; `api` also needs the small
+//! `render` needs `kubectl` and `helm`, from the variables `KUBECTL` and `HELM` or from PATH; `api` and `rights` also need the small
 //! cluster: `eval "$(tests/cluster/api.sh env)"`.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod api;
 mod render;
+mod rights;
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};

@@ -3,6 +3,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use agent_tracing::core::kind::Kind;
 use agent_tracing::names;
 use serde_json::{Value, json};
 
@@ -43,17 +44,32 @@ fn names_are_those_of_the_code() {
     let named: Vec<_> = rules.iter().filter_map(|rule| rule["resourceNames"][0].as_str()).collect();
     assert_eq!(named, [names::LEASE, names::WEBHOOK_CA_SECRET]);
 
-    let webhook = &object(&objects, "MutatingWebhookConfiguration", names::WEBHOOK_CONFIGURATION)["webhooks"][0];
-    assert_eq!(webhook["clientConfig"]["service"]["name"], names::WEBHOOK_SERVICE);
-    assert_eq!(webhook["clientConfig"]["service"]["namespace"], names::OPERATOR_NAMESPACE);
-    assert_eq!(webhook["clientConfig"]["service"]["path"], names::WEBHOOK_PATH);
-    assert_eq!(webhook["clientConfig"].get("caBundle"), None, "the operator owns it");
-    let selector = &webhook["namespaceSelector"];
-    assert_eq!(selector["matchLabels"], json!({ names::LABEL_INJECTION: names::ENABLED }));
-    assert_eq!(selector["matchExpressions"][0]["key"], names::LABEL_NAMESPACE_NAME);
-    let conditions = webhook["matchConditions"].to_string();
+    let webhooks = &object(&objects, "MutatingWebhookConfiguration", names::WEBHOOK_CONFIGURATION)["webhooks"];
+    let webhooks = webhooks.as_array().expect("webhooks");
+    for webhook in webhooks {
+        assert_eq!(webhook["clientConfig"]["service"]["name"], names::WEBHOOK_SERVICE);
+        assert_eq!(webhook["clientConfig"]["service"]["namespace"], names::OPERATOR_NAMESPACE);
+        assert_eq!(webhook["clientConfig"]["service"]["path"], names::WEBHOOK_PATH);
+        assert_eq!(webhook["clientConfig"].get("caBundle"), None, "the operator owns it");
+        let selector = &webhook["namespaceSelector"];
+        assert_eq!(selector["matchLabels"], json!({ names::LABEL_INJECTION: names::ENABLED }));
+        assert_eq!(selector["matchExpressions"][0]["key"], names::LABEL_NAMESPACE_NAME);
+    }
+    let conditions = webhooks[0]["matchConditions"].to_string();
     assert!(conditions.contains(&format!("'{}'", names::ANNOTATION_TOUCH)));
     assert!(conditions.contains(&format!("'{}'", names::LABEL_INJECT)));
+    assert_eq!(webhooks[1]["objectSelector"], json!({"matchLabels": {names::LABEL_INJECT: "true"}}));
+    let rules = webhooks.iter().flat_map(|webhook| webhook["rules"].as_array().expect("rules"));
+    let mut kinds: Vec<_> = rules
+        .flat_map(|rule| {
+            let update = rule["operations"] == json!(["CREATE", "UPDATE"]);
+            strings(&rule["resources"]).map(move |resource| (rule["apiGroups"][0].as_str(), resource, update))
+        })
+        .collect();
+    kinds.sort();
+    let mut wired = Kind::ALL.map(|kind| (Some(kind.group()), kind.plural(), kind.has_second_chance()));
+    wired.sort();
+    assert_eq!(kinds, wired);
 }
 
 #[test]
@@ -219,12 +235,14 @@ fn the_chart_installs_into_any_namespace() {
             let crd = object["kind"] == "CustomResourceDefinition";
             assert!(crd || !text.contains(names::OPERATOR_NAMESPACE), "{text}");
         }
-        let webhook = &object(&objects, "MutatingWebhookConfiguration", names::WEBHOOK_CONFIGURATION)["webhooks"][0];
-        assert_eq!(webhook["clientConfig"]["service"]["namespace"], namespace);
-        assert_eq!(
-            webhook["namespaceSelector"]["matchExpressions"][0]["values"],
-            json!(["kube-system", "kube-public", "kube-node-lease", namespace])
-        );
+        let webhooks = &object(&objects, "MutatingWebhookConfiguration", names::WEBHOOK_CONFIGURATION)["webhooks"];
+        for webhook in webhooks.as_array().expect("webhooks") {
+            assert_eq!(webhook["clientConfig"]["service"]["namespace"], namespace);
+            assert_eq!(
+                webhook["namespaceSelector"]["matchExpressions"][0]["values"],
+                json!(["kube-system", "kube-public", "kube-node-lease", namespace])
+            );
+        }
     }
 }
 

@@ -168,6 +168,10 @@ fn taken<'w>(
     if let Some(name) = pod::taken(&volumes, &record.pod.volumes, &names) {
         return Some(format!("volume/{name}"));
     }
+    let mut claims = workload.claims.iter().filter_map(|claim| claim.metadata.name.as_deref());
+    if let Some(name) = claims.find(|name| names.contains(name)) {
+        return Some(format!("volumeClaimTemplate/{name}"));
+    }
     let containers = pod::live_init_containers(spec);
     if let Some(name) = pod::taken(&containers, &record.pod.init_containers, &[names::MERGE_CA]) {
         return Some(format!("initContainer/{name}"));

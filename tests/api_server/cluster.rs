@@ -276,9 +276,12 @@ fn collection(kind: &str, namespace: &str) -> String {
         "AgentTracing" => ("/apis/agenttracing.dev/v1alpha1", "agenttracings"),
         "ClusterRole" => ("/apis/rbac.authorization.k8s.io/v1", "clusterroles"),
         "ClusterRoleBinding" => ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),
+        "CronJob" => ("/apis/batch/v1", "cronjobs"),
         "CustomResourceDefinition" => ("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions"),
+        "DaemonSet" => ("/apis/apps/v1", "daemonsets"),
         "Deployment" => ("/apis/apps/v1", "deployments"),
         "Event" => ("/apis/events.k8s.io/v1", "events"),
+        "Job" => ("/apis/batch/v1", "jobs"),
         "Lease" => ("/apis/coordination.k8s.io/v1", "leases"),
         "MutatingWebhookConfiguration" => ("/apis/admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations"),
         "Namespace" => ("/api/v1", "namespaces"),
@@ -294,6 +297,7 @@ fn collection(kind: &str, namespace: &str) -> String {
         "Secret" => ("/api/v1", "secrets"),
         "Service" => ("/api/v1", "services"),
         "ServiceAccount" => ("/api/v1", "serviceaccounts"),
+        "StatefulSet" => ("/apis/apps/v1", "statefulsets"),
         _ => panic!("kind {kind} is not in the list"),
     };
     match namespace {

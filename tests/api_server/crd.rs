@@ -55,6 +55,8 @@ fn accepted_specs() -> Vec<String> {
         beside(&format!("injection: {{env: [{env}]}}")),
         beside("injection: {env: [{name: MLFLOW_TRACE_TIMEOUT_SECONDS, value: ''}]}"),
         beside("injection: {selector: {matchExpressions: [{key: a/b, operator: Exists}]}, containers: {exclude: [x]}}"),
+        beside("injection: {kinds: [Deployment, StatefulSet, DaemonSet, CronJob, Job]}"),
+        beside("injection: {kinds: []}"),
         beside("sdk: {timeoutSeconds: 300, maxRetries: 0}, suspend: true"),
     ];
     specs.extend(["1024", "5500", "65535"].map(|port| standalone(&format!("port: {port}"))));
@@ -203,6 +205,9 @@ fn refused_specs() -> Vec<(String, String, String)> {
     );
     let env = (0..51).map(|n| format!("{{name: V{n}, value: x}}")).collect::<Vec<_>>().join(", ");
     beside(&format!("injection: {{env: [{env}]}}"), "injection.env", "Too many: 51: must have at most 50 items");
+    let kinds = r#""Deployment", "StatefulSet", "DaemonSet", "CronJob", "Job""#;
+    beside("injection: {kinds: [Job, Pod]}", "injection.kinds[1]", &unsupported("Pod", kinds));
+    beside("injection: {kinds: [Job, Job]}", "injection.kinds[1]", "Duplicate value: \"Job\"");
     beside(
         "injection: {selector: {matchExpressions: [{key: a, operator: in}]}}",
         "injection.selector.matchExpressions[0].operator",

@@ -61,6 +61,12 @@ fn what_the_api_server_stores_is_not_wired_again() {
         ("cr-ca-config-map", 1),
         ("cr-pod-runs-as-1000", 1),
         ("external-kubernetes-plugin", 1),
+        ("every-kind-side-by-side", 6),
+        ("cr-statefulset-listed", 1),
+        ("cr-daemonset-opt-in", 1),
+        ("cr-cronjob-account-bound", 1),
+        ("cr-job-account-not-bound-yet", 1),
+        ("cr-pod-opted-in", 1),
     ] {
         let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
         let policies = policies_of(&case.join("tracing.yaml"));
@@ -103,6 +109,11 @@ fn a_live_object_without_its_wiring_is_what_it_would_be_had_there_been_none() {
         "cr-native-sidecar-agent",
         "cr-existing-volumes-and-mounts",
         "cr-ca-config-map",
+        "statefulset-listed",
+        "cr-statefulset-listed",
+        "cr-daemonset-opt-in",
+        "cronjob-job-template-metadata",
+        "cr-cronjob-account-bound",
     ] {
         let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
         for (before, wired) in

@@ -82,7 +82,7 @@ pub async fn admit(tracings: Vec<AgentTracing>, workload: &Value) -> Vec<json_pa
         "request": {
             "uid": "0b1a2c3d",
             "kind": {"group": kind.group(), "version": kind.version(), "kind": kind.as_str()},
-            "name": workload["metadata"]["name"],
+            "name": workload["metadata"]["name"].as_str().unwrap_or_default(),
             "namespace": namespace,
             "operation": "CREATE",
             "userInfo": {"username": "dora"},

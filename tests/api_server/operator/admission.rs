@@ -1,10 +1,12 @@
 //! The fast path: what is created or changed leaves the API server wired.
 
+use agent_tracing::core::kind::Kind;
 use agent_tracing::names;
 use serde_json::{Value, json};
 
-use super::{Site, agent, generation, is_wired, variable, version};
+use super::{Site, agent, agent_of, generation, is_wired, variable, version};
 use crate::cluster::{DRY, STRICT, wait_until};
+use crate::support::in_template;
 
 #[test]
 #[ignore = "needs an API server: make test"]
@@ -22,6 +24,42 @@ fn a_new_deployment_gets_exactly_what_the_command_line_prints() {
     assert_eq!(variable(&stored, "MLFLOW_EXPERIMENT_NAME"), Some("teller"));
     assert_eq!(stored["metadata"]["labels"][names::LABEL_WIRED], "tracing");
     site.close();
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn every_kind_gets_exactly_what_the_command_line_prints() {
+    let site = Site::open("operator-kinds");
+    for kind in Kind::ALL {
+        let manifest = agent_of(kind, &site.namespace.0, "teller");
+        let printed = site.by_command_line(&manifest);
+        let expected = site.stored_elsewhere(&printed);
+        let stored = site.admin.create(&manifest, STRICT).unwrap();
+        let parts = match kind {
+            // The scheduler and the token's volume are each pod's own.
+            Kind::Pod => &["containers", "initContainers"][..],
+            _ => &[""][..],
+        };
+        for part in parts {
+            let path = format!("/spec/{part}").trim_end_matches('/').to_owned();
+            assert_eq!(without_tokens(&stored, &path), without_tokens(&expected, &path), "{kind:?}");
+        }
+        let record = format!("{}/metadata/annotations", in_template(&stored, ""));
+        assert!(stored.pointer(&record).unwrap()[names::ANNOTATION_RECORD].is_string(), "{kind:?}");
+        assert_eq!(stored["metadata"]["labels"], expected["metadata"]["labels"], "{kind:?}");
+    }
+    site.close();
+}
+
+/// Without the mounts that a service account brings, whose names are random.
+fn without_tokens(object: &Value, path: &str) -> Value {
+    let mut part = object.pointer(path).unwrap().clone();
+    for container in part.as_array_mut().into_iter().flatten() {
+        if let Some(mounts) = container["volumeMounts"].as_array_mut() {
+            mounts.retain(|mount| mount["mountPath"] != names::TOKEN_FOLDER);
+        }
+    }
+    part
 }
 
 #[test]

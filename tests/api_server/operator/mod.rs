@@ -7,6 +7,7 @@ mod leadership;
 mod process;
 mod rest;
 
+use agent_tracing::core::kind::Kind;
 use agent_tracing::names;
 use serde_json::{Value, json};
 
@@ -130,7 +131,7 @@ impl Site {
         let input = format!("{tracing}\n---\n{workload}\n");
         let printed = operator(&["inject", "-f", "-", "-o", "json"], &input).unwrap();
         let mut documents = printed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        documents.find(|document| document["kind"] == "Deployment").unwrap()
+        documents.find(|document| document["kind"] == workload["kind"]).unwrap()
     }
 
     /// What the API server makes of a workload where no webhook looks at it.
@@ -193,6 +194,31 @@ fn agent(namespace: &str, name: &str) -> Value {
                 },
             },
         },
+    })
+}
+
+/// The same agent as a workload of any kind, opted in.
+fn agent_of(kind: Kind, namespace: &str, name: &str) -> Value {
+    let mut deployment = agent(namespace, name);
+    let selector = deployment["spec"]["selector"].take();
+    let mut template = deployment["spec"]["template"].take();
+    if let Kind::Job | Kind::CronJob | Kind::Pod = kind {
+        template["spec"]["restartPolicy"] = json!("Never");
+    }
+    let spec = match kind {
+        Kind::Deployment | Kind::DaemonSet => json!({"selector": selector, "template": template}),
+        Kind::StatefulSet => json!({"serviceName": name, "selector": selector, "template": template}),
+        Kind::Job => json!({"suspend": true, "template": template}),
+        Kind::CronJob => json!({"schedule": "@yearly", "jobTemplate": {"spec": {"template": template}}}),
+        Kind::Pod => template["spec"].take(),
+    };
+    let metadata = json!({"name": name, "namespace": namespace, "labels": {names::LABEL_INJECT: "true"}});
+    let api_version = [kind.group(), kind.version()].join("/");
+    json!({
+        "apiVersion": api_version.trim_start_matches('/'),
+        "kind": kind.as_str(),
+        "metadata": metadata,
+        "spec": spec,
     })
 }
 

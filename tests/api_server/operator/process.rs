@@ -168,9 +168,11 @@ pub fn holder() -> String {
 pub fn point_the_webhook_at(port: u16) {
     let admin = Cluster::admin();
     let mut live = admin.get("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION).unwrap();
-    let client = live["webhooks"][0]["clientConfig"].as_object_mut().unwrap();
-    client.remove("service");
-    client.insert("url".to_owned(), json!(format!("https://127.0.0.1:{port}{}", names::WEBHOOK_PATH)));
+    for webhook in live["webhooks"].as_array_mut().unwrap() {
+        let client = webhook["clientConfig"].as_object_mut().unwrap();
+        client.remove("service");
+        client.insert("url".to_owned(), json!(format!("https://127.0.0.1:{port}{}", names::WEBHOOK_PATH)));
+    }
     admin.replace(&live, "").unwrap();
 }
 

@@ -25,4 +25,5 @@ pub mod mlflow;
 pub mod names;
 pub mod run;
 pub mod telemetry;
+pub mod uninject;
 pub mod webhook;

@@ -1,4 +1,4 @@
-//! The command line. Everything here but `run` works with no network and no kubeconfig.
+//! The command line. Everything here but `run` and `uninject --all` works with no network and no kubeconfig.
 
 pub mod documents;
 mod offline;
@@ -31,7 +31,7 @@ enum Command {
     /// Reads AgentTracings and workloads from files, prints every document in its order. Workloads that were skipped are
     /// named on stderr with the reason, and the exit code is 1.
     Inject(InjectArgs),
-    /// Print workloads without the wiring of the operator.
+    /// Print workloads without the wiring of the operator, or take it out of a whole cluster.
     Uninject(UninjectArgs),
     /// Print what a container gets, and why.
     Explain(ExplainArgs),
@@ -63,6 +63,11 @@ struct UninjectArgs {
     /// What to print.
     #[arg(short, long, default_value = "yaml")]
     output: Output,
+    /// Take the wiring out of every workload of the cluster that KUBECONFIG names, a few at a time, with no operator running.
+    #[arg(long, conflicts_with_all = ["filename", "output"])]
+    all: bool,
+    #[command(flatten, next_help_heading = "With --all")]
+    cluster: crate::uninject::UninjectAllArgs,
 }
 
 #[derive(Args)]
@@ -128,7 +133,10 @@ impl Cli {
             Command::Inject(InjectArgs { filename, namespace, output }) => {
                 offline::inject(&filename, &namespace, output)
             }
-            Command::Uninject(UninjectArgs { filename, output }) => offline::uninject(&filename, output),
+            Command::Uninject(UninjectArgs { all: true, cluster, .. }) => {
+                runtime()?.block_on(crate::uninject::all(cluster))
+            }
+            Command::Uninject(UninjectArgs { filename, output, .. }) => offline::uninject(&filename, output),
             Command::Explain(args) => explain_command(args),
             Command::MergeCa(args) => {
                 crate::merge_ca::merge_ca(&args);

@@ -51,6 +51,7 @@ use crate::names;
 pub use identity::{Identity, MakeHttp};
 use reconcile::Memory;
 use sweep::Suspect;
+pub use sweep::everything as uninject_all;
 
 /// What the controller needs from outside.
 #[derive(Clone)]

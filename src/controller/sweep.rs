@@ -2,21 +2,22 @@
 //! operator: what was missed meanwhile is found at the start and once a day by a look at every workload of the cluster, and in
 //! between by the label that wired workloads carry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
 use kube::runtime::events::{Event, EventType};
+use kube::{Client, ResourceExt};
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::rollout::Traffic;
 use super::{Context, Error, apply, coalesced, observe, report};
 use crate::core::kind::Kind;
 use crate::core::rollout::Pace;
 use crate::core::select::Surroundings;
-use crate::core::workload::{Orphan, is_orphan, wired};
+use crate::core::workload::{Orphan, orphan, wired, wired_by};
 use crate::names;
 
 /// Under which name, followed by the namespace, a sweep takes places.
@@ -32,8 +33,9 @@ const CONCURRENCY: usize = 4;
 /// How often it is asked whether pods are replaced, and for how long at most.
 const POLL: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Changes of workloads without pods between two looks.
+/// Changes of workloads without pods between two looks, and orphans that are looked at.
 const BATCH: usize = 20;
+const ENOUGH: usize = 100;
 
 /// Something may carry the wiring of an AgentTracing that is no more.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -79,11 +81,10 @@ pub(super) async fn run(ctx: Arc<Context>, suspects: UnboundedReceiver<Suspect>)
 /// The namespaces in which something is wired that no AgentTracing in memory has.
 async fn everywhere(ctx: &Context) -> BTreeSet<String> {
     loop {
-        match wired_workloads(&ctx.client, None).await {
-            Ok(all) => {
-                let suspects = all.into_iter().filter(|(orphan, _)| !ctx.knows(&orphan.namespace, &orphan.tracing));
-                return suspects.map(|(orphan, _)| orphan.namespace).collect();
-            }
+        let known: HashSet<_> =
+            ctx.store.state().iter().map(|t| (t.namespace().unwrap_or_default(), t.name_any())).collect();
+        match suspects(&ctx.client, &known).await {
+            Ok(namespaces) => return namespaces,
             Err(error) => {
                 tracing::warn!(error = report(&error), retry_in = ?RETRY, "failed to look for orphans");
                 tokio::time::sleep(RETRY).await;
@@ -92,23 +93,43 @@ async fn everywhere(ctx: &Context) -> BTreeSet<String> {
     }
 }
 
-/// Everything that is wired, with its JSON only as far as one namespace is concerned.
-async fn wired_workloads(client: &Client, namespace: Option<&str>) -> Result<Vec<(Orphan, String)>, Error> {
-    let mut found = Vec::new();
-    for kind in Kind::ALL.into_iter().filter(|kind| kind.has_second_chance()) {
+async fn suspects(client: &Client, known: &HashSet<(String, String)>) -> Result<BTreeSet<String>, observe::Error> {
+    let mut found = BTreeSet::new();
+    for kind in kinds() {
         let each = |item: &str| {
-            let kept = |orphan| (orphan, namespace.map(|_| item.to_owned()).unwrap_or_default());
-            found.extend(wired(kind, item)?.map(kept));
+            let by = wired_by(kind, item)?.filter(|by| !known.contains(by));
+            found.extend(by.map(|(namespace, _)| namespace));
             Ok(())
         };
-        observe::for_each(client, kind, namespace, "", each).await?;
+        observe::for_each(client, kind, None, "", each).await?;
     }
     Ok(found)
+}
+
+/// Some of the orphans of a namespace. Of the many workloads that there may be, only these are held in memory.
+async fn orphans(ctx: &Context, around: &Surroundings<'_>) -> Result<Vec<Orphan>, observe::Error> {
+    let mut found = Vec::new();
+    for kind in kinds() {
+        let each = |item: &str| {
+            if found.len() < ENOUGH {
+                found.extend(orphan(kind, item, around)?);
+            }
+            Ok(())
+        };
+        observe::for_each(&ctx.client, kind, Some(around.namespace), "", each).await?;
+    }
+    Ok(found)
+}
+
+/// A Job is never changed after its creation.
+fn kinds() -> impl Iterator<Item = Kind> {
+    Kind::ALL.into_iter().filter(|kind| kind.has_second_chance())
 }
 
 /// Takes out what is orphaned in a namespace, a few at a time. Nothing is believed that was not just read.
 pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Result<(), Error> {
     let places = format!("{PLACES}{namespace}");
+    let limit = ctx.options.max_rolling;
     let done = async {
         loop {
             let policies = observe::live_policies(ctx, namespace).await?;
@@ -120,34 +141,67 @@ pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Resu
                 tokenless: &BTreeSet::new(),
                 policies: &policies,
             };
-            let mut orphans = Vec::new();
-            for (orphan, json) in wired_workloads(&ctx.client, Some(namespace)).await? {
-                let what = || format!("{} {namespace}/{}", orphan.kind.as_str(), orphan.name);
-                let decode = |source| observe::Error::Decode { what: what(), source };
-                if is_orphan(orphan.kind, &json, &orphan.tracing, &around).map_err(decode)? {
-                    orphans.push(orphan);
-                }
-            }
+            let orphans = orphans(ctx, &around).await?;
             if orphans.is_empty() {
                 return Ok(());
             }
             let wanted = orphans.iter().filter(|orphan| orphan.replaces_pods).count();
-            let most = wanted.min(Pace::default().max_concurrent);
-            let free = ctx.traffic.places(&places, 0, most, ctx.options.max_rolling);
-            let taken_out = take_out(ctx, batch(orphans, free)).await?;
-            for orphan in &taken_out {
+            let free = ctx.traffic.places(&places, 0, wanted.min(Pace::default().max_concurrent), limit);
+            let taken = take_out(&ctx.client, &ctx.traffic, batch(orphans, free)).await?;
+            for orphan in &taken.out {
+                tracing::info!(namespace, name = orphan.resource(), "wiring of a deleted AgentTracing taken out");
                 removed(ctx, orphan).await;
             }
-            settled(&ctx.client, &taken_out).await?;
-            if taken_out.is_empty() {
-                // Nobody gave way, or all places are taken.
-                tokio::time::sleep(POLL).await;
+            for (orphan, said) in &taken.refused {
+                tracing::warn!(
+                    namespace,
+                    name = orphan.resource(),
+                    said,
+                    "the API server refuses to take the wiring out"
+                );
+            }
+            settled(&ctx.client, &taken.out).await?;
+            if taken.out.is_empty() {
+                // All places are taken, or the API server will not have it.
+                tokio::time::sleep(if taken.refused.is_empty() { POLL } else { RETRY }).await;
             }
         }
     };
     let done = done.await;
-    ctx.traffic.places(&places, 0, 0, ctx.options.max_rolling);
+    ctx.traffic.places(&places, 0, 0, limit);
     done
+}
+
+/// Takes the wiring out of everything, whoever it is of; for `uninject --all`, with no operator running. `tell` hears what
+/// becomes of each workload.
+pub async fn everything(client: &Client, limit: usize, mut tell: impl FnMut(&str, Option<&str>)) -> Result<(), Error> {
+    let traffic = Traffic::default();
+    let mut refused = HashSet::new();
+    loop {
+        let mut found = Vec::new();
+        for kind in kinds() {
+            let each = |item: &str| {
+                let new = |orphan: &Orphan| !refused.contains(&orphan.uid);
+                if found.len() < ENOUGH {
+                    found.extend(wired(kind, item)?.filter(new));
+                }
+                Ok(())
+            };
+            observe::for_each(client, kind, None, "", each).await?;
+        }
+        if found.is_empty() {
+            return Ok(());
+        }
+        let taken = take_out(client, &traffic, batch(found, limit)).await?;
+        for orphan in &taken.out {
+            tell(&format!("{} {}", orphan.namespace, orphan.resource()), None);
+        }
+        for (orphan, said) in taken.refused {
+            tell(&format!("{} {}", orphan.namespace, orphan.resource()), Some(&said));
+            refused.insert(orphan.uid);
+        }
+        settled(client, &taken.out).await?;
+    }
 }
 
 /// What may be changed before the next look: `free` workloads with pods, and some without.
@@ -156,25 +210,28 @@ fn batch(orphans: Vec<Orphan>, free: usize) -> Vec<Orphan> {
     rolling.into_iter().take(free).chain(resting.into_iter().take(BATCH)).collect()
 }
 
-async fn take_out(ctx: &Context, orphans: Vec<Orphan>) -> Result<Vec<Orphan>, Error> {
-    let mut done = Vec::new();
+#[derive(Default)]
+struct Taken {
+    out: Vec<Orphan>,
+    /// With the API server's words.
+    refused: Vec<(Orphan, String)>,
+}
+
+async fn take_out(client: &Client, traffic: &Traffic, orphans: Vec<Orphan>) -> Result<Taken, Error> {
+    let mut taken = Taken::default();
     for orphan in orphans {
-        let Orphan { kind, namespace, name, .. } = &orphan;
-        let written = apply::Written { kind: *kind, namespace, name };
-        ctx.traffic.turn().await;
-        match apply::patch(&ctx.client, written, &orphan.resource_version, &orphan.patch).await {
-            Ok(_) => {
-                tracing::info!(namespace, name, kind = kind.as_str(), "wiring of a deleted AgentTracing taken out");
-                done.push(orphan);
-            }
+        let written = apply::Written { kind: orphan.kind, namespace: &orphan.namespace, name: &orphan.name };
+        traffic.turn().await;
+        match apply::patch(client, written, &orphan.resource_version, &orphan.patch).await {
+            Ok(_) => taken.out.push(orphan),
             Err(error) if error.is_conflict() => {}
             Err(error) => match error.refusal() {
-                Some(said) => tracing::warn!(namespace, name, said, "the API server refuses a change of a workload"),
+                Some(said) => taken.refused.push((orphan, said)),
                 None => return Err(error.into()),
             },
         }
     }
-    Ok(done)
+    Ok(taken)
 }
 
 /// Waits until the pods of these are replaced, but not for ever.

@@ -153,7 +153,21 @@ pub enum Target {
 impl Judged {
     /// As `kubectl` takes it and as nothing else in the namespace is called: `statefulset/teller`.
     pub fn resource(&self) -> String {
-        format!("{}/{}", self.kind.as_str().to_ascii_lowercase(), self.name)
+        resource(self.kind, &self.name)
+    }
+}
+
+impl Standing {
+    /// Without most of the patch, which is made anew before it is used: a namespace may have many workloads.
+    pub fn lightened(mut self) -> Self {
+        match &mut self {
+            Self::Wanting { patch, .. } | Self::Skipped { leftover: patch, .. } | Self::Stray(patch) => {
+                patch.truncate(1);
+                patch.shrink_to_fit();
+            }
+            Self::Current | Self::Waiting(_) | Self::Newer | Self::Elsewhere => {}
+        }
+        self
     }
 }
 
@@ -337,10 +351,37 @@ pub struct Orphan {
     pub patch: Vec<PatchOperation>,
 }
 
-/// Whether a workload carries wiring, whoever it is of, and what takes it out. What is never changed is never an orphan.
+impl Orphan {
+    /// As `kubectl` takes it.
+    pub fn resource(&self) -> String {
+        resource(self.kind, &self.name)
+    }
+}
+
+fn resource(kind: Kind, name: &str) -> String {
+    format!("{}/{name}", kind.as_str().to_ascii_lowercase())
+}
+
+/// The namespace of a workload and the AgentTracing whose wiring it carries, if any.
+pub fn wired_by(kind: Kind, json: &str) -> Result<Option<(String, String)>, serde_json::Error> {
+    let workload = Workload::parse(kind, json)?;
+    let namespace = workload.metadata.namespace.as_deref().unwrap_or_default();
+    Ok(wirer(&workload).map(|tracing| (namespace.to_owned(), tracing)))
+}
+
+/// A wired workload that nobody looks after: its AgentTracing is gone, and no other one takes it.
+pub fn orphan(kind: Kind, json: &str, around: &Surroundings<'_>) -> Result<Option<Orphan>, serde_json::Error> {
+    let gone = |orphan: &Orphan| around.policies.iter().all(|policy| policy.name != orphan.tracing);
+    let Some(orphan) = wired(kind, json)?.filter(gone) else { return Ok(None) };
+    let workload = Workload::parse(kind, json)?;
+    let selected = matches!(select(&workload, around), Selection::One(_));
+    Ok((!selected).then_some(orphan))
+}
+
+/// A wired workload, whoever looks after it.
 pub fn wired(kind: Kind, json: &str) -> Result<Option<Orphan>, serde_json::Error> {
     let workload = Workload::parse(kind, json)?;
-    let Some(tracing) = wirer(&workload).filter(|_| kind.has_second_chance()) else { return Ok(None) };
+    let Some(tracing) = wirer(&workload) else { return Ok(None) };
     let Some(patch) = removal(&workload) else { return Ok(None) };
     let live = Live::parse(json)?;
     let replaces_pods = live.rollout(kind).replaces_pods();
@@ -354,14 +395,6 @@ pub fn wired(kind: Kind, json: &str) -> Result<Option<Orphan>, serde_json::Error
         replaces_pods,
         patch,
     }))
-}
-
-/// Whether nobody will look after a wired workload: its AgentTracing is gone, and no other one takes it.
-pub fn is_orphan(kind: Kind, json: &str, tracing: &str, around: &Surroundings<'_>) -> Result<bool, serde_json::Error> {
-    let workload = Workload::parse(kind, json)?;
-    let gone = around.policies.iter().all(|policy| policy.name != tracing);
-    let selected = matches!(select(&workload, around), Selection::One(_));
-    Ok(gone && !selected)
 }
 
 /// The experiment of a workload that cannot be wired yet: as if every fact were known, so that no experiment is made which

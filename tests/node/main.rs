@@ -13,6 +13,7 @@ mod life;
 mod mistakes;
 mod mlflow;
 mod operator;
+mod pace;
 mod shared;
 mod twenty;
 mod volume;

@@ -53,7 +53,7 @@ fn namespace() -> Option<Value> {
 }
 
 /// Both replicas are ready, one of them leads, and the API server knows whom to trust.
-fn ready() -> Result<(), String> {
+pub fn ready() -> Result<(), String> {
     let pods = pods();
     let names: Vec<_> = pods.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap()).collect();
     if names.len() != 2 || !pods.iter().all(is_ready) {

@@ -57,7 +57,8 @@ pub(in crate::controller) async fn workloads(
     let shares = around.policies.iter().any(|policy| policy.bound.is_some());
     for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Pod) {
         let each = |item: &str| {
-            found.judged.extend(judge(kind, item, tracing, around)?);
+            let judged = judge(kind, item, tracing, around)?;
+            found.judged.extend(judged.map(|j| Judged { standing: j.standing.lightened(), ..j }));
             if shares {
                 found.accounts.extend(account_to_bind(kind, item, around)?);
             }

@@ -52,7 +52,8 @@ fn brought(site: &Site, name: &str, expected: &Value) {
         live["spec"]["template"]["metadata"]["annotations"][names::ANNOTATION_RECORD].as_str().unwrap(),
     )
     .unwrap();
-    assert_eq!((parts.len(), parts[0], parts[1]), (3, record["hash"].as_str().unwrap(), "1"), "{touch}");
+    assert_eq!((parts[0], parts[1]), (record["hash"].as_str().unwrap(), "0"), "the first wiring is no repair: {touch}");
+    assert_eq!(parts[3..], ["unavailable"], "no pod of it ever ran here: {touch}");
 
     let fields = live["metadata"]["managedFields"].as_array().unwrap();
     let ours: Vec<_> = fields.iter().filter(|entry| entry["manager"] == names::FIELD_MANAGER).collect();

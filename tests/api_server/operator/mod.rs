@@ -4,6 +4,7 @@
 mod admission;
 mod controller;
 mod leadership;
+mod life;
 mod process;
 mod rest;
 
@@ -113,8 +114,20 @@ impl Site {
 
     /// What the status says about a workload.
     fn row(&self, name: &str) -> Option<Value> {
+        self.row_of("Deployment", name)
+    }
+
+    fn row_of(&self, kind: &str, name: &str) -> Option<Value> {
         let live = self.admin.live(&self.tracing());
-        live["status"]["workloads"].as_array()?.iter().find(|w| w["name"] == name).cloned()
+        let rows = live["status"]["workloads"].as_array()?;
+        rows.iter().find(|row| row["kind"] == kind && row["name"] == name).cloned()
+    }
+
+    /// How many events of a reason there are about workloads of a name.
+    fn events_about(&self, name: &str, reason: &str) -> usize {
+        let mut events = self.admin.list("Event", &self.namespace.0);
+        events.retain(|event| event["regarding"]["name"] == name && event["reason"] == reason);
+        events.len()
     }
 
     fn deployment(&self, name: &str) -> Value {

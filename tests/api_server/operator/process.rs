@@ -177,7 +177,7 @@ pub fn point_the_webhook_at(port: u16) {
 }
 
 /// A kubeconfig of the operator's service account.
-fn kubeconfig(file: &Path) -> PathBuf {
+pub fn kubeconfig(file: &Path) -> PathBuf {
     let account =
         format!("/api/v1/namespaces/{}/serviceaccounts/{}/token", names::OPERATOR_NAMESPACE, names::SERVICE_ACCOUNT);
     let request =

@@ -1,0 +1,65 @@
+//! `uninject --all`: takes the wiring out of every workload of a cluster, a few at a time, once no operator puts it back.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
+
+use crate::controller;
+use crate::names;
+
+/// Whose wiring is taken out, and how fast.
+#[derive(Args)]
+pub struct UninjectAllArgs {
+    /// The operator's namespace, in which its lease tells whether it runs.
+    #[arg(long, default_value = names::OPERATOR_NAMESPACE)]
+    pub operator_namespace: String,
+    /// Most workloads that are unavailable at a time because of it.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_concurrent: u16,
+}
+
+/// Takes everything out; exit code 1 names what the API server would not have.
+pub async fn all(args: UninjectAllArgs) -> anyhow::Result<ExitCode> {
+    let UninjectAllArgs { operator_namespace, max_concurrent } = args;
+    let client = Client::try_default().await.context("no cluster: set KUBECONFIG, or run this in a pod")?;
+    refuse_beside_an_operator(&client, &operator_namespace).await?;
+    let (mut done, mut refused) = (0, 0);
+    let tell = |workload: &str, said: Option<&str>| match said {
+        None => {
+            done += 1;
+            println!("{workload}  wiring taken out");
+        }
+        Some(said) => {
+            refused += 1;
+            eprintln!("{workload}  left as it is: the API server says {said}");
+        }
+    };
+    controller::uninject_all(&client, max_concurrent.into(), tell).await?;
+    println!("{done} workloads are what they were; left: {refused}");
+    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// A running operator would wire everything again.
+async fn refuse_beside_an_operator(client: &Client, namespace: &str) -> anyhow::Result<()> {
+    let lease = Api::<Lease>::namespaced(client.clone(), namespace).get_opt(names::LEASE).await;
+    let Some(spec) = lease.context("failed to read the operator's lease")?.and_then(|lease| lease.spec) else {
+        return Ok(());
+    };
+    let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
+    let seconds = i64::from(spec.lease_duration_seconds.unwrap_or_default());
+    let until = spec.renew_time.map(|renewed| renewed.0.as_second() + seconds);
+    if let (Some(holder), Some(until)) = (holder, until)
+        && until > Timestamp::now().as_second()
+    {
+        bail!(
+            "the operator ({holder}) runs and would wire everything again; end it first: kubectl scale -n {namespace} deployment/{} \
+             --replicas=0",
+            names::MANAGED_BY
+        );
+    }
+    Ok(())
+}

@@ -20,6 +20,10 @@ use crate::core::workload::{Judged, Standing, judge};
 const MOST_REMOVALS: usize = 20;
 /// How long a touch that nobody answered is held against the webhook.
 const GRUDGE: SignedDuration = SignedDuration::from_mins(5);
+/// How long workloads are changed in one pass.
+const LONG_ENOUGH: Duration = Duration::from_secs(20);
+/// How often a patch of our own is made anew because somebody wrote in between.
+const TRIES: usize = 3;
 /// How long the webhook's replicas may take to see what was just stored.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -80,6 +84,8 @@ impl Traffic {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     silent_until: Option<Timestamp>,
+    /// Workloads whose last touch brought nothing: no repair of theirs was undone.
+    unanswered: BTreeSet<String>,
     /// Our last touch of each workload: whoever strips a whole object strips the annotation with it.
     touches: BTreeMap<String, String>,
     /// Since when a workload is well, with which touch, where it does not tell that itself.
@@ -101,6 +107,7 @@ impl Memory {
         let all: BTreeMap<String, &Standing> = workloads.iter().map(|j| (j.resource(), &j.standing)).collect();
         self.refused.retain(|name, _| all.get(name).is_some_and(|standing| **standing != Standing::Current));
         self.well.retain(|name, _| all.contains_key(name));
+        self.unanswered.retain(|name| all.get(name).is_some_and(|standing| **standing != Standing::Current));
         // What the user took out and put in again starts over.
         let counts = |standing: &Standing| matches!(standing, Standing::Current | Standing::Wanting { .. });
         self.touches.retain(|name, _| all.get(name).is_some_and(|standing| counts(standing)));
@@ -109,6 +116,7 @@ impl Memory {
             if workload.touch.is_none() {
                 workload.touch = self.touches.get(&name).cloned();
             }
+            workload.unanswered = self.unanswered.contains(&name);
             self.note_well(&name, workload, now);
             if let Some(said) = self.refused.get(&name) {
                 workload.notes.push(format!("PatchRefused: {said}").chars().take(256).collect());
@@ -165,15 +173,16 @@ pub(super) async fn bring(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, no
         );
     }
     let uid = tracing.metadata.uid.as_deref().unwrap_or_default();
+    let began = tokio::time::Instant::now();
     let mut unanswered = Vec::new();
     for index in ctx.traffic.reserve(ctx, uid, workloads, pace, now.as_second()) {
+        // A webhook that hangs costs seconds at each; the rest has its turn in the next pass.
+        if began.elapsed() > LONG_ENOUGH {
+            break;
+        }
         let workload = &workloads[index];
-        let touched = touch(ctx, this, workload, memory, now).await?;
-        match touched {
-            Touched::Wired => {
-                memory.rollout.silent_until = None;
-                events::brought(ctx, tracing, workload, &mut memory.said).await;
-            }
+        match touch(ctx, this, workload, memory).await? {
+            Touched::Wired => answered(ctx, tracing, workload, memory).await,
             Touched::Unanswered(as_it_is) => unanswered.push((workload, as_it_is)),
             Touched::Dropped => {}
         }
@@ -181,14 +190,17 @@ pub(super) async fn bring(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, no
     if unanswered.is_empty() {
         return Ok(());
     }
-    tokio::time::sleep(PATIENCE).await;
+    // Known to be silent it need not be waited for again.
+    let silent = memory.rollout.is_webhook_silent(now);
+    if !silent {
+        tokio::time::sleep(PATIENCE).await;
+    }
     for (before, as_it_is) in unanswered {
         let mut again = as_it_is;
-        if next_touch(&again, pace, now.as_second()).is_ok() {
-            match touch(ctx, this, &again, memory, now).await? {
+        if !silent && began.elapsed() < LONG_ENOUGH {
+            match touch(ctx, this, &again, memory).await? {
                 Touched::Wired => {
-                    memory.rollout.silent_until = None;
-                    events::brought(ctx, tracing, before, &mut memory.said).await;
+                    answered(ctx, tracing, before, memory).await;
                     continue;
                 }
                 Touched::Unanswered(as_it_is) => again = as_it_is,
@@ -196,16 +208,37 @@ pub(super) async fn bring(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, no
             }
         }
         memory.rollout.silent_until = now.checked_add(GRUDGE).ok();
-        tracing::warn!(namespace = around.namespace, name = before.name, "the webhook does not answer");
-        if let Standing::Wanting { patch, .. } = &again.standing
-            // Its owner would undo it, and the two would fight for ever.
-            && !again.owned
-            && write(ctx, around, &again, patch, memory).await?
-        {
+        tracing::warn!(namespace = around.namespace, name = before.resource(), "the webhook does not answer");
+        // Its owner would undo it, and the two would fight for ever.
+        if !again.owned && wire(ctx, this, *again, memory).await? {
             events::brought(ctx, tracing, before, &mut memory.said).await;
         }
     }
     Ok(())
+}
+
+async fn answered(ctx: &Context, tracing: &AgentTracing, workload: &Judged, memory: &mut Pass) {
+    memory.rollout.silent_until = None;
+    memory.rollout.unanswered.remove(&workload.resource());
+    events::brought(ctx, tracing, workload, &mut memory.said).await;
+}
+
+/// Wires a workload by a patch of our own. Its controller may write its status in between, so it is tried again.
+async fn wire(ctx: &Context, this: &Bring<'_>, workload: Judged, memory: &mut Pass) -> Result<bool, Error> {
+    let name = this.tracing.metadata.name.as_deref().unwrap_or_default();
+    let mut current = workload;
+    for _ in 0..TRIES {
+        let Standing::Wanting { patch, .. } = &current.standing else { return Ok(false) };
+        if write(ctx, this.around, &current, patch, memory).await? {
+            memory.rollout.unanswered.remove(&current.resource());
+            return Ok(true);
+        }
+        match observe::workload(ctx, current.kind, &current.name, name, this.around).await? {
+            Some(again) => current = again,
+            None => return Ok(false),
+        }
+    }
+    Ok(false)
 }
 
 enum Touched {
@@ -216,15 +249,9 @@ enum Touched {
     Dropped,
 }
 
-async fn touch(
-    ctx: &Context,
-    this: &Bring<'_>,
-    workload: &Judged,
-    memory: &mut Pass,
-    now: Timestamp,
-) -> Result<Touched, Error> {
+async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut Pass) -> Result<Touched, Error> {
     let Bring { tracing, pace, around, workloads: _, failing: _ } = *this;
-    let Ok(value) = next_touch(workload, pace, now.as_second()) else { return Ok(Touched::Dropped) };
+    let Ok(value) = next_touch(workload, pace, Timestamp::now().as_second()) else { return Ok(Touched::Dropped) };
     let name = &workload.name;
     ctx.traffic.turn().await;
     memory.rollout.touches.insert(workload.resource(), value.clone());
@@ -238,7 +265,10 @@ async fn touch(
     tracing::info!(namespace = around.namespace, name, touch = value, "touched");
     Ok(match judged {
         Some(Judged { standing: Standing::Current, .. }) => Touched::Wired,
-        Some(judged) if matches!(judged.standing, Standing::Wanting { .. }) => Touched::Unanswered(Box::new(judged)),
+        Some(judged) if matches!(judged.standing, Standing::Wanting { .. }) => {
+            memory.rollout.unanswered.insert(judged.resource());
+            Touched::Unanswered(Box::new(Judged { unanswered: true, ..judged }))
+        }
         _ => Touched::Dropped,
     })
 }
@@ -257,14 +287,14 @@ async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, now: Times
     }
     let mut free = pace.max_concurrent.saturating_sub(memory.rollout.removed.len());
     let astray: Vec<_> = workloads.iter().filter(|j| removal(j).is_some()).take(MOST_REMOVALS).collect();
-    if astray.is_empty() || free == 0 {
+    if astray.is_empty() {
         return Ok(());
     }
     let policies = observe::live_policies(ctx, around.namespace).await?;
     let injection_enabled = observe::is_labelled(&observe::namespace_labels(ctx, around.namespace).await?);
     let around = Surroundings { policies: &policies, injection_enabled, ..*around };
     for workload in astray {
-        let rolls = workload.rollout.replaces_pods();
+        let rolls = workload.rollout.has_to_lose();
         if rolls && free == 0 {
             continue;
         }

@@ -145,7 +145,7 @@ pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Resu
             if orphans.is_empty() {
                 return Ok(());
             }
-            let wanted = orphans.iter().filter(|orphan| orphan.replaces_pods).count();
+            let wanted = orphans.iter().filter(|orphan| orphan.costs).count();
             let free = ctx.traffic.places(&places, 0, wanted.min(Pace::default().max_concurrent), limit);
             let taken = take_out(&ctx.client, &ctx.traffic, batch(orphans, free)).await?;
             for orphan in &taken.out {
@@ -206,7 +206,7 @@ pub async fn everything(client: &Client, limit: usize, mut tell: impl FnMut(&str
 
 /// What may be changed before the next look: `free` workloads with pods, and some without.
 fn batch(orphans: Vec<Orphan>, free: usize) -> Vec<Orphan> {
-    let (rolling, resting): (Vec<_>, Vec<_>) = orphans.into_iter().partition(|orphan| orphan.replaces_pods);
+    let (rolling, resting): (Vec<_>, Vec<_>) = orphans.into_iter().partition(|orphan| orphan.costs);
     rolling.into_iter().take(free).chain(resting.into_iter().take(BATCH)).collect()
 }
 
@@ -237,7 +237,7 @@ async fn take_out(client: &Client, traffic: &Traffic, orphans: Vec<Orphan>) -> R
 /// Waits until the pods of these are replaced, but not for ever.
 async fn settled(client: &Client, orphans: &[Orphan]) -> Result<(), Error> {
     let end = tokio::time::Instant::now() + PATIENCE;
-    for orphan in orphans.iter().filter(|orphan| orphan.replaces_pods) {
+    for orphan in orphans.iter().filter(|orphan| orphan.costs) {
         while !observe::is_settled(client, orphan.kind, &orphan.namespace, &orphan.name).await?
             && tokio::time::Instant::now() < end
         {

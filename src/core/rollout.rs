@@ -121,7 +121,11 @@ pub fn next_touch(judged: &Judged, pace: Pace, now: i64) -> Result<String, Rest>
         // Whoever strips a whole object strips the touch with it.
         None if contested => Err(Rest::Contested),
         Some(last) if last.hash != hash => Ok(next.to_string()),
-        Some(last) if contested || (recent(&last) && last.repairs >= MAX_REPAIRS) => Err(Rest::Contested),
+        Some(last) if contested || (recent(&last) && last.repairs >= MAX_REPAIRS && !judged.unanswered) => {
+            Err(Rest::Contested)
+        }
+        // Nobody undid what never came about; a touch has to differ from the last one to be seen.
+        Some(last) if judged.unanswered => Ok(Touch { repairs: last.repairs, ..next }.to_string()),
         Some(last) if recent(&last) => Ok(Touch { repairs: last.repairs + 1, start: last.start, ..next }.to_string()),
         _ => Ok(next.to_string()),
     }

@@ -37,6 +37,8 @@ pub struct Judged {
     pub was_wired: bool,
     /// What the status said of it before: `Contested`, `Halted`.
     pub before: Option<WorkloadState>,
+    /// Whether our last touch of it brought nothing, because no webhook answered.
+    pub unanswered: bool,
     /// When it was created.
     pub created: Option<Timestamp>,
     /// Who wrote it last, beside us.
@@ -124,6 +126,11 @@ impl Rollout {
     /// Whether a changed template makes pods unavailable for a while.
     pub fn replaces_pods(&self) -> bool {
         self.wanted > 0 && !self.on_delete
+    }
+
+    /// Whether a changed template replaces pods that are available now.
+    pub fn has_to_lose(&self) -> bool {
+        self.replaces_pods() && self.available > 0
     }
 }
 
@@ -226,6 +233,7 @@ pub fn judge(
         wired,
         was_wired: wired || workload.metadata.label(names::LABEL_WIRED).is_some(),
         before: None,
+        unanswered: false,
         created: live.metadata.creation_timestamp,
         last_manager,
         merge_ca: MergeCaState {
@@ -345,8 +353,8 @@ pub struct Orphan {
     pub resource_version: String,
     /// The AgentTracing.
     pub tracing: String,
-    /// Whether taking it out replaces pods.
-    pub replaces_pods: bool,
+    /// Whether taking it out replaces pods that are available now.
+    pub costs: bool,
     /// What takes it out.
     pub patch: Vec<PatchOperation>,
 }
@@ -384,7 +392,7 @@ pub fn wired(kind: Kind, json: &str) -> Result<Option<Orphan>, serde_json::Error
     let Some(tracing) = wirer(&workload) else { return Ok(None) };
     let Some(patch) = removal(&workload) else { return Ok(None) };
     let live = Live::parse(json)?;
-    let replaces_pods = live.rollout(kind).replaces_pods();
+    let costs = live.rollout(kind).has_to_lose();
     Ok(Some(Orphan {
         kind,
         namespace: workload.metadata.namespace.as_deref().unwrap_or_default().to_owned(),
@@ -392,7 +400,7 @@ pub fn wired(kind: Kind, json: &str) -> Result<Option<Orphan>, serde_json::Error
         uid: live.metadata.uid,
         resource_version: live.metadata.resource_version,
         tracing,
-        replaces_pods,
+        costs,
         patch,
     }))
 }

@@ -171,3 +171,10 @@ fn on_delete_needs_no_place_and_halts_nobody() {
     stuck.rollout.on_delete = true;
     assert!(!is_stuck(&stuck, 1010));
 }
+
+#[test]
+fn a_touch_that_nobody_answered_is_no_repair_that_was_undone() {
+    let unanswered = |touch: &str| Judged { unanswered: true, ..wanting("w", Some(touch)) };
+    assert_eq!(next_touch(&unanswered("abc/0/1000"), PACE, 1002).unwrap(), "abc/0/1002");
+    assert_eq!(next_touch(&unanswered("abc/3/1000"), PACE, 1002).unwrap(), "abc/3/1002");
+}

@@ -19,6 +19,7 @@ pub(crate) fn standing(name: &str, standing: Standing) -> Judged {
         wired: standing == Standing::Current,
         was_wired: standing == Standing::Current,
         before: None,
+        unanswered: false,
         created: None,
         last_manager: None,
         merge_ca: MergeCaState::default(),

@@ -390,8 +390,11 @@ pub(super) async fn mlflow_resource(ctx: &Context, name: &str, spec: &Value) -> 
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(observe::mlflow_resource(ctx, name).await?),
         Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
             Ok(shared::Resource::CreateForbidden(format!(
-                "the API server says {}; look with: kubectl auth can-i create mlflows.mlflow.opendatahub.io",
-                shortened(&status.message)
+                "the API server says {}; look with: kubectl auth can-i create mlflows.mlflow.opendatahub.io \
+                 --as=system:serviceaccount:{}:{}",
+                shortened(&status.message),
+                ctx.platform.operator_namespace,
+                names::SERVICE_ACCOUNT
             )))
         }
         Err(source) => Err(Error::Write { what: what(), source }),

@@ -8,7 +8,7 @@ mod sweep;
 use kube::runtime::reflector::{self, store::Writer};
 use kube::runtime::watcher;
 use serde_json::{Value, json};
-use wiremock::matchers::path;
+use wiremock::matchers::{body_string_contains, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::*;
@@ -227,6 +227,34 @@ async fn a_trace_with_spans_makes_it_ready_and_is_written_once() {
     fresh(&mut world);
     world.pass().await;
     assert_eq!(world.status()["workloads"][0]["lastTraceTime"], "2026-11-21T10:32:00Z");
+}
+
+/// Whoever asks for the newest trace alone sees one that is too young to be told spanless, again and again.
+#[tokio::test]
+async fn a_busy_agent_whose_spans_are_refused_is_told() {
+    let mut world = World::at_rest().await;
+    let record = world.api.get(TELLER).unwrap()["spec"]["template"]["metadata"]["annotations"].clone();
+    let pod =
+        json!({"metadata": {"name": "teller-0", "creationTimestamp": "2026-11-21T10:30:00Z", "annotations": record}});
+    world.api.put("/api/v1/namespaces/bank-agents/pods/teller-0", pod);
+    let now = Timestamp::now();
+    let spanless = |seconds: i64| {
+        let at = (now - jiff::SignedDuration::from_secs(seconds)).to_string();
+        let body = json!({"traces": [{"trace_id": "tr-1", "request_time": at, "state": "OK"}]});
+        ResponseTemplate::new(200).set_body_json(body)
+    };
+    let search = || Mock::given(path("/api/3.0/mlflow/traces/search"));
+    search().respond_with(spanless(1)).with_priority(3).mount(&world.mlflow).await;
+    world.ctx.memories.lock().unwrap().clear();
+    world.pass().await;
+    assert_eq!(world.condition("Ready").0, "True", "its spans may still be on their way");
+
+    let older = search().and(body_string_contains("timestamp_ms < ")).respond_with(spanless(90));
+    older.with_priority(2).mount(&world.mlflow).await;
+    world.ctx.memories.lock().unwrap().clear();
+    world.pass().await;
+    assert_eq!(world.reason("TracesFlowing"), "TracesWithoutSpans");
+    assert_eq!(world.condition("Ready").0, "False");
 }
 
 #[tokio::test]

@@ -260,7 +260,7 @@ async fn look(
     let mut due: Vec<_> = wanted.iter().copied().filter(is_due).collect();
     due.sort_by_key(|id| memory.looked.get(*id).map(|l| l.at));
     for id in due.into_iter().take(MAX_QUESTIONS) {
-        match mlflow.latest_trace(id).await {
+        match newest(mlflow, id, now).await {
             Ok(trace) => {
                 memory.looked.insert(id.to_owned(), Looked { at: now, trace });
             }
@@ -269,5 +269,17 @@ async fn look(
                 break;
             }
         }
+    }
+}
+
+/// The newest trace or, where its spans may still be on their way, the newest of those that have had their time: of an agent
+/// that is asked every few seconds the newest one is always too young to be told spanless.
+async fn newest(mlflow: &Mlflow, id: &str, now: Timestamp) -> Result<Option<Trace>, mlflow::Error> {
+    let newest = mlflow.latest_trace(id, None).await?;
+    match newest {
+        Some(Trace { time, has_spans: false, .. }) if now.duration_since(time) <= SPANS_LATE => {
+            Ok(mlflow.latest_trace(id, Some(now - SPANS_LATE)).await?.or(newest))
+        }
+        _ => Ok(newest),
     }
 }

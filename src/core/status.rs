@@ -228,6 +228,16 @@ fn injection_ready(about: &About<'_>, found: &Findings<'_>, matched: usize) -> V
 
 fn experiments_ready(about: &About<'_>, found: &Findings<'_>) -> Verdict {
     let About { namespace, name } = about;
+    // What is never found out must not look as if it were on its way.
+    if found.mlflow.reason == Reason::NotObservable {
+        let message = format!(
+            "Nobody but the agents may ask this MLflow, so they create their experiments themselves; list its host in \
+             --trusted-mlflow-hosts: kubectl get deployment -n {} {} -o yaml",
+            names::OPERATOR_NAMESPACE,
+            names::MANAGED_BY
+        );
+        return Verdict::unknown(Reason::NotObservable, message);
+    }
     if let Some((experiment, (reason, what))) = found.experiments.problems.iter().next() {
         let remedy = match reason {
             Reason::ExperimentDeleted => format!(

@@ -317,13 +317,16 @@ impl Mlflow {
         Ok(self.json::<Created>(request).await?.experiment_id)
     }
 
-    /// The newest trace of an experiment.
-    pub async fn latest_trace(&self, experiment_id: &str) -> Result<Option<Trace>, Error> {
-        let body = json!({
+    /// The newest trace of an experiment, or the newest of those that began before a moment.
+    pub async fn latest_trace(&self, experiment_id: &str, before: Option<Timestamp>) -> Result<Option<Trace>, Error> {
+        let mut body = json!({
             "locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}],
             "max_results": 1,
             "order_by": ["timestamp_ms DESC"],
         });
+        if let Some(moment) = before {
+            body["filter"] = json!(format!("timestamp_ms < {}", moment.as_millisecond()));
+        }
         let request = self.request(Method::POST, "/api/3.0/mlflow/traces/search").json(&body);
         let Some(row) = self.json::<Traces>(request).await?.traces.into_iter().next() else { return Ok(None) };
         let has_spans =

@@ -184,18 +184,18 @@ async fn a_trace_counts_with_its_spans_in_the_store_or_in_a_file() {
     let server = MockServer::start().await;
     let mlflow = client(&server.uri());
     Mock::given(path(TRACES)).respond_with(json_body("{}")).up_to_n_times(1).mount(&server).await;
-    assert_eq!(mlflow.latest_trace("3").await.unwrap(), None);
+    assert_eq!(mlflow.latest_trace("3", None).await.unwrap(), None);
 
     let time: Timestamp = "2026-11-21T10:52:17.365Z".parse().unwrap();
     let tagged = trace(json!({"mlflow.trace.spansLocation": "TRACKING_STORE"}));
     Mock::given(path(TRACES)).respond_with(tagged).up_to_n_times(1).mount(&server).await;
     let expected = Trace { time, has_spans: true, finished: true };
-    assert_eq!(mlflow.latest_trace("3").await.unwrap(), Some(expected));
+    assert_eq!(mlflow.latest_trace("3", None).await.unwrap(), Some(expected));
 
     answer(&server, "POST", TRACES, trace(json!({}))).await;
-    assert_eq!(mlflow.latest_trace("3").await.unwrap(), Some(Trace { has_spans: false, ..expected }));
+    assert_eq!(mlflow.latest_trace("3", None).await.unwrap(), Some(Trace { has_spans: false, ..expected }));
     answer(&server, "GET", ARTIFACT, json_body(r#"{"spans": []}"#)).await;
-    assert_eq!(mlflow.latest_trace("3").await.unwrap(), Some(expected));
+    assert_eq!(mlflow.latest_trace("3", None).await.unwrap(), Some(expected));
 }
 
 const NO_SUCH_PATH: &str = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n";
@@ -268,7 +268,7 @@ async fn refusals_are_told_apart() {
     for (status, body, kind, is_right) in table {
         let server = MockServer::start().await;
         answer(&server, "POST", "/api/3.0/mlflow/traces/search", text(status, body, kind)).await;
-        let error = client(&server.uri()).latest_trace("1").await.unwrap_err();
+        let error = client(&server.uri()).latest_trace("1", None).await.unwrap_err();
         assert!(is_right(&error), "{status} {body}: {error:?}");
     }
 }

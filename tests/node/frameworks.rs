@@ -1,7 +1,7 @@
 //! The five frameworks that MLflow documents, each as its page has it, against both kinds of server. LangGraph and ADK are
 //! part of other tests; all five take gigabytes of images and minutes, so this one is for `make soak`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use agent_tracing::names;
 use serde_json::json;
@@ -27,6 +27,34 @@ fn each_documented_framework_traces_to_both_servers() {
         second.apply(TRACING);
         second.until_condition("MLflowReady", "True", "Available");
         each_traces(&second, "CR");
+        typed_script("tests/cr/world.sh", &["down"]);
+    });
+}
+
+/// Its documented code posts to `<tracking URI>/v1/traces`, which MLflow 3.14 has at the origin alone. An agent may be silent for
+/// ten minutes before that is worth a word.
+#[test]
+#[ignore = "needs the node cluster: make soak"]
+fn adk_under_a_prefix_is_told_where_its_traces_belong() {
+    if std::env::var_os("SOAK").is_none() {
+        return say("\nadk under a prefix: only in make soak");
+    }
+    scene("prefix", true, |scene| {
+        start_model();
+        typed_script("tests/cr/world.sh", &["up", "b", &scene.namespace, names::OPERATOR_NAMESPACE]);
+        scene.apply(TRACING);
+        scene.until_condition("MLflowReady", "True", "Available").says("3.14");
+        scene.apply(&agent("courier", "demo/adk-agent:1", json!({})));
+        scene.until_condition("WorkloadsReady", "True", "AllCurrent");
+        assert_eq!(scene.condition("TracesFlowing").unwrap().reason, "NoTracesYet");
+        std::thread::sleep(Duration::from_secs(600));
+        let told = scene.until_condition("TracesFlowing", "False", "OTLPPathMissing");
+        told.ends_with_a_command()
+            .says("courier")
+            .says("https://mlflow.redhat-ods-applications.svc:8443/mlflow/v1/traces");
+        let right = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https://mlflow.redhat-ods-applications.svc:8443/v1/traces";
+        assert!(told.message.ends_with(right), "{}", told.message);
+        scene.until_condition("Ready", "False", "OTLPPathMissing");
         typed_script("tests/cr/world.sh", &["down"]);
     });
 }

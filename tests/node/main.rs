@@ -6,15 +6,18 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod audit;
+mod egress;
 
 mod frameworks;
 mod install;
 mod life;
 mod mistakes;
 mod mlflow;
+mod newcomers;
 mod operator;
 mod pace;
 mod shared;
+mod shared_limits;
 mod twenty;
 mod volume;
 mod world;

@@ -6,7 +6,7 @@ use std::process::Command;
 use agent_tracing::names;
 use serde_json::Value;
 
-use crate::world::{collection, delete_namespace, typed, until, world};
+use crate::world::{collection, delete_namespace, kubectl, typed, until, world};
 
 const NAMESPACE: &str = names::OPERATOR_NAMESPACE;
 
@@ -19,6 +19,35 @@ pub fn install() {
         });
         typed(&["apply", "-k", "config/default"]);
         until("the operator is ready", ready);
+    }
+}
+
+/// Sets options by their variables, as the README has it for `kubectl apply -k`; `NAME-` takes one away.
+pub fn set_options(variables: &[&str]) {
+    let deployment = format!("deployment/{}", names::MANAGED_BY);
+    typed(&[&["-n", NAMESPACE, "set", "env", &deployment], variables].concat());
+    typed(&["-n", NAMESPACE, "rollout", "status", &deployment, "--timeout=180s"]);
+    until("the operator is ready with other options", ready);
+}
+
+/// Gives the operator the ClusterRole that the chart renders with a value.
+pub fn grant_as_the_chart_with(value: &str) {
+    let mut helm = Command::new("helm");
+    helm.args(["template", "agent-tracing-operator", "charts/agent-tracing-operator", "--namespace", NAMESPACE]);
+    helm.args(["--set", value, "--show-only", "templates/role.yaml"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let rendered = helm.output().unwrap();
+    assert!(rendered.status.success(), "{rendered:?}");
+    kubectl(&["apply", "-f", "-"], &String::from_utf8(rendered.stdout).unwrap()).unwrap();
+}
+
+/// Whether the operator's service account has a right, as `kubectl auth can-i` tells.
+pub fn may(verb: &str, resource: &str) -> bool {
+    let account = format!("--as=system:serviceaccount:{NAMESPACE}:{}", names::SERVICE_ACCOUNT);
+    match kubectl(&["auth", "can-i", verb, resource, &account], "").as_deref().map(str::trim) {
+        Ok("yes") => true,
+        // "no" is its exit code as well, with nothing to report.
+        Err(error) if error.lines().all(|line| line.is_empty() || line.starts_with("Warning: ")) => false,
+        other => panic!("kubectl auth can-i {verb} {resource}: {other:?}"),
     }
 }
 
@@ -81,6 +110,13 @@ pub fn pods() -> Vec<Value> {
 pub fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
     conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+/// The addresses of DNS servers, as its pods have them.
+pub fn name_servers() -> Vec<String> {
+    let of_pod = |process: u32| fs::read_to_string(format!("/proc/{process}/root/etc/resolv.conf")).unwrap();
+    let files = pods().iter().flat_map(processes).map(of_pod).collect::<String>();
+    files.lines().filter_map(|line| line.strip_prefix("nameserver ")).map(|address| address.trim().to_owned()).collect()
 }
 
 /// The pod that holds the lease.

@@ -70,6 +70,7 @@ pub fn collection(resource: &str, namespace: &str) -> String {
         "mutatingwebhookconfigurations" => "/apis/admissionregistration.k8s.io/v1",
         "networkpolicies" => "/apis/networking.k8s.io/v1",
         "configmaps" | "namespaces" | "persistentvolumeclaims" | "pods" | "services" => "/api/v1",
+        "mlflows" => "/apis/mlflow.opendatahub.io/v1",
         "rolebindings" => "/apis/rbac.authorization.k8s.io/v1",
         _ => panic!("{resource} is not in the list"),
     };
@@ -101,8 +102,15 @@ pub fn typed(args: &[&str]) -> String {
 /// A script of the checkout, which has to succeed; what it prints.
 #[track_caller]
 pub fn typed_script(script: &str, args: &[&str]) -> String {
+    typed_script_with(&[], script, args)
+}
+
+/// The same with variables in its environment.
+#[track_caller]
+pub fn typed_script_with(variables: &[(&str, &str)], script: &str, args: &[&str]) -> String {
     let mut command = Command::new(format!("{}/{script}", env!("CARGO_MANIFEST_DIR")));
-    let output = command.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    command.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).envs(variables.iter().copied());
+    let output = command.output().unwrap();
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{script} {args:?}: {}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
@@ -295,9 +303,8 @@ impl Condition {
         let (_, command) =
             message.rsplit_once(": kubectl ").unwrap_or_else(|| panic!("no command at the end: {message}"));
         let verb = command.split(' ').next().unwrap_or_default();
-        let verbs =
-            ["describe", "edit", "get", "label", "logs", "delete", "patch", "annotate", "rollout", "port-forward"];
-        assert!(verbs.contains(&verb), "{command}: {message}");
+        let verbs = "annotate auth delete describe edit get label logs patch port-forward rollout set";
+        assert!(verbs.split(' ').any(|known| known == verb), "{command}: {message}");
         assert!(
             !command.contains(['<', '>']) && !command.ends_with(['.', ')', ';']),
             "cannot be typed as it stands: {message}"

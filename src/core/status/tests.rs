@@ -102,6 +102,17 @@ fn is(status: &str, reason: &str) -> (String, String) {
 }
 
 #[test]
+fn a_server_that_nobody_may_ask_leaves_nothing_pending() {
+    let mut unlisted = Scene::of([workload("teller", Standing::Current)]);
+    unlisted.mlflow = Verdict::unknown(Reason::NotObservable, "nobody may ask");
+    let creating = (Reason::Creating, "is created as soon as MLflow answers".to_owned());
+    unlisted.experiments.problems.insert("teller".into(), creating);
+    let condition = unlisted.condition(ConditionType::ExperimentsReady);
+    assert_eq!((condition.status, condition.reason), is("Unknown", "NotObservable"));
+    assert_eq!(unlisted.ready(), is("True", "WaitingForTraces"));
+}
+
+#[test]
 fn ready_is_the_worst_of_the_others_and_what_passes_by_itself_comes_last() {
     let mut scene = Scene::of([workload("teller", Standing::Waiting(Missing::TrackingUri))]);
     scene.mlflow = Verdict::bad(Reason::Progressing, "MLflow is starting");

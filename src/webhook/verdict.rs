@@ -156,7 +156,6 @@ impl Verdict {
                 NotSelected::OperatorsOwn => "OperatorsOwn",
                 NotSelected::Windows => Reason::Windows.as_str(),
                 NotSelected::OfCronJob => "OfCronJob",
-                NotSelected::WiredByOwner => "WiredByOwner",
                 NotSelected::Kind => "KindNotListed",
                 NotSelected::NoMatch => "NoMatch",
             }),

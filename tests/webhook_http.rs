@@ -181,6 +181,25 @@ async fn the_jobs_of_a_cron_job_and_the_pods_of_what_was_wired_are_left_alone() 
 }
 
 #[tokio::test]
+async fn who_creates_what_cannot_be_wired_later_is_told_to_create_it_again() {
+    // In mode CR only the server knows its address.
+    let tracing = json!({
+        "apiVersion": "agenttracing.dev/v1alpha1", "kind": "AgentTracing",
+        "metadata": {"name": "tracing", "namespace": "bank"}, "spec": {"mlflow": {"mode": "CR"}},
+    });
+    let cluster = Cluster::around(serde_json::from_value(tracing).unwrap());
+    for kind in Kind::ALL {
+        let answer = cluster.admits(create(workload(kind))).await;
+        let expected = match kind.has_second_chance() {
+            true => "not wired yet; the operator does it as soon as its service account may write".to_owned(),
+            false => format!("not wired; create this {} again when MLflow has answered", kind.as_str()),
+        };
+        let warning = answer["response"]["warnings"][0].as_str().unwrap();
+        assert!(warning.contains(&expected), "{warning}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_workload_on_its_way_in_is_allowed_and_counted() {
     let cluster = Cluster::with_mlflow();
     let mut of_another_group = create(teller());
@@ -290,6 +309,10 @@ impl Cluster {
             let mlflow = json!({"url": url, "version": "3.10.1", "workspaces": false, "source": "Service"});
             serde_json::from_value(json!({"mlflow": mlflow})).unwrap()
         });
+        Self::around(tracing)
+    }
+
+    fn around(tracing: AgentTracing) -> Self {
         let memory = Memory::default();
         memory.fill(vec![tracing], ["bank"]);
         let metrics = Arc::new(Metrics::default());

@@ -433,6 +433,16 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_the_api_server_mounts_leaves_our_init_container_ours() {
+        let spec = json!({"containers": [{"name": "agent", "image": "x"}]});
+        let mut init_container = added(&injected(spec, &Platform::default()), "initContainers")[0].clone();
+        let before = of_container(&Container::deserialize(&init_container).unwrap());
+        let mounts = init_container["volumeMounts"].as_array_mut().unwrap();
+        mounts.push(json!({"name": "kube-api-access-x7k2p", "mountPath": names::TOKEN_FOLDER, "readOnly": true}));
+        assert_eq!(of_container(&Container::deserialize(&init_container).unwrap()), before);
+    }
+
+    #[test]
     fn the_merge_stands_before_an_agent_that_is_an_init_container() {
         let spec = json!({
             "containers": [{"name": "agent", "image": "x"}],

@@ -169,13 +169,34 @@ async fn the_jobs_of_a_cron_job_and_the_pods_of_what_was_wired_are_left_alone() 
     assert_eq!(cluster.admits(create(owned(Kind::Job, "batch/v1", "CronJob"))).await, allowed());
     assert!(cluster.counted(r#"{result="left",reason="OfCronJob"} 1"#));
 
-    let mut pod = owned(Kind::Pod, "apps/v1", "StatefulSet");
+    let pod = owned(Kind::Pod, "apps/v1", "StatefulSet");
     let answer = cluster.admits(create(pod.clone())).await;
-    let wired = patched(pod.clone(), &answer);
+    let wired = patched(pod, &answer);
     assert_eq!(wired["spec"]["containers"][0]["env"][2]["value"], "nightly");
-    pod["metadata"]["annotations"] = json!({"agenttracing.dev/injected": "anything"});
-    assert_eq!(cluster.admits(create(pod)).await, allowed());
-    assert!(cluster.counted(r#"{result="left",reason="WiredByOwner"} 1"#));
+    // What the template got under another name.
+    let mut of_template = wired;
+    of_template["metadata"]["ownerReferences"][0]["name"] = json!("nightly-x7k2p");
+    assert_eq!(cluster.admits(create(of_template)).await, allowed());
+    assert!(cluster.counted(r#"{result="unchanged",reason="Current"} 1"#));
+}
+
+#[tokio::test]
+async fn who_creates_what_cannot_be_wired_later_is_told_to_create_it_again() {
+    // In mode CR only the server knows its address.
+    let tracing = json!({
+        "apiVersion": "agenttracing.dev/v1alpha1", "kind": "AgentTracing",
+        "metadata": {"name": "tracing", "namespace": "bank"}, "spec": {"mlflow": {"mode": "CR"}},
+    });
+    let cluster = Cluster::around(serde_json::from_value(tracing).unwrap());
+    for kind in Kind::ALL {
+        let answer = cluster.admits(create(workload(kind))).await;
+        let expected = match kind.has_second_chance() {
+            true => "not wired yet; the operator does it as soon as its service account may write".to_owned(),
+            false => format!("not wired; create this {} again when MLflow has answered", kind.as_str()),
+        };
+        let warning = answer["response"]["warnings"][0].as_str().unwrap();
+        assert!(warning.contains(&expected), "{warning}");
+    }
 }
 
 #[tokio::test]
@@ -288,6 +309,10 @@ impl Cluster {
             let mlflow = json!({"url": url, "version": "3.10.1", "workspaces": false, "source": "Service"});
             serde_json::from_value(json!({"mlflow": mlflow})).unwrap()
         });
+        Self::around(tracing)
+    }
+
+    fn around(tracing: AgentTracing) -> Self {
         let memory = Memory::default();
         memory.fill(vec![tracing], ["bank"]);
         let metrics = Arc::new(Metrics::default());

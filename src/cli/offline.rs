@@ -128,7 +128,6 @@ fn leave_message(leave: &Leave, kind: Kind, namespace: &str) -> String {
         Leave::NotSelected(NotSelected::OfCronJob) => {
             "it belongs to a CronJob, whose template is wired in its place".to_owned()
         }
-        Leave::NotSelected(NotSelected::WiredByOwner) => "its owner's template is wired already".to_owned(),
         Leave::NotSelected(NotSelected::Kind) if kind == Kind::Pod => {
             format!("a Pod is wired only with the label {}=true", names::LABEL_INJECT)
         }

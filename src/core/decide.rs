@@ -2,7 +2,8 @@
 
 use json_patch::PatchOperation;
 
-use super::inject::{Injection, inject, uninject};
+use super::inject::{Injection, existing_record, inject, uninject};
+use super::kind::Kind;
 use super::record::RecordError;
 use super::select::{NotSelected, Selection, Surroundings, select};
 use super::settings::Platform;
@@ -66,19 +67,24 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
     if policy.suspend {
         return Decision::Leave(Leave::Suspended { tracing });
     }
+    let annotation = workload.annotation(names::ANNOTATION_EXPERIMENT);
+    // A Pod is wired once, by its owner's template or by us. Judged again it would look edited: the API server adds tokens
+    // and security contexts to our containers, too, and its owner's name need not be the one that the template got.
+    if let (Kind::Pod, Ok(Some(record))) = (workload.kind, existing_record(workload)) {
+        let injection = Injection { hash: record.hash, was_wired: true, ..Injection::default() };
+        return Decision::Wire { tracing, experiment: policy.experiment_of(workload.name(), annotation), injection };
+    }
     let account = workload.service_account();
     if policy.needs_token() && !workload.has_token(!around.tokenless.contains(account)) {
         return match uninject(workload) {
             Ok(patch) => {
                 let skipped = Some(Reason::NoServiceAccountToken);
                 let injection = Injection { patch, skipped, ..Injection::default() };
-                let annotation = workload.annotation(names::ANNOTATION_EXPERIMENT);
                 Decision::Wire { tracing, experiment: policy.experiment_of(workload.name(), annotation), injection }
             }
             Err(error) => Decision::Leave(Leave::Record { tracing, error }),
         };
     }
-    let annotation = workload.annotation(names::ANNOTATION_EXPERIMENT);
     let waits = workload.kind.has_second_chance();
     if waits && policy.bound.as_ref().is_some_and(|bound| !bound.contains(account)) {
         return Decision::Leave(Leave::Waiting { tracing, missing: Missing::Binding });
@@ -122,7 +128,6 @@ mod tests {
 
     use super::*;
     use crate::api::AgentTracing;
-    use crate::core::kind::Kind;
     use crate::core::policy::Policy;
     use crate::core::settings::Platform;
 

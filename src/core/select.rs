@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::kind::Kind;
 use super::policy::Policy;
 use super::settings::Platform;
 use super::view::Workload;
@@ -50,8 +49,6 @@ pub enum NotSelected {
     Windows,
     /// A Job of a CronJob: its template is the CronJob's.
     OfCronJob,
-    /// A Pod whose owner's template was wired.
-    WiredByOwner,
     /// Its kind is not listed and it does not opt in.
     Kind,
     /// There is no AgentTracing, or none whose selector matches.
@@ -71,11 +68,6 @@ pub fn select<'p>(workload: &Workload<'_>, around: &Surroundings<'p>) -> Selecti
     }
     if workload.is_of_cron_job() {
         return Selection::None(NotSelected::OfCronJob);
-    }
-    // The record has the owner's name for the experiment, which a pod does not always know.
-    let recorded = workload.template_metadata().is_some_and(|m| m.annotation(names::ANNOTATION_RECORD).is_some());
-    if workload.kind == Kind::Pod && workload.metadata.owner.is_some() && recorded {
-        return Selection::None(NotSelected::WiredByOwner);
     }
     let choices = [workload.metadata.label(names::LABEL_INJECT), workload.template_label(names::LABEL_INJECT)];
     if choices.contains(&Some("false")) {

@@ -128,7 +128,7 @@ impl Webhook {
             let namespace = &request.namespace;
             (self.decide)(workload, &Surroundings { namespace, injection_enabled, platform, tokenless, policies })
         });
-        Verdict::of(decision, &request.namespace, !from_operator)
+        Verdict::of(decision, workload.kind, &request.namespace, !from_operator)
     }
 
     /// Takes room for a review, or says why there is none.

@@ -6,6 +6,7 @@ use json_patch::PatchOperation;
 use crate::api::Reason;
 use crate::core::decide::{Decision, Leave};
 use crate::core::inject::{Injection, Note};
+use crate::core::kind::Kind;
 use crate::core::record::RecordError;
 use crate::core::select::NotSelected;
 use crate::core::wiring::{Missing, TRACKING_URI};
@@ -93,13 +94,13 @@ impl Refusal {
 
 impl Verdict {
     /// The answer to a decision. Warnings are for people: the operator's own requests get none.
-    pub fn of(decision: Decision, namespace: &str, for_a_person: bool) -> Self {
+    pub fn of(decision: Decision, kind: Kind, namespace: &str, for_a_person: bool) -> Self {
         let mut verdict = match decision {
             Decision::Wire { tracing, experiment: _, injection } => Self::wire(tracing, injection),
             Decision::Unwire(patch) => {
                 Self { patch, result: Answered::Removed, reason: Reason::OptedOut.as_str(), ..Self::default() }
             }
-            Decision::Leave(leave) => Self::leave(leave, namespace),
+            Decision::Leave(leave) => Self::leave(leave, kind, namespace),
         };
         if !for_a_person {
             verdict.warnings.clear();
@@ -147,7 +148,7 @@ impl Verdict {
         Self { patch, warnings, result, reason, tracing }
     }
 
-    fn leave(leave: Leave, namespace: &str) -> Self {
+    fn leave(leave: Leave, kind: Kind, namespace: &str) -> Self {
         match leave {
             Leave::NotSelected(why) => Self::left(match why {
                 NotSelected::NamespaceNotLabelled => Reason::NamespaceNotLabelled.as_str(),
@@ -156,7 +157,6 @@ impl Verdict {
                 NotSelected::OperatorsOwn => "OperatorsOwn",
                 NotSelected::Windows => Reason::Windows.as_str(),
                 NotSelected::OfCronJob => "OfCronJob",
-                NotSelected::WiredByOwner => "WiredByOwner",
                 NotSelected::Kind => "KindNotListed",
                 NotSelected::NoMatch => "NoMatch",
             }),
@@ -167,10 +167,11 @@ impl Verdict {
                     Missing::ExperimentId => ("WaitingForExperiment", "its experiment exists in MLflow"),
                     Missing::Binding => ("WaitingForBinding", "its service account may write to MLflow"),
                 };
-                let warning = format!(
-                    "agent-tracing: not wired yet; the operator does it as soon as {what} \
-                     (kubectl get agenttracing {tracing} -n {namespace})"
-                );
+                let advice = match kind.has_second_chance() {
+                    true => format!("not wired yet; the operator does it as soon as {what}"),
+                    false => format!("not wired; create this {} again when {what}", kind.as_str()),
+                };
+                let warning = format!("agent-tracing: {advice} (kubectl get agenttracing {tracing} -n {namespace})");
                 Self { tracing, warnings: vec![warning], ..Self::left(reason) }
             }
             Leave::Record { tracing, error } => {

@@ -153,7 +153,12 @@ fn pod_of(object: &Value) -> Value {
     let mut metadata = template("/metadata");
     metadata["name"] = json!(object["metadata"]["name"].as_str().unwrap_or("generated"));
     metadata["namespace"] = object["metadata"]["namespace"].clone();
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template("/spec")})
+    let mut spec = template("/spec");
+    for claim in object["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten() {
+        let volumes = spec.as_object_mut().unwrap().entry("volumes").or_insert_with(|| json!([]));
+        volumes.as_array_mut().unwrap().push(json!({"name": claim["metadata"]["name"], "emptyDir": {}}));
+    }
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 }
 
 /// What a pod refers to and admission asks for.

@@ -164,7 +164,9 @@ pub(super) fn of_container(container: &Container<'_>) -> String {
     // Of the agent's shell its name and `-c`: a better script is, like a newer image, no reason to roll anything.
     let mut parts: Vec<String> =
         container.command.iter().take(2).chain(&container.args).map(|a| a.to_string()).collect();
-    parts.extend(container.volume_mounts.iter().flatten().map(of_mount));
+    // The token's is the API server's, which puts it into every container of a Pod.
+    let mounts = container.volume_mounts.iter().flatten().filter(|m| &*m.mount_path != names::TOKEN_FOLDER);
+    parts.extend(mounts.map(of_mount));
     parts.push(container.security_context.as_ref().map(canonical).unwrap_or_default());
     // With a command it runs the agent's image, which it has to follow; the operator's may be an older one.
     parts.extend((!container.command.is_empty()).then(|| container.image.to_string()));
@@ -428,6 +430,16 @@ mod tests {
         let platform = Platform { merge_ca, ..Platform::default() };
         let spec = json!({"containers": [{"name": "agent", "image": "x"}], "imagePullSecrets": [{"name": "own"}]});
         assert_eq!(added(&injected(spec, &platform), "imagePullSecrets"), json!({"name": "mirror"}));
+    }
+
+    #[test]
+    fn a_token_that_the_api_server_mounts_leaves_our_init_container_ours() {
+        let spec = json!({"containers": [{"name": "agent", "image": "x"}]});
+        let mut init_container = added(&injected(spec, &Platform::default()), "initContainers")[0].clone();
+        let before = of_container(&Container::deserialize(&init_container).unwrap());
+        let mounts = init_container["volumeMounts"].as_array_mut().unwrap();
+        mounts.push(json!({"name": "kube-api-access-x7k2p", "mountPath": names::TOKEN_FOLDER, "readOnly": true}));
+        assert_eq!(of_container(&Container::deserialize(&init_container).unwrap()), before);
     }
 
     #[test]

@@ -35,13 +35,14 @@ fn every_kind_gets_exactly_what_the_command_line_prints() {
         let printed = site.by_command_line(&manifest);
         let expected = site.stored_elsewhere(&printed);
         let stored = site.admin.create(&manifest, STRICT).unwrap();
-        let parts = match kind {
-            // The scheduler and the token's volume are each pod's own.
-            Kind::Pod => &["containers", "initContainers"][..],
-            _ => &[""][..],
+        let paths = match kind {
+            // What else is there is each pod's own: its node, the volume of its token.
+            Kind::Pod => ["/spec/containers", "/spec/initContainers"].map(str::to_owned).to_vec(),
+            // Its selector is a uid.
+            Kind::Job => vec![in_template(&stored, "/spec")],
+            _ => vec!["/spec".to_owned()],
         };
-        for part in parts {
-            let path = format!("/spec/{part}").trim_end_matches('/').to_owned();
+        for path in paths {
             assert_eq!(without_tokens(&stored, &path), without_tokens(&expected, &path), "{kind:?}");
         }
         let record = format!("{}/metadata/annotations", in_template(&stored, ""));

@@ -110,6 +110,10 @@ impl Operator {
         self.audit.restart();
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to end.
     pub fn terminate(&self) {
         let pid = self.child.id().to_string();

@@ -1,0 +1,183 @@
+//! Many workloads: how long until all that exist are wired once their namespaces are labelled, and the operator's memory.
+//! `cargo bench --bench scale -- 100 1000 10000`, against the API server of `tests/cluster/api.sh`; replicas are 0, since no
+//! node is there.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, dead_code)]
+
+#[path = "../tests/node/audit.rs"]
+mod audit;
+#[path = "../tests/api_server/cluster.rs"]
+mod cluster;
+#[path = "../tests/api_server/operator/process.rs"]
+mod process;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use agent_tracing::names;
+use futures::{StreamExt, stream};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, Config, ResourceExt};
+use serde_json::{Value, json};
+
+use cluster::{Cluster, STRICT, kustomize};
+use process::Operator;
+
+const NAMESPACES: usize = 50;
+/// Objects of each of the kinds that the operator must not hold in memory.
+const STRANGERS: usize = 20_000;
+const REST: Duration = Duration::from_secs(120);
+
+fn main() {
+    let sizes: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+    let sizes = if sizes.is_empty() { vec![100, 1000] } else { sizes };
+    let admin = Cluster::admin();
+    cluster::install();
+    let configuration =
+        kustomize().into_iter().find(|object| object["kind"] == "MutatingWebhookConfiguration").unwrap();
+    admin.delete("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION);
+    admin.create(&configuration, STRICT).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    println!(
+        "{:>10} {:>8} {:>10} {:>10} {:>9} {:>12}",
+        "workloads", "wired", "in status", "RSS peak", "at rest", "writes/120 s"
+    );
+    for size in sizes {
+        runtime.block_on(measure(&admin, size));
+    }
+}
+
+async fn measure(admin: &Cluster, size: usize) {
+    let client = Client::try_from(Config::infer().await.unwrap()).unwrap();
+    let each = size / NAMESPACES;
+    let namespaces: Vec<String> = (0..NAMESPACES).map(|n| format!("scale-{size}-{n}")).collect();
+    for namespace in &namespaces {
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        admin.create(&object, STRICT).unwrap();
+        admin.create(&tracing(namespace), STRICT).unwrap();
+    }
+    let all = namespaces.iter().flat_map(|namespace| (0..each).map(move |n| deployment(namespace, n)));
+    stream::iter(all)
+        .for_each_concurrent(32, |object| {
+            let api: Api<Deployment> =
+                Api::namespaced(client.clone(), object["metadata"]["namespace"].as_str().unwrap());
+            async move {
+                api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+            }
+        })
+        .await;
+    let operator = Operator::start(&format!("scale-{size}"));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+
+    let began = Instant::now();
+    let label = json!({"metadata": {"labels": {(names::LABEL_INJECTION): names::ENABLED}}});
+    let api: Api<Namespace> = Api::all(client.clone());
+    for namespace in &namespaces {
+        api.patch_metadata(namespace, &PatchParams::default(), &Patch::Merge(&label)).await.unwrap();
+    }
+    until(|| async { wired(&client).await >= each * NAMESPACES }).await;
+    let all_wired = began.elapsed();
+    until(|| async { told(&client, each).await == NAMESPACES }).await;
+    let all_told = began.elapsed();
+    let peak = memory(operator.pid(), "VmHWM");
+    // Deployments are rolled once: each change of a template is a generation.
+    let twice = Api::<Deployment>::all(client.clone()).list_metadata(&ListParams::default()).await.unwrap();
+    let twice = twice.items.iter().filter(|d| d.metadata.generation > Some(2)).map(ResourceExt::name_any);
+    assert_eq!(twice.collect::<Vec<_>>(), Vec::<String>::new(), "rolled more than once");
+
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let before = operator.writes().len();
+    tokio::time::sleep(REST).await;
+    let writes = operator.writes().len() - before;
+    println!(
+        "{:>10} {:>6.1} s {:>8.1} s {:>6.1} MiB {:>5.1} MiB {:>12}",
+        each * NAMESPACES,
+        all_wired.as_secs_f64(),
+        all_told.as_secs_f64(),
+        peak,
+        memory(operator.pid(), "VmRSS"),
+        writes
+    );
+    if std::env::var_os("STRANGERS").is_some() {
+        strangers(&client, &namespaces[0]).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        println!("{:>10} more Pods and Secrets: {:.1} MiB", STRANGERS, memory(operator.pid(), "VmRSS"));
+    }
+    operator.stop();
+    for namespace in &namespaces {
+        admin.delete("Namespace", "", namespace);
+    }
+}
+
+async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
+    let end = Instant::now() + Duration::from_secs(1800);
+    while !holds().await {
+        assert!(Instant::now() < end, "gave up");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn wired(client: &Client) -> usize {
+    let wired = ListParams::default().labels(names::LABEL_WIRED);
+    Api::<Deployment>::all(client.clone()).list_metadata(&wired).await.unwrap().items.len()
+}
+
+/// How many AgentTracings say that all of theirs are wired.
+async fn told(client: &Client, each: usize) -> usize {
+    let all = Api::<agent_tracing::api::AgentTracing>::all(client.clone()).list(&ListParams::default()).await.unwrap();
+    let done = format!("{each}/{each}");
+    all.iter().filter(|t| t.status.as_ref().and_then(|s| s.injected.as_ref()) == Some(&done)).count()
+}
+
+/// In MiB, as the kernel counts it.
+fn memory(pid: u32, field: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+/// What a cluster is full of and the operator has nothing to do with.
+async fn strangers(client: &Client, namespace: &str) {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    stream::iter(0..STRANGERS)
+        .for_each_concurrent(32, |n| {
+            let (pods, secrets) = (&pods, &secrets);
+            async move {
+                let pod = json!({"metadata": {"name": format!("p{n}")}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+                let secret = json!({"metadata": {"name": format!("s{n}")}, "stringData": {"key": "value"}});
+                pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+                secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+            }
+        })
+        .await;
+}
+
+/// Of a server that nobody may ask, so that nothing but the cluster is measured.
+fn tracing(namespace: &str) -> Value {
+    json!({
+        "apiVersion": "agenttracing.dev/v1alpha1",
+        "kind": "AgentTracing",
+        "metadata": {"name": "tracing", "namespace": namespace},
+        "spec": {"mlflow": {"mode": "External", "external": {"trackingURI": "http://mlflow.example.com"}}},
+    })
+}
+
+fn deployment(namespace: &str, n: usize) -> Value {
+    let app = format!("agent-{n}");
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": app, "namespace": namespace},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": {"app": app}},
+            "template": {
+                "metadata": {"labels": {"app": app}},
+                "spec": {"containers": [{"name": "agent", "image": "example.com/agent:v1", "env": [{"name": "STAGE", "value": "first"}]}]},
+            },
+        },
+    })
+}

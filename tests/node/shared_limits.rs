@@ -39,6 +39,7 @@ fn the_shared_mlflow_and_what_an_administrator_allows() {
         spans_that_are_refused_are_told_until_the_right_is_wide_enough(&narrow);
         drop((narrow, public));
         a_namespace_that_is_no_workspace_is_told_the_label(scene);
+        a_role_that_is_narrowed_later_is_told(scene);
         a_server_without_workspaces_is_for_mode_external(scene);
 
         nobody_else_was_asked(&egress);
@@ -230,6 +231,18 @@ fn a_namespace_that_is_no_workspace_is_told_the_label(scene: &Scene) {
     typed(&command.split(' ').collect::<Vec<_>>());
     scene.until_condition("WorkspaceReady", "True", "Visible");
     scene.until_condition("TracesFlowing", "True", "TracesReceived");
+    scene.until_condition("Ready", "True", "TracesReceived");
+}
+
+/// MLflow itself goes on with what it has granted, for 300 s.
+fn a_role_that_is_narrowed_later_is_told(scene: &Scene) {
+    let narrow = r#"[{"op": "add", "path": "/rules/0/resourceNames", "value": ["advisor"]}]"#;
+    typed(&["patch", "clusterrole", names::INTEGRATION_ROLE, "--type=json", "-p", narrow]);
+    let told = scene.until_condition("RBACReady", "False", "AccessDenied");
+    told.ends_with_a_command().says("still may not get experiments.mlflow.kubeflow.org");
+    scene.until_condition("Ready", "False", "AccessDenied");
+    typed(&["apply", "-f", "tests/cr/role.yaml"]);
+    scene.until_condition("RBACReady", "True", "Bound");
     scene.until_condition("Ready", "True", "TracesReceived");
 }
 

@@ -18,6 +18,7 @@ mod rollout;
 mod server;
 mod sweep;
 mod tracking;
+mod traffic;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
@@ -128,7 +129,7 @@ pub(crate) struct Context {
     store: Store<Guarded>,
     recorder: Recorder,
     memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Memory>>>>,
-    traffic: rollout::Traffic,
+    traffic: traffic::Traffic,
 }
 
 /// Above what a webhook that hangs for its 2 s at each of ten touches and five patches takes.
@@ -207,7 +208,7 @@ impl Context {
             platform: Platform { openshift, ..options.platform.clone() },
             store,
             memories: Mutex::default(),
-            traffic: rollout::Traffic::default(),
+            traffic: traffic::Traffic::new(options.max_rolling),
             options,
         }
     }
@@ -239,7 +240,7 @@ impl Context {
         tracing::debug!(tracing = gone, "deleted");
         let known: HashSet<_> = self.store.state().iter().filter_map(|t| t.uid()).collect();
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| known.contains(uid));
-        self.traffic.retain(|of| known.contains(of) || of.starts_with(sweep::PLACES));
+        self.traffic.retain(|of| of.starts_with(sweep::PLACES) || known.contains(of.split('/').next().unwrap_or(of)));
     }
 }
 

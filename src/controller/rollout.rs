@@ -1,8 +1,7 @@
 //! Brings workloads to the wanted wiring: by touch, so that the webhook does it in the same request and owns no field; by a
 //! patch of our own only when no webhook answers. Takes strays out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -27,58 +26,8 @@ const TRIES: usize = 3;
 /// How long the webhook's replicas may take to see what was just stored.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Time between two changes of workloads: twenty a second, whatever happens.
-const SPACING: Duration = Duration::from_millis(50);
 /// How long a workload whose wiring was taken out may take before the next one's turn comes.
 const PATIENCE_FOR_REMOVED: SignedDuration = SignedDuration::from_mins(10);
-
-/// What all AgentTracings share, so that the cluster stays calm.
-#[derive(Debug, Default)]
-pub(super) struct Traffic {
-    /// How many workloads roll because of us, by uid of the AgentTracing.
-    rolling: Mutex<HashMap<String, usize>>,
-    /// When the next workload may be changed.
-    next: tokio::sync::Mutex<Option<tokio::time::Instant>>,
-}
-
-impl Traffic {
-    /// Chooses what may be rolled now, and takes the places for it before anybody else can.
-    fn reserve(&self, ctx: &Context, uid: &str, workloads: &[Judged], pace: Pace, now: i64) -> Vec<usize> {
-        let rolling = rolling(workloads, now);
-        // What needs no place is due whatever is free.
-        let free = self.places(uid, rolling, pace.max_concurrent.saturating_sub(rolling), ctx.options.max_rolling);
-        let due = due(workloads, pace, free, now);
-        let taken = due.iter().filter(|index| workloads[**index].rollout.replaces_pods()).count();
-        self.places(uid, rolling + taken, 0, ctx.options.max_rolling);
-        due
-    }
-
-    /// As many places as are free, of those wanted by someone who rolls so many already.
-    pub(super) fn places(&self, of: &str, rolling: usize, wanted: usize, limit: usize) -> usize {
-        let mut all = self.rolling.lock().unwrap_or_else(PoisonError::into_inner);
-        let others: usize = all.iter().filter(|(other, _)| *other != of).map(|(_, rolling)| rolling).sum();
-        let free = wanted.min(limit.saturating_sub(others + rolling));
-        match rolling + free {
-            0 => all.remove(of),
-            all_of_it => all.insert(of.to_owned(), all_of_it),
-        };
-        free
-    }
-
-    /// Gives the places of an AgentTracing back that is gone.
-    pub(super) fn retain(&self, is_known: impl Fn(&str) -> bool) {
-        self.rolling.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| is_known(uid));
-    }
-
-    /// Waits until a workload may be changed.
-    pub(super) async fn turn(&self) {
-        let mut next = self.next.lock().await;
-        if let Some(at) = *next {
-            tokio::time::sleep_until(at).await;
-        }
-        *next = Some(tokio::time::Instant::now() + SPACING);
-    }
-}
 
 /// What is remembered between passes.
 #[derive(Debug, Default)]
@@ -161,21 +110,20 @@ pub(super) struct Bring<'a> {
 
 /// Touches what is due and takes out what is astray.
 pub(super) async fn bring(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, now: Timestamp) -> Result<(), Error> {
-    let Bring { tracing, pace, around, workloads, failing } = *this;
+    let Bring { tracing, pace: _, around, workloads, failing } = *this;
     take_out(ctx, this, memory, now).await?;
     for workload in workloads.iter().filter(|workload| failing.contains(&workload.resource())) {
         ctx.traffic.turn().await;
-        apply::without_merge_ca(&ctx.client, written(around, workload), &ctx.platform.merge_ca.source()).await?;
-        tracing::warn!(
-            namespace = around.namespace,
-            name = workload.name,
-            "merge-ca does not start; a ConfigMap takes its place"
-        );
+        let name = workload.resource();
+        tracing::warn!(namespace = around.namespace, name, "merge-ca does not start; a ConfigMap takes its place");
+        let source = ctx.platform.merge_ca.source();
+        if let Err(error) = apply::without_merge_ca(&ctx.client, written(around, workload), &source).await {
+            dropped(error, workload, memory)?;
+        }
     }
-    let uid = tracing.metadata.uid.as_deref().unwrap_or_default();
     let began = tokio::time::Instant::now();
     let mut unanswered = Vec::new();
-    for index in ctx.traffic.reserve(ctx, uid, workloads, pace, now.as_second()) {
+    for index in reserve(ctx, this, memory, now.as_second()) {
         // A webhook that hangs costs seconds at each; the rest has its turn in the next pass.
         if began.elapsed() > LONG_ENOUGH {
             break;
@@ -215,6 +163,19 @@ pub(super) async fn bring(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, no
         }
     }
     Ok(())
+}
+
+/// Chooses what may be rolled now, and takes the places for it before anybody else can.
+fn reserve(ctx: &Context, this: &Bring<'_>, memory: &Pass, now: i64) -> Vec<usize> {
+    let Bring { tracing, pace, workloads, .. } = *this;
+    let uid = tracing.metadata.uid.as_deref().unwrap_or_default();
+    let rolling = rolling(workloads, now);
+    let wanted = pace.max_concurrent.saturating_sub(rolling + memory.rollout.removed.len());
+    // What needs no place is due whatever is free.
+    let due = due(workloads, pace, ctx.traffic.places(uid, rolling, wanted), now);
+    let taken = due.iter().filter(|index| workloads[**index].rollout.replaces_pods()).count();
+    ctx.traffic.places(uid, rolling + taken, 0);
+    due
 }
 
 async fn answered(ctx: &Context, tracing: &AgentTracing, workload: &Judged, memory: &mut Pass) {
@@ -285,11 +246,16 @@ async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, now: Times
             memory.rollout.removed.remove(&(kind, name));
         }
     }
-    let mut free = pace.max_concurrent.saturating_sub(memory.rollout.removed.len());
+    // Places beside those of touches.
+    let places = format!("{}/out", tracing.metadata.uid.as_deref().unwrap_or_default());
     let astray: Vec<_> = workloads.iter().filter(|j| removal(j).is_some()).take(MOST_REMOVALS).collect();
+    let removed = memory.rollout.removed.len();
     if astray.is_empty() {
+        ctx.traffic.places(&places, removed, 0);
         return Ok(());
     }
+    let wanted = pace.max_concurrent.saturating_sub(removed + rolling(workloads, now.as_second()));
+    let mut free = ctx.traffic.places(&places, removed, wanted);
     let policies = observe::live_policies(ctx, around.namespace).await?;
     let injection_enabled = observe::is_labelled(&observe::namespace_labels(ctx, around.namespace).await?);
     let around = Surroundings { policies: &policies, injection_enabled, ..*around };
@@ -311,6 +277,7 @@ async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, now: Times
             }
         }
     }
+    ctx.traffic.places(&places, memory.rollout.removed.len(), 0);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use kube::runtime::events::{Event, EventType};
 use kube::{Client, ResourceExt};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::rollout::Traffic;
+use super::traffic::Traffic;
 use super::{Context, Error, apply, coalesced, observe, report};
 use crate::core::kind::Kind;
 use crate::core::rollout::Pace;
@@ -129,7 +129,6 @@ fn kinds() -> impl Iterator<Item = Kind> {
 /// Takes out what is orphaned in a namespace, a few at a time. Nothing is believed that was not just read.
 pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Result<(), Error> {
     let places = format!("{PLACES}{namespace}");
-    let limit = ctx.options.max_rolling;
     let done = async {
         loop {
             let policies = observe::live_policies(ctx, namespace).await?;
@@ -146,7 +145,7 @@ pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Resu
                 return Ok(());
             }
             let wanted = orphans.iter().filter(|orphan| orphan.costs).count();
-            let free = ctx.traffic.places(&places, 0, wanted.min(Pace::default().max_concurrent), limit);
+            let free = ctx.traffic.places(&places, 0, wanted.min(Pace::default().max_concurrent));
             let taken = take_out(&ctx.client, &ctx.traffic, batch(orphans, free)).await?;
             for orphan in &taken.out {
                 tracing::info!(namespace, name = orphan.resource(), "wiring of a deleted AgentTracing taken out");
@@ -168,14 +167,14 @@ pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Resu
         }
     };
     let done = done.await;
-    ctx.traffic.places(&places, 0, 0, limit);
+    ctx.traffic.places(&places, 0, 0);
     done
 }
 
 /// Takes the wiring out of everything, whoever it is of; for `uninject --all`, with no operator running. `tell` hears what
 /// becomes of each workload.
 pub async fn everything(client: &Client, limit: usize, mut tell: impl FnMut(&str, Option<&str>)) -> Result<(), Error> {
-    let traffic = Traffic::default();
+    let traffic = Traffic::new(limit);
     let mut refused = HashSet::new();
     loop {
         let mut found = Vec::new();

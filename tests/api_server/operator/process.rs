@@ -116,7 +116,7 @@ impl Operator {
 
     /// Asks it to end.
     pub fn terminate(&self) {
-        let pid = self.child.id().to_string();
+        let pid = self.pid().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     }
 

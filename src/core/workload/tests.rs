@@ -188,3 +188,13 @@ fn a_job_is_never_changed_after_its_creation() {
     job["status"] = json!({"conditions": [{"type": "Complete", "status": "True"}]});
     assert_eq!(judge(&job, true), None, "it is done");
 }
+
+#[test]
+fn a_generated_name_is_the_objects_and_its_stem_the_experiments() {
+    let mut teller = deployment(json!([]));
+    teller["metadata"]["generateName"] = json!("teller-");
+    teller["metadata"]["name"] = json!("teller-x7f2k");
+    let judged = judged(&teller, &[policy(true)], true).unwrap();
+    assert_eq!(judged.name, "teller-x7f2k");
+    assert_eq!(judged.experiment, Target::Name("teller".into()));
+}

@@ -10,6 +10,7 @@ mod egress;
 
 mod frameworks;
 mod install;
+mod kinds;
 mod life;
 mod mistakes;
 mod mlflow;

@@ -64,11 +64,13 @@ impl World {
 pub fn collection(resource: &str, namespace: &str) -> String {
     let prefix = match resource {
         "agenttracings" => "/apis/agenttracing.dev/v1alpha1",
-        "deployments" | "replicasets" => "/apis/apps/v1",
+        "controllerrevisions" | "daemonsets" | "deployments" | "replicasets" | "statefulsets" => "/apis/apps/v1",
+        "cronjobs" | "jobs" => "/apis/batch/v1",
         "events" => "/apis/events.k8s.io/v1",
         "leases" => "/apis/coordination.k8s.io/v1",
         "mutatingwebhookconfigurations" => "/apis/admissionregistration.k8s.io/v1",
         "networkpolicies" => "/apis/networking.k8s.io/v1",
+        "poddisruptionbudgets" => "/apis/policy/v1",
         "configmaps" | "namespaces" | "persistentvolumeclaims" | "pods" | "services" => "/api/v1",
         "mlflows" => "/apis/mlflow.opendatahub.io/v1",
         "rolebindings" => "/apis/rbac.authorization.k8s.io/v1",
@@ -354,16 +356,26 @@ pub fn idle(name: &str) -> String {
     .to_string()
 }
 
-/// The value of a literal variable of a Deployment's first container.
-pub fn env<'a>(deployment: &'a Value, name: &str) -> Option<&'a str> {
-    let all = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array()?;
+/// The pod template of a workload; of a Pod, itself.
+pub fn template(workload: &Value) -> &Value {
+    let spec = &workload["spec"];
+    match (spec["containers"].is_array(), spec["jobTemplate"].is_object()) {
+        (true, _) => workload,
+        (_, true) => &spec["jobTemplate"]["spec"]["template"],
+        _ => &spec["template"],
+    }
+}
+
+/// The value of a literal variable of a workload's first container.
+pub fn env<'a>(workload: &'a Value, name: &str) -> Option<&'a str> {
+    let all = template(workload)["spec"]["containers"][0]["env"].as_array()?;
     all.iter().find(|entry| entry["name"] == name)?["value"].as_str()
 }
 
-/// Whether a Deployment's template carries our wiring and our record of it.
-pub fn is_wired(deployment: &Value) -> bool {
-    let annotations = &deployment["spec"]["template"]["metadata"]["annotations"];
-    annotations[names::ANNOTATION_RECORD].is_string() && env(deployment, "MLFLOW_TRACKING_URI").is_some()
+/// Whether a workload's template carries our wiring and our record of it.
+pub fn is_wired(workload: &Value) -> bool {
+    let annotations = &template(workload)["metadata"]["annotations"];
+    annotations[names::ANNOTATION_RECORD].is_string() && env(workload, "MLFLOW_TRACKING_URI").is_some()
 }
 
 /// Looks again and again until there is an answer. Until then `look` says what it sees, which is what is told when it takes

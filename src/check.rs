@@ -220,18 +220,22 @@ async fn pods_of(client: &Client, namespace: &str, kind: Kind, name: &str) -> Re
 }
 
 fn text(links: &[Link], colour: bool) -> String {
-    let width = links.iter().map(|link| link.link.chars().count()).max().unwrap_or_default();
+    let shown = || links.iter().filter(|link| link.state != State::Skipped);
+    let width = shown().map(|link| link.link.chars().count()).max().unwrap_or_default();
     let line = |link: &Link| {
-        let (sign, code, said) = match link.state {
-            State::Good => ("✓", 32, link.said.as_str()),
-            State::Bad => ("✗", 31, link.said.as_str()),
-            State::Unknown => ("?", 33, link.said.as_str()),
-            State::Skipped => ("–", 90, "not looked at"),
+        let (sign, code) = match link.state {
+            State::Good => ("✓", 32),
+            State::Bad => ("✗", 31),
+            State::Unknown | State::Skipped => ("?", 33),
         };
         let sign = if colour { format!("\u{1b}[{code}m{sign}\u{1b}[0m") } else { sign.to_owned() };
-        format!("{sign} {:width$}  {said}\n", link.link)
+        format!("{sign} {:width$}  {}\n", link.link, link.said)
     };
-    links.iter().map(line).collect()
+    let lines: String = shown().map(line).collect();
+    match links.len() - shown().count() {
+        0 => lines,
+        skipped => format!("{lines}– {skipped} more links stand behind the broken one and are not looked at\n"),
+    }
 }
 
 /// A workload as kubectl takes it, with the short names of kinds.
@@ -264,7 +268,8 @@ mod tests {
     fn the_table_is_aligned_and_coloured_only_on_a_terminal() {
         let link = |link: &str, state| Link { link: link.into(), state, said: "as it is".into() };
         let links = [link("a", State::Good), link("longer", State::Bad), link("b", State::Skipped)];
-        assert_eq!(text(&links, false), "✓ a       as it is\n✗ longer  as it is\n– b       not looked at\n");
+        let behind = "– 1 more links stand behind the broken one and are not looked at\n";
+        assert_eq!(text(&links, false), format!("✓ a       as it is\n✗ longer  as it is\n{behind}"));
         assert!(text(&links, true).starts_with("\u{1b}[32m✓\u{1b}[0m a"));
     }
 }

@@ -127,7 +127,7 @@ pub(crate) struct Context {
     platform: Platform,
     options: Options,
     store: Store<Guarded>,
-    recorder: Recorder,
+    reporter: Reporter,
     memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Memory>>>>,
     traffic: traffic::Traffic,
 }
@@ -201,9 +201,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
 
 impl Context {
     pub(crate) fn new(options: Options, openshift: bool, store: Store<Guarded>) -> Self {
-        let reporter = Reporter { controller: names::MANAGED_BY.to_owned(), instance: Some(options.identity.clone()) };
         Self {
-            recorder: Recorder::new(options.client.clone(), reporter),
+            reporter: Reporter { controller: names::MANAGED_BY.to_owned(), instance: Some(options.identity.clone()) },
             client: options.client.clone(),
             platform: Platform { openshift, ..options.platform.clone() },
             store,
@@ -211,6 +210,11 @@ impl Context {
             traffic: traffic::Traffic::new(options.max_rolling),
             options,
         }
+    }
+
+    /// A new one for each event: it would keep every event that it published, and nothing is published twice anyway.
+    fn recorder(&self) -> Recorder {
+        Recorder::new(self.client.clone(), self.reporter.clone())
     }
 
     /// A client of MLflow servers, which trusts what is to be trusted now.

@@ -146,7 +146,11 @@ impl Live {
             Kind::CronJob | Kind::Job | Kind::Pod => Rollout { complete: true, ..Rollout::default() },
         };
         let deadline = self.spec.progress_deadline_seconds.unwrap_or(DEADLINE).clamp(1, 24 * 3600);
-        Rollout { deadline, on_delete: self.spec.update_strategy.kind == "OnDelete", ..rollout }
+        Rollout { deadline, on_delete: self.is_on_delete(), ..rollout }
+    }
+
+    fn is_on_delete(&self) -> bool {
+        self.spec.update_strategy.kind == "OnDelete"
     }
 
     fn is_seen(&self) -> bool {
@@ -157,8 +161,9 @@ impl Live {
         let LiveStatus { updated_replicas, available_replicas, current_revision, update_revision, .. } = &self.status;
         let wanted = self.spec.replicas.unwrap_or(1);
         let partition = self.spec.update_strategy.rolling_update.as_ref().and_then(|r| r.partition).unwrap_or(0);
-        // With a partition the revisions stay apart for as long as its owner wants.
-        let updated = current_revision == update_revision || (partition > 0 && *updated_replicas >= wanted - partition);
+        // With a partition the revisions stay apart for as long as its owner wants, with OnDelete for ever.
+        let apart = partition > 0 || self.is_on_delete();
+        let updated = current_revision == update_revision || (apart && *updated_replicas >= wanted - partition);
         Rollout { complete: self.is_seen() && updated, wanted, available: *available_replicas, ..Rollout::default() }
     }
 

@@ -157,6 +157,10 @@ fn what_has_no_rollout_is_complete_and_what_has_one_follows_its_own_words() {
     assert_eq!(progress(Kind::StatefulSet, json!({"replicas": 3}), sets("a")), (true, 3, 2));
     let partition = json!({"replicas": 3, "updateStrategy": {"rollingUpdate": {"partition": 2}}});
     assert_eq!(progress(Kind::StatefulSet, partition, sets("b")), (true, 3, 2));
+    // Its controller never says that the two revisions are one.
+    let on_delete = |replicas: u8| json!({"replicas": replicas, "updateStrategy": {"type": "OnDelete"}});
+    assert_eq!(progress(Kind::StatefulSet, on_delete(2), sets("b")), (false, 2, 2));
+    assert_eq!(progress(Kind::StatefulSet, on_delete(1), sets("b")), (true, 1, 2));
     let nodes = |updated| json!({"observedGeneration": 2, "desiredNumberScheduled": 4, "updatedNumberScheduled": updated, "numberAvailable": 3});
     assert_eq!(progress(Kind::DaemonSet, json!({}), nodes(3)), (false, 4, 3));
     assert_eq!(progress(Kind::DaemonSet, json!({}), nodes(4)), (true, 4, 3));

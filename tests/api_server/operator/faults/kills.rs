@@ -10,6 +10,7 @@ use crate::operator::Site;
 use crate::operator::process::Operator;
 use crate::proxy::{Fault, Moment, Proxy, Random};
 
+const TOUCH: &str = agent_tracing::names::ANNOTATION_TOUCH;
 const MOMENTS: [Moment; 3] = [Moment::Before, Moment::Unheard, Moment::Heard];
 
 /// Something that a start of the operator has to bring about.
@@ -139,6 +140,39 @@ fn whatever_write_is_its_last_the_next_start_makes_the_rest_of_it_and_nothing_tw
         }
         let _ = site.operator.take();
     }
+}
+
+/// Nobody undid what never came about: the fifth life does not take the earlier ones for somebody who strips it.
+#[test]
+#[ignore = "needs an API server: make test"]
+fn an_operator_that_is_killed_at_the_same_touch_again_and_again_is_not_its_own_opponent() {
+    let mut site = Site::open("operator-again");
+    let proxy = Proxy::start(1);
+    let mut herd = Herd::of(&site, "teller");
+    drop(site.operator.take());
+    // Before anything else is wanted: the first write is the first touch.
+    herd.create(&site);
+    let touch = || {
+        herd.live(&site)
+            .iter()
+            .filter_map(|l| l["metadata"]["annotations"][TOUCH].as_str().map(String::from))
+            .collect::<Vec<_>>()
+    };
+    for life in 1..=4 {
+        let seen = touch();
+        for at in 1..10 {
+            let fault = Fault::Signal { signal: "-KILL", at, moment: Moment::Before };
+            let mut victim = Operator::start_through(&site.namespace.0, &proxy, fault);
+            wait_until("it is killed", || victim.has_ended().is_some());
+            if touch() != seen {
+                break;
+            }
+        }
+        assert_ne!(touch(), seen, "life {life}");
+    }
+    site.operator = Some(Operator::start_through(&site.namespace.0, &proxy, Fault::None));
+    herd.assert_wired_once(&site, "four lives that ended at a touch");
+    drop(site.operator.take());
 }
 
 /// At which writes lives end, and how: two for each path in every run, in the soak all there are.

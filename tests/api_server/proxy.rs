@@ -271,9 +271,8 @@ fn watch(shared: Arc<Shared>, answered: reqwest::Response) -> Body {
                     _ => Some((Ok(expired()), None)),
                 };
             }
-            let until = (Instant::now() + Duration::from_millis(100)).min(end.max(Instant::now()));
-            // The fault may begin while nothing is told.
-            let look = if fault == Fault::ShortWatches { until } else { Instant::now() + Duration::from_millis(100) };
+            // A fault may begin while nothing is told.
+            let look = Instant::now() + Duration::from_millis(50);
             let chunk = tokio::select! {
                 chunk = answered.chunk() => chunk,
                 () = sleep_until(look) => continue,

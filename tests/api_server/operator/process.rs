@@ -193,6 +193,16 @@ pub fn point_the_webhook_at(port: u16) {
     admin.replace(&live, "").unwrap();
 }
 
+/// The same data, address and certificate.
+pub fn restart_the_api_server() {
+    let restarted = Command::new("tests/cluster/api.sh")
+        .arg("restart-apiserver")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(restarted.status.success(), "{}", String::from_utf8_lossy(&restarted.stderr));
+}
+
 /// A kubeconfig of the operator's service account.
 pub fn kubeconfig(file: &Path) -> PathBuf {
     kubeconfig_of(file, None)

@@ -2,27 +2,17 @@
 //! still.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::{Herd, change_spec, is_soak, seeds};
 use crate::cluster::{Cluster, STRICT, kustomize, wait_for, wait_until};
-use crate::operator::Site;
-use crate::operator::process::{Operator, holder};
+use crate::operator::process::{Operator, holder, point_the_webhook_at, restart_the_api_server};
+use crate::operator::{Site, agent, variable};
 use crate::proxy::{Fault, Moment, Proxy, Random};
 
 const CRD: &str = "agenttracings.agenttracing.dev";
-
-fn restart_the_api_server() {
-    let restarted = Command::new("tests/cluster/api.sh")
-        .arg("restart-apiserver")
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
-    assert!(restarted.status.success(), "{}", String::from_utf8_lossy(&restarted.stderr));
-}
 
 /// Somewhere in the work that the operator has just been given.
 fn soon(random: &mut Random) {
@@ -73,8 +63,8 @@ fn what_a_compacted_etcd_has_forgotten_is_read_anew() {
     wait_until("the API server said that it has forgotten", || proxy.seen().expired > 0);
     // The webhook knows it too.
     site.wait_until_wired();
-    let live = site.dry_run(&crate::operator::agent(&site.namespace.0, "probe"));
-    assert_eq!(crate::operator::variable(&live, "MLFLOW_HTTP_REQUEST_TIMEOUT"), Some("7"));
+    let live = site.dry_run(&agent(&site.namespace.0, "probe"));
+    assert_eq!(variable(&live, "MLFLOW_HTTP_REQUEST_TIMEOUT"), Some("7"));
     site.operator.as_mut().unwrap().forgive();
     site.close();
 }
@@ -143,7 +133,7 @@ fn a_leader_that_stood_still_finds_another_one_and_changes_nothing() {
         wait_until("the first one leads again", || first.leads());
         change_spec(&site, 9);
         first.wait_until_ready();
-        crate::operator::process::point_the_webhook_at(first.webhook);
+        point_the_webhook_at(first.webhook);
         herd.assert_wired_once(&site, "the first one's second time");
     }
 }

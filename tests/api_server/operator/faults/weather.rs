@@ -6,8 +6,8 @@ use agent_tracing::names;
 
 use super::{Herd, change_spec, label_namespace, seeds};
 use crate::cluster::wait_until;
-use crate::operator::Site;
 use crate::operator::process::{Operator, point_the_webhook_at};
+use crate::operator::{Site, agent, is_wired};
 use crate::proxy::{Fault, Proxy, Seen};
 
 /// Existing workloads are wired, changed and given back while the fault goes on.
@@ -68,8 +68,8 @@ fn a_webhook_that_is_nowhere_is_not_needed_and_its_return_rolls_nothing() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     point_the_webhook_at(closed);
     wait_until("nobody is asked any more", || {
-        let probe = site.dry_run(&crate::operator::agent(&site.namespace.0, "probe"));
-        !crate::operator::is_wired(&probe)
+        let probe = site.dry_run(&agent(&site.namespace.0, "probe"));
+        !is_wired(&probe)
     });
     herd.create(&site);
     herd.assert_wired_once(&site, "workloads without a webhook");

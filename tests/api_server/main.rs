@@ -10,6 +10,7 @@ mod cluster;
 mod crd;
 mod golden;
 mod operator;
+mod proxy;
 mod schema;
 #[path = "../support/mod.rs"]
 mod support;

@@ -188,3 +188,13 @@ fn a_job_is_never_changed_after_its_creation() {
     job["status"] = json!({"conditions": [{"type": "Complete", "status": "True"}]});
     assert_eq!(judge(&job, true), None, "it is done");
 }
+
+#[test]
+fn a_touch_that_never_brought_anything_was_undone_by_nobody() {
+    let mut touched = deployment(json!([]));
+    touched["metadata"]["annotations"] = json!({"agenttracing.dev/touch": "abc/1/1000"});
+    assert!(judged(&touched, &[policy(true)], true).unwrap().unanswered);
+    touched["metadata"]["labels"] = json!({"agenttracing.dev/wired": "tracing"});
+    assert!(!judged(&touched, &[policy(true)], true).unwrap().unanswered, "stripped");
+    assert!(!judged(&deployment(json!([])), &[policy(true)], true).unwrap().unanswered, "never touched");
+}

@@ -9,6 +9,8 @@ mod audit;
 mod cluster;
 #[path = "../tests/api_server/operator/process.rs"]
 mod process;
+#[path = "../tests/api_server/proxy.rs"]
+mod proxy;
 #[path = "../tests/support/mod.rs"]
 mod support;
 

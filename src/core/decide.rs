@@ -72,7 +72,11 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
     // and security contexts to our containers, too, and its owner's name need not be the one that the template got.
     if let (Kind::Pod, Ok(Some(record))) = (workload.kind, existing_record(workload)) {
         let injection = Injection { hash: record.hash, was_wired: true, ..Injection::default() };
-        return Decision::Wire { tracing, experiment: policy.experiment_of(workload.name(), annotation), injection };
+        return Decision::Wire {
+            tracing,
+            experiment: policy.experiment_of(workload.experiments_name(), annotation),
+            injection,
+        };
     }
     let account = workload.service_account();
     if policy.needs_token() && !workload.has_token(!around.tokenless.contains(account)) {
@@ -80,7 +84,11 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
             Ok(patch) => {
                 let skipped = Some(Reason::NoServiceAccountToken);
                 let injection = Injection { patch, skipped, ..Injection::default() };
-                Decision::Wire { tracing, experiment: policy.experiment_of(workload.name(), annotation), injection }
+                Decision::Wire {
+                    tracing,
+                    experiment: policy.experiment_of(workload.experiments_name(), annotation),
+                    injection,
+                }
             }
             Err(error) => Decision::Leave(Leave::Record { tracing, error }),
         };
@@ -89,7 +97,7 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
     if waits && policy.bound.as_ref().is_some_and(|bound| !bound.contains(account)) {
         return Decision::Leave(Leave::Waiting { tracing, missing: Missing::Binding });
     }
-    let mut wiring = match wiring(policy, workload.kind, workload.name(), annotation) {
+    let mut wiring = match wiring(policy, workload.kind, workload.experiments_name(), annotation) {
         Ok(wiring) => wiring,
         Err(missing) => return Decision::Leave(Leave::Waiting { tracing, missing }),
     };

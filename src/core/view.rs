@@ -122,11 +122,16 @@ impl<'a> Workload<'a> {
 
     /// The name that the experiment gets: the workload's own, or `generateName` without its dash; for an owned Pod what its
     /// owner is called.
-    pub fn name(&self) -> &str {
+    pub fn experiments_name(&self) -> &str {
         match (self.kind, &self.metadata.owner) {
             (Kind::Pod, Some(owner)) => self.owners_name(owner),
             _ => self.own_name(),
         }
+    }
+
+    /// The object's name; empty on a create with `generateName`.
+    pub fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
     }
 
     /// What people call a Pod's owner: a ReplicaSet by the name of what made it, a scheduled Job by its CronJob's.
@@ -138,11 +143,12 @@ impl<'a> Workload<'a> {
         hashes.into_iter().find_map(|hash| owner.name.strip_suffix(hash)?.strip_suffix('-')).unwrap_or(&owner.name)
     }
 
+    /// The same before and after the API server has made a name: the wiring is from before, the controller looks after.
     fn own_name(&self) -> &str {
-        match (self.metadata.name.as_deref(), self.metadata.generate_name.as_deref()) {
-            (Some(name), _) if !name.is_empty() => name,
-            (_, Some(prefix)) => prefix.strip_suffix('-').unwrap_or(prefix),
-            _ => "",
+        let name = self.name();
+        match self.metadata.generate_name.as_deref() {
+            Some(stem) if name.is_empty() || is_generated(name, stem) => stem.strip_suffix('-').unwrap_or(stem),
+            _ => name,
         }
     }
 
@@ -202,6 +208,12 @@ impl Owner<'_> {
     fn is_cron_job(&self) -> bool {
         self.is("batch", "CronJob")
     }
+}
+
+/// Whether the API server made a name: of the stem, cut where the name would be too long, and five characters.
+fn is_generated(name: &str, stem: &str) -> bool {
+    let stem = stem.get(..58).unwrap_or(stem);
+    !stem.is_empty() && name.strip_prefix(stem).is_some_and(|made| made.len() == 5)
 }
 
 /// A scheduled Job is called after its CronJob and the minute of its schedule since 1970. CronJobs with such names are
@@ -379,7 +391,7 @@ mod tests {
             _ => json!({"template": template}),
         };
         let object = json!({"metadata": metadata, "spec": spec}).to_string();
-        Workload::parse(kind, &object).unwrap().name().to_owned()
+        Workload::parse(kind, &object).unwrap().experiments_name().to_owned()
     }
 
     #[test]
@@ -387,7 +399,12 @@ mod tests {
         for kind in Kind::ALL {
             assert_eq!(name_of(kind, json!({"name": "teller"})), "teller");
             assert_eq!(name_of(kind, json!({"generateName": "import-"})), "import");
+            assert_eq!(name_of(kind, json!({"name": "import-x7f2k", "generateName": "import-"})), "import");
             assert_eq!(name_of(kind, json!({"name": "import-x7", "generateName": "import-"})), "import-x7");
+            assert_eq!(name_of(kind, json!({"name": "export-x7f2k", "generateName": "import-"})), "export-x7f2k");
+            let long = format!("{}-", "i".repeat(70));
+            let cut = format!("{}x7f2k", "i".repeat(58));
+            assert_eq!(name_of(kind, json!({"name": cut, "generateName": long})), "i".repeat(70));
         }
     }
 

@@ -198,3 +198,13 @@ fn a_touch_that_never_brought_anything_was_undone_by_nobody() {
     assert!(!judged(&touched, &[policy(true)], true).unwrap().unanswered, "stripped");
     assert!(!judged(&deployment(json!([])), &[policy(true)], true).unwrap().unanswered, "never touched");
 }
+
+#[test]
+fn a_generated_name_is_the_objects_and_its_stem_the_experiments() {
+    let mut teller = deployment(json!([]));
+    teller["metadata"]["generateName"] = json!("teller-");
+    teller["metadata"]["name"] = json!("teller-x7f2k");
+    let judged = judged(&teller, &[policy(true)], true).unwrap();
+    assert_eq!(judged.name, "teller-x7f2k");
+    assert_eq!(judged.experiment, Target::Name("teller".into()));
+}

@@ -129,7 +129,7 @@ fn a_leader_that_stood_still_finds_another_one_and_changes_nothing() {
         assert_eq!(holder(), second_name);
         herd.assert_wired(&site, "its return");
         // It is as good a leader as before.
-        drop(second);
+        second.stop();
         wait_until("the first one leads again", || first.leads());
         change_spec(&site, 9);
         first.wait_until_ready();

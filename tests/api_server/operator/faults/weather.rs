@@ -39,7 +39,7 @@ fn endure(name: &str, fault: Fault, seed: u64) -> Seen {
 #[test]
 #[ignore = "needs an API server: make test"]
 fn every_second_write_meets_a_conflict() {
-    for seed in seeds(20) {
+    for seed in seeds(10) {
         assert!(endure("conflicts", Fault::Conflicts, seed).refused > 5);
     }
 }
@@ -47,7 +47,7 @@ fn every_second_write_meets_a_conflict() {
 #[test]
 #[ignore = "needs an API server: make test"]
 fn every_third_request_is_one_too_many() {
-    for seed in seeds(20) {
+    for seed in seeds(10) {
         assert!(endure("too-many", Fault::TooManyRequests, seed).refused > 10);
     }
 }
@@ -55,7 +55,7 @@ fn every_third_request_is_one_too_many() {
 #[test]
 #[ignore = "needs an API server: make test"]
 fn no_watch_lives_for_a_second() {
-    for seed in seeds(20) {
+    for seed in seeds(10) {
         assert!(endure("watches", Fault::ShortWatches, seed).cut > 50);
     }
 }

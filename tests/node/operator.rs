@@ -100,10 +100,15 @@ pub fn ready() -> Result<(), String> {
 
 /// Its pods that are not on their way out.
 pub fn pods() -> Vec<Value> {
-    let labels = format!("{}%3D{}", names::LABEL_NAME, names::MANAGED_BY);
-    let mut pods = world().items(&format!("{}?labelSelector={labels}", collection("pods", NAMESPACE)));
+    let mut pods = pods_that_answer();
     pods.retain(|pod| !pod["metadata"]["deletionTimestamp"].is_string());
     pods
+}
+
+/// The same with those on their way out, whose connections the API server goes on using for a while.
+pub fn pods_that_answer() -> Vec<Value> {
+    let labels = format!("{}%3D{}", names::LABEL_NAME, names::MANAGED_BY);
+    world().items(&format!("{}?labelSelector={labels}", collection("pods", NAMESPACE)))
 }
 
 /// Whether a pod is ready.

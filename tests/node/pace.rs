@@ -32,9 +32,11 @@ fn one_that_does_not_come_back_halts_the_rest() {
     });
 }
 
-/// An agent that ends at once where a variable is set, and is up for good where it is not.
+/// An agent that ends at once where a variable is set, and is up for good where it is not. Without a readiness probe it counts
+/// as available in between, unless it has to last for a while.
 fn agent_that_ends(variable: &str) -> String {
     let mut agent: Value = serde_json::from_str(&idle("a-hasty")).unwrap();
+    agent["spec"]["minReadySeconds"] = json!(5);
     let container = &mut agent["spec"]["template"]["spec"]["containers"][0];
     container["image"] = json!("demo/langgraph-agent:1");
     container["command"] = json!(["sh", "-c", format!("test -z \"${variable}\" && exec sleep 3600; exit 3")]);
@@ -130,7 +132,7 @@ fn set_merge_ca_image(image: &str) {
     let variable = format!("MERGE_CA_IMAGE={image}");
     typed(&["-n", names::OPERATOR_NAMESPACE, "set", "env", &format!("deployment/{}", names::MANAGED_BY), &variable]);
     until("the operator is whole again", || {
-        let pods = operator::pods();
+        let pods = operator::pods_that_answer();
         let new = |pod: &Value| pod.to_string().contains(image);
         if pods.len() == 2 && pods.iter().all(new) { operator::ready() } else { Err("it is being replaced".to_owned()) }
     });

@@ -274,13 +274,17 @@ fn after_failure(tracing: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Act
     let name = tracing.name_any();
     let namespace = tracing.namespace();
     let delay = match error {
-        // Someone else wrote in between: nothing is wrong.
-        Error::Apply(e) if e.is_conflict() && failures <= 3 => Duration::from_millis(200),
+        Error::Apply(e) if e.is_conflict() => after_conflict(failures),
         Error::Panicked => Duration::from_secs(300),
         _ => Duration::from_secs(1 << failures.min(6)),
     };
     tracing::warn!(name, namespace, failures, error = report(error), retry_in = ?delay, "failed to reconcile");
     Action::requeue(delay)
+}
+
+/// Someone else wrote in between: nothing is wrong, and bad luck in a row is no reason to stay away for a minute.
+fn after_conflict(failures: u32) -> Duration {
+    if failures <= 3 { Duration::from_millis(200) } else { Duration::from_secs(1 << (failures - 3).min(2)) }
 }
 
 /// An error with its causes, on one line.

@@ -10,3 +10,12 @@ export OPERATOR_BINARY
 printf '%s, %s, commit %s\n' "$(date -u +%F)" "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)" "$(git rev-parse --short HEAD)"
 cargo bench --locked --quiet --bench admission
 cargo bench --locked --quiet --bench https
+
+# Against an API server without a node; the program that asks is not what is measured.
+trap 'tests/cluster/api.sh down' EXIT
+tests/cluster/api.sh up
+eval "$(tests/cluster/api.sh env)"
+# shellcheck source=tests/cluster/lib.sh
+source tests/cluster/lib.sh
+export HELM=$BIN/helm KUBECTL=$BIN/kubectl
+cargo bench --locked --quiet --profile dev --bench scale -- 100 1000 10000

@@ -9,11 +9,15 @@ mod audit;
 mod cluster;
 #[path = "../tests/api_server/operator/process.rs"]
 mod process;
+#[path = "../tests/api_server/proxy.rs"]
+mod proxy;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::time::{Duration, Instant};
 
+use agent_tracing::api::{AgentTracing, AgentTracingStatus, ConditionType};
+use agent_tracing::core::status::is_true;
 use agent_tracing::names;
 use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -21,6 +25,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Config, ResourceExt};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use cluster::{Cluster, STRICT, kustomize};
 use process::Operator;
@@ -45,12 +50,12 @@ fn main() {
         "workloads", "wired", "in status", "RSS peak", "at rest", "writes/120 s"
     );
     for size in sizes {
-        runtime.block_on(measure(&admin, size));
+        measure(&admin, &runtime, size);
     }
 }
 
-async fn measure(admin: &Cluster, size: usize) {
-    let client = Client::try_from(Config::infer().await.unwrap()).unwrap();
+fn measure(admin: &Cluster, runtime: &Runtime, size: usize) {
+    let client = runtime.block_on(async { Client::try_from(Config::infer().await.unwrap()).unwrap() });
     let each = size / NAMESPACES;
     let namespaces: Vec<String> = (0..NAMESPACES).map(|n| format!("scale-{size}-{n}")).collect();
     for namespace in &namespaces {
@@ -59,37 +64,23 @@ async fn measure(admin: &Cluster, size: usize) {
         admin.create(&tracing(namespace), STRICT).unwrap();
     }
     let all = namespaces.iter().flat_map(|namespace| (0..each).map(move |n| deployment(namespace, n)));
-    stream::iter(all)
-        .for_each_concurrent(32, |object| {
-            let api: Api<Deployment> =
-                Api::namespaced(client.clone(), object["metadata"]["namespace"].as_str().unwrap());
-            async move {
-                api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
-            }
-        })
-        .await;
+    runtime.block_on(create(&client, all));
     let operator = Operator::start(&format!("scale-{size}"));
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    std::thread::sleep(Duration::from_secs(10));
 
     let began = Instant::now();
-    let label = json!({"metadata": {"labels": {(names::LABEL_INJECTION): names::ENABLED}}});
-    let api: Api<Namespace> = Api::all(client.clone());
-    for namespace in &namespaces {
-        api.patch_metadata(namespace, &PatchParams::default(), &Patch::Merge(&label)).await.unwrap();
-    }
-    until(|| async { wired(&client).await >= each * NAMESPACES }).await;
-    let all_wired = began.elapsed();
-    until(|| async { told(&client, each).await == NAMESPACES }).await;
-    let all_told = began.elapsed();
+    let (all_wired, all_told) = runtime.block_on(async {
+        label(&client, &namespaces).await;
+        until(|| async { wired(&client).await >= each * NAMESPACES }).await;
+        let all_wired = began.elapsed();
+        until(|| async { told(&client, each).await == NAMESPACES }).await;
+        assert_eq!(rolled_twice(&client).await, Vec::<String>::new(), "rolled more than once");
+        (all_wired, began.elapsed())
+    });
     let peak = memory(operator.pid(), "VmHWM");
-    // Deployments are rolled once: each change of a template is a generation.
-    let twice = Api::<Deployment>::all(client.clone()).list_metadata(&ListParams::default()).await.unwrap();
-    let twice = twice.items.iter().filter(|d| d.metadata.generation > Some(2)).map(ResourceExt::name_any);
-    assert_eq!(twice.collect::<Vec<_>>(), Vec::<String>::new(), "rolled more than once");
-
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    std::thread::sleep(Duration::from_secs(5));
     let before = operator.writes().len();
-    tokio::time::sleep(REST).await;
+    std::thread::sleep(REST);
     let writes = operator.writes().len() - before;
     println!(
         "{:>10} {:>6.1} s {:>8.1} s {:>6.1} MiB {:>5.1} MiB {:>12}",
@@ -101,14 +92,40 @@ async fn measure(admin: &Cluster, size: usize) {
         writes
     );
     if std::env::var_os("STRANGERS").is_some() {
-        strangers(&client, &namespaces[0]).await;
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        println!("{:>10} more Pods and Secrets: {:.1} MiB", STRANGERS, memory(operator.pid(), "VmRSS"));
+        runtime.block_on(strangers(&client, &namespaces[0]));
+        std::thread::sleep(Duration::from_secs(60));
+        println!("{STRANGERS:>10} more Pods and Secrets: {:.1} MiB", memory(operator.pid(), "VmRSS"));
     }
     operator.stop();
     for namespace in &namespaces {
         admin.delete("Namespace", "", namespace);
     }
+}
+
+async fn create(client: &Client, all: impl Iterator<Item = Value>) {
+    stream::iter(all)
+        .for_each_concurrent(32, |object| {
+            let namespace = object["metadata"]["namespace"].as_str().unwrap();
+            let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+            async move {
+                api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+            }
+        })
+        .await;
+}
+
+async fn label(client: &Client, namespaces: &[String]) {
+    let label = json!({"metadata": {"labels": {(names::LABEL_INJECTION): names::ENABLED}}});
+    let api: Api<Namespace> = Api::all(client.clone());
+    for namespace in namespaces {
+        api.patch_metadata(namespace, &PatchParams::default(), &Patch::Merge(&label)).await.unwrap();
+    }
+}
+
+/// Each change of a template is a generation.
+async fn rolled_twice(client: &Client) -> Vec<String> {
+    let all = Api::<Deployment>::all(client.clone()).list_metadata(&ListParams::default()).await.unwrap();
+    all.items.iter().filter(|d| d.metadata.generation > Some(2)).map(ResourceExt::name_any).collect()
 }
 
 async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
@@ -124,11 +141,14 @@ async fn wired(client: &Client) -> usize {
     Api::<Deployment>::all(client.clone()).list_metadata(&wired).await.unwrap().items.len()
 }
 
-/// How many AgentTracings say that all of theirs are wired.
+/// How many AgentTracings say that all of theirs are wired and none rolls any more.
 async fn told(client: &Client, each: usize) -> usize {
-    let all = Api::<agent_tracing::api::AgentTracing>::all(client.clone()).list(&ListParams::default()).await.unwrap();
+    let all = Api::<AgentTracing>::all(client.clone()).list(&ListParams::default()).await.unwrap();
     let done = format!("{each}/{each}");
-    all.iter().filter(|t| t.status.as_ref().and_then(|s| s.injected.as_ref()) == Some(&done)).count()
+    let is_done = |status: &AgentTracingStatus| {
+        status.injected.as_ref() == Some(&done) && is_true(Some(status), ConditionType::WorkloadsReady)
+    };
+    all.iter().filter(|tracing| tracing.status.as_ref().is_some_and(is_done)).count()
 }
 
 /// In MiB, as the kernel counts it.

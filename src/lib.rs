@@ -17,6 +17,7 @@
 //! Everything that *decides* is in [`core`]; everything that touches the world is a thin file around it.
 
 pub mod api;
+pub mod check;
 pub mod cli;
 pub mod controller;
 pub mod core;

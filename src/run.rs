@@ -5,11 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use k8s_controller::LeaderElection;
@@ -18,7 +20,7 @@ use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 use crate::controller::{self, Identity};
 use crate::core::quantity;
@@ -210,16 +212,19 @@ impl Leader {
     ) -> anyhow::Result<Infallible> {
         let lease =
             LeaderElection::new(self.options.client.clone(), &self.namespace, names::LEASE, &self.options.identity)
-                .with_lease_duration(Duration::from_secs(15))
-                .with_renew_deadline(Duration::from_secs(10))
+                .with_lease_duration(LEASE)
+                .with_renew_deadline(RENEWED)
                 .with_retry_period(Duration::from_secs(2));
         let leading = async {
             loop {
                 // A lost lease is no reason to end: the webhook of this replica is as good as before.
-                let ended = lease.with_lease(self.lead(certificates)).await;
+                let ended = lease.with_lease(unless_still(STILL, self.lead(certificates))).await;
                 self.metrics.leads(false);
-                if let Some(Err(error)) = ended {
-                    return error;
+                match ended {
+                    Some(Some(Err(error))) => return error,
+                    Some(None) => tracing::warn!("stood still for too long; another one may lead"),
+                    Some(Some(Ok(never))) => match never {},
+                    None => {}
                 }
             }
         };
@@ -246,6 +251,25 @@ impl Leader {
         controller::run(self.options.clone()).await?;
         anyhow::bail!("the controller ended")
     }
+}
+
+/// Works on unless the process stood still for longer than `limit`, and does not take one more step then. The lease alone
+/// does not see to that: a process that was stopped and goes on finds its work due at once, and the lease's renewal beside it,
+/// and whatever the work does first is done by a leader that is none any more.
+async fn unless_still<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
+    let mut work = pin!(work);
+    // Work that waits for long is no standstill.
+    let mut pulse = interval(limit / 4);
+    let mut seen = Instant::now();
+    poll_fn(|context| {
+        if seen.elapsed() > limit {
+            return Poll::Ready(None);
+        }
+        seen = Instant::now();
+        while pulse.poll_tick(context).is_ready() {}
+        work.as_mut().poll(context).map(Some)
+    })
+    .await
 }
 
 /// The first signal: not ready, no leader, but serving for as long as the API server may still call; then the end.
@@ -328,6 +352,11 @@ fn host_and_process() -> String {
 const ANNOUNCE_AFTER: Duration = Duration::from_secs(5);
 /// 15 s in all: the API server goes on using connections to a terminating pod (kubernetes#127335).
 const CLOSE_AFTER: Duration = Duration::from_secs(10);
+/// How long a lease holds that nobody renews, and after how long without renewal its holder gives up by itself.
+const LEASE: Duration = Duration::from_secs(15);
+const RENEWED: Duration = Duration::from_secs(10);
+/// Below what lies between the two: a leader that stood still for longer may have been followed by another one.
+const STILL: Duration = Duration::from_secs(4);
 const RELEASE: Duration = Duration::from_secs(5);
 /// Probes and Prometheus only.
 const HEALTH_LIMITS: Limits = Limits {
@@ -342,6 +371,32 @@ const HEALTH_LIMITS: Limits = Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn work_that_stood_still_takes_no_further_step() {
+        let mut steps = 0;
+        let work = async {
+            loop {
+                steps += 1;
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let stopped = async { std::thread::sleep(Duration::from_millis(300)) };
+        let (worked, ()) = tokio::join!(unless_still(Duration::from_millis(100), work), stopped);
+        let ended: Option<Infallible> = worked;
+        assert!(ended.is_none());
+        assert_eq!(steps, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_waits_for_long_goes_on() {
+        let work = async {
+            sleep(Duration::from_secs(3600)).await;
+            "done"
+        };
+        assert_eq!(unless_still(STILL, work).await, Some("done"));
+        const { assert!(STILL.as_secs() < LEASE.as_secs() - RENEWED.as_secs()) };
+    }
 
     #[test]
     fn what_would_spoil_every_template_ends_the_operator_at_its_start() {

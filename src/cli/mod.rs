@@ -1,4 +1,4 @@
-//! The command line. Everything here but `run` and `uninject --all` works with no network and no kubeconfig.
+//! The command line. Everything here but `run`, `check` and `uninject --all` works with no network and no kubeconfig.
 
 pub mod documents;
 mod offline;
@@ -35,6 +35,11 @@ enum Command {
     Uninject(UninjectArgs),
     /// Print what a container gets, and why.
     Explain(ExplainArgs),
+    /// Walk every link from the installed kind to the last trace, and name the one that is broken.
+    ///
+    /// Reads the cluster of KUBECONFIG with your rights. The exit code is 0 where every link holds, 1 where one is broken and
+    /// 2 where one could not be looked at or it is too early to tell.
+    Check(crate::check::CheckArgs),
     /// Merge certificate authorities into one bundle; what an agent's init container runs.
     ///
     /// Broken, expired and repeated certificates are left out and named on stderr. The exit code is always 0: whatever is
@@ -138,6 +143,7 @@ impl Cli {
             }
             Command::Uninject(UninjectArgs { filename, output, .. }) => offline::uninject(&filename, output),
             Command::Explain(args) => explain_command(args),
+            Command::Check(args) => runtime()?.block_on(crate::check::check(args)),
             Command::MergeCa(args) => {
                 crate::merge_ca::merge_ca(&args);
                 Ok(ExitCode::SUCCESS)

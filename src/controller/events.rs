@@ -160,7 +160,7 @@ async fn publish(
     };
     let note = note.chars().take(1000).collect();
     let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary };
-    if let Err(error) = ctx.recorder.publish(&event, &regarding).await {
+    if let Err(error) = ctx.recorder().publish(&event, &regarding).await {
         tracing::warn!(reason, name = regarding.name, error = report(&error), "failed to publish an event");
     }
 }

@@ -127,7 +127,7 @@ pub(crate) struct Context {
     platform: Platform,
     options: Options,
     store: Store<Guarded>,
-    recorder: Recorder,
+    reporter: Reporter,
     memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Memory>>>>,
     traffic: traffic::Traffic,
 }
@@ -201,9 +201,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
 
 impl Context {
     pub(crate) fn new(options: Options, openshift: bool, store: Store<Guarded>) -> Self {
-        let reporter = Reporter { controller: names::MANAGED_BY.to_owned(), instance: Some(options.identity.clone()) };
         Self {
-            recorder: Recorder::new(options.client.clone(), reporter),
+            reporter: Reporter { controller: names::MANAGED_BY.to_owned(), instance: Some(options.identity.clone()) },
             client: options.client.clone(),
             platform: Platform { openshift, ..options.platform.clone() },
             store,
@@ -211,6 +210,11 @@ impl Context {
             traffic: traffic::Traffic::new(options.max_rolling),
             options,
         }
+    }
+
+    /// A new one for each event: it would keep every event that it published, and nothing is published twice anyway.
+    fn recorder(&self) -> Recorder {
+        Recorder::new(self.client.clone(), self.reporter.clone())
     }
 
     /// A client of MLflow servers, which trusts what is to be trusted now.
@@ -270,13 +274,17 @@ fn after_failure(tracing: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Act
     let name = tracing.name_any();
     let namespace = tracing.namespace();
     let delay = match error {
-        // Someone else wrote in between: nothing is wrong.
-        Error::Apply(e) if e.is_conflict() && failures <= 3 => Duration::from_millis(200),
+        Error::Apply(e) if e.is_conflict() => after_conflict(failures),
         Error::Panicked => Duration::from_secs(300),
         _ => Duration::from_secs(1 << failures.min(6)),
     };
     tracing::warn!(name, namespace, failures, error = report(error), retry_in = ?delay, "failed to reconcile");
     Action::requeue(delay)
+}
+
+/// Someone else wrote in between: nothing is wrong, and bad luck in a row is no reason to stay away for a minute.
+fn after_conflict(failures: u32) -> Duration {
+    if failures <= 3 { Duration::from_millis(200) } else { Duration::from_secs(1 << (failures - 3).min(2)) }
 }
 
 /// An error with its causes, on one line.

@@ -65,7 +65,10 @@ impl Memory {
             if workload.touch.is_none() {
                 workload.touch = self.touches.get(&name).cloned();
             }
-            workload.unanswered = self.unanswered.contains(&name);
+            // Only of what an earlier process touched nothing better is known than what the workload shows.
+            if self.touches.contains_key(&name) {
+                workload.unanswered = self.unanswered.contains(&name);
+            }
             self.note_well(&name, workload, now);
             if let Some(said) = self.refused.get(&name) {
                 workload.notes.push(format!("PatchRefused: {said}").chars().take(256).collect());

@@ -259,7 +259,7 @@ async fn removed(ctx: &Context, orphan: &Orphan) {
     let note = format!("AgentTracing {tracing} is gone: its wiring was taken out, and the template is what it was.");
     let reason = names::event::REMOVED.to_owned();
     let event = Event { type_: EventType::Normal, action: reason.clone(), reason, note: Some(note), secondary: None };
-    if let Err(error) = ctx.recorder.publish(&event, &regarding).await {
+    if let Err(error) = ctx.recorder().publish(&event, &regarding).await {
         tracing::warn!(name, error = report(&error), "failed to publish an event");
     }
 }

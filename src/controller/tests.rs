@@ -434,3 +434,9 @@ async fn keys_are_gathered_for_a_while_and_each_is_passed_on_once() {
     let gathered = coalesced(keys, Duration::from_millis(20)).take(2).collect::<HashSet<_>>().await;
     assert_eq!(gathered, HashSet::from(["a", "b"]));
 }
+
+#[test]
+fn conflicts_in_a_row_are_tried_again_within_seconds() {
+    let delays: Vec<_> = [1, 3, 4, 5, 50].map(|failures| after_conflict(failures).as_millis()).into();
+    assert_eq!(delays, [200, 200, 2000, 4000, 4000]);
+}

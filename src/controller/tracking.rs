@@ -1,6 +1,7 @@
 //! Everything that is asked of MLflow, at a calm pace and never more than a bounded number of questions in one pass.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -55,7 +56,8 @@ struct Looked {
 /// A workload's current wiring.
 #[derive(Clone, Debug)]
 struct Wired {
-    record: Option<String>,
+    /// The record's hash: a namespace may have many workloads.
+    record: u64,
     seen: Timestamp,
     /// Since when pods with this wiring exist.
     since: Option<Timestamp>,
@@ -214,7 +216,7 @@ pub(super) async fn traces(
 /// Keeps one entry per current wiring; a changed one starts over.
 fn remember(memory: &mut Memory, current: &[&Judged], old: &AgentTracingStatus, now: Timestamp) {
     let first = !std::mem::replace(&mut memory.seeded, true);
-    memory.wired.retain(|uid, wired| current.iter().any(|j| j.uid == *uid && j.record == wired.record));
+    memory.wired.retain(|uid, wired| current.iter().any(|j| j.uid == *uid && hash_of(j) == wired.record));
     for workload in current {
         if memory.wired.contains_key(&workload.uid) {
             continue;
@@ -226,9 +228,15 @@ fn remember(memory: &mut Memory, current: &[&Judged], old: &AgentTracingStatus, 
             .filter(|_| first)
             .find(|w| w.kind == workload.kind.as_str() && w.name == workload.name);
         let received = row.and_then(|w| w.last_trace_time.as_deref()?.parse().ok());
-        let wired = Wired { record: workload.record.clone(), seen: now, since: received, received };
+        let wired = Wired { record: hash_of(workload), seen: now, since: received, received };
         memory.wired.insert(workload.uid.clone(), wired);
     }
+}
+
+fn hash_of(workload: &Judged) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    workload.record.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn is_awaited(workload: &Judged, wired: &Wired, now: Timestamp) -> bool {

@@ -5,6 +5,7 @@
 
 pub mod ca_bundle;
 pub mod certificate;
+pub mod check;
 pub mod decide;
 pub mod desired;
 pub mod drift;

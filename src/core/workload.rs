@@ -221,6 +221,8 @@ pub fn judge(
     let policy = around.policies.iter().find(|policy| policy.name == tracing);
     let choice = policy.and_then(|policy| policy.ca.as_ref());
     let merges = choice.is_some_and(|choice| choice.strategy == CaBundleStrategy::InitContainer);
+    let was_wired = wired || workload.metadata.label(names::LABEL_WIRED).is_some();
+    let touch = workload.metadata.annotation(names::ANNOTATION_TOUCH).map(str::to_owned);
     let last_manager = live.last_manager();
     let rollout = live.rollout(kind);
     Ok(Some(Judged {
@@ -231,9 +233,10 @@ pub fn judge(
         owned: live.metadata.owner_references.iter().any(|o| o.controller),
         paused: live.spec.paused,
         wired,
-        was_wired: wired || workload.metadata.label(names::LABEL_WIRED).is_some(),
+        was_wired,
         before: None,
-        unanswered: false,
+        // An operator that was killed as it touched does not remember; the label stays where only the template was stripped.
+        unanswered: touch.is_some() && !was_wired,
         created: live.metadata.creation_timestamp,
         last_manager,
         merge_ca: MergeCaState {
@@ -244,7 +247,7 @@ pub fn judge(
         rollout,
         experiment,
         notes: notes.iter().take(16).map(|n| n.to_string().chars().take(256).collect()).collect(),
-        touch: workload.metadata.annotation(names::ANNOTATION_TOUCH).map(str::to_owned),
+        touch,
         record: template.and_then(|m| m.annotation(names::ANNOTATION_RECORD)).map(str::to_owned),
         pods: live.spec.selector.as_query(),
         account: workload.service_account().to_owned(),

@@ -285,6 +285,7 @@ fn collection(kind: &str, namespace: &str) -> String {
         "Lease" => ("/apis/coordination.k8s.io/v1", "leases"),
         "MutatingWebhookConfiguration" => ("/apis/admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations"),
         "Namespace" => ("/api/v1", "namespaces"),
+        "NetworkPolicy" => ("/apis/networking.k8s.io/v1", "networkpolicies"),
         "PersistentVolume" => ("/api/v1", "persistentvolumes"),
         "PersistentVolumeClaim" => ("/api/v1", "persistentvolumeclaims"),
         "Pod" => ("/api/v1", "pods"),

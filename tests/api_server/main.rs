@@ -8,8 +8,12 @@
 mod audit;
 mod cluster;
 mod crd;
+#[path = "../laws/generated.rs"]
+mod generated;
 mod golden;
 mod operator;
+mod proxy;
+mod sample;
 mod schema;
 #[path = "../support/mod.rs"]
 mod support;

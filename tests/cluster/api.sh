@@ -39,6 +39,8 @@ main() {
       lock api
       [[ -s $DIR/ports ]] || die 'api.sh: not up; run: api.sh up'
       step 'restart kube-apiserver' restart
+      # It comes back by itself, but may take a minute to dare.
+      step 'restart kube-controller-manager' restart_controller_manager
       ;;
     status) is_up ;;
     env)
@@ -121,6 +123,11 @@ restart() {
   apiserver_args "$DIR" 127.0.0.1 "$API" "$ETCD"
   start "$RUN/kube-apiserver.pid" "$DIR/log/kube-apiserver.log" "${ARGS[@]}"
   wait_for 60 running_and_ready
+}
+
+restart_controller_manager() {
+  stop "$RUN/kube-controller-manager.pid"
+  start_controller_manager
 }
 
 main "$@"

@@ -190,6 +190,16 @@ fn a_job_is_never_changed_after_its_creation() {
 }
 
 #[test]
+fn a_touch_that_never_brought_anything_was_undone_by_nobody() {
+    let mut touched = deployment(json!([]));
+    touched["metadata"]["annotations"] = json!({"agenttracing.dev/touch": "abc/1/1000"});
+    assert!(judged(&touched, &[policy(true)], true).unwrap().unanswered);
+    touched["metadata"]["labels"] = json!({"agenttracing.dev/wired": "tracing"});
+    assert!(!judged(&touched, &[policy(true)], true).unwrap().unanswered, "stripped");
+    assert!(!judged(&deployment(json!([])), &[policy(true)], true).unwrap().unanswered, "never touched");
+}
+
+#[test]
 fn a_generated_name_is_the_objects_and_its_stem_the_experiments() {
     let mut teller = deployment(json!([]));
     teller["metadata"]["generateName"] = json!("teller-");

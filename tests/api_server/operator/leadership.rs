@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use agent_tracing::names;
 use serde_json::{Value, json};
 
-use super::process::{Operator, holder, point_the_webhook_at};
+use super::process::{Operator, holder, point_the_webhook_at, restart_the_api_server};
 use super::{Site, agent, is_wired};
 use crate::cluster::{DRY, STRICT, wait_for, wait_until};
 
@@ -103,12 +103,7 @@ fn an_api_server_that_restarts_finds_the_same_operator() {
     let mut site = Site::open("operator-api-restart");
     let stored = site.admin.create(&agent(&site.namespace.0, "teller"), STRICT).unwrap();
     wait_until("the workload is seen", || site.row("teller").is_some());
-    let restarted = std::process::Command::new("tests/cluster/api.sh")
-        .arg("restart-apiserver")
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
-    assert!(restarted.status.success(), "{}", String::from_utf8_lossy(&restarted.stderr));
+    restart_the_api_server();
     site.wait_until_wired();
     // A change that only its watches can tell.
     let mut suspended = site.tracing();

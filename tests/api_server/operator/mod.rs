@@ -3,6 +3,7 @@
 
 mod admission;
 mod controller;
+mod faults;
 mod leadership;
 mod life;
 mod process;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::audit::Audit;
 use crate::cluster::{Cluster, kubectl, operator_binary, wait_until};
+use crate::proxy::{Fault, Proxy};
 
 /// A running operator. What it was refused is found out when it ends, however it ends.
 pub struct Operator {
@@ -26,20 +27,28 @@ pub struct Operator {
 impl Operator {
     /// Starts it and waits until the API server calls it and it says that it is ready.
     pub fn start(identity: &str) -> Self {
-        let mut operator = Self::spawn(identity);
+        let mut operator = Self::spawn(identity, None);
         point_the_webhook_at(operator.webhook);
         operator.wait_until_ready();
         operator
     }
 
+    /// Starts one that reaches the API server through a proxy, and is called by it. It need not live long enough to be ready.
+    pub fn start_through(identity: &str, proxy: &Proxy, fault: Fault) -> Self {
+        let operator = Self::spawn(identity, Some(&proxy.url()));
+        proxy.begin(fault, operator.child.id());
+        point_the_webhook_at(operator.webhook);
+        operator
+    }
+
     /// A further replica, which the API server does not call.
     pub fn start_beside(identity: &str) -> Self {
-        let mut operator = Self::spawn(identity);
+        let mut operator = Self::spawn(identity, None);
         operator.wait_until_ready();
         operator
     }
 
-    fn spawn(identity: &str) -> Self {
+    fn spawn(identity: &str, server: Option<&str>) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let log = folder.join(format!("operator-{identity}.log"));
         let [webhook, http] = free_ports();
@@ -56,7 +65,7 @@ impl Operator {
             .args(["--webhook-addr", &format!("127.0.0.1:{webhook}"), "--http-addr", &format!("127.0.0.1:{http}")])
             .args(["--log-level", "info,agent_tracing=debug"])
             .env_clear()
-            .env("KUBECONFIG", kubeconfig(&folder.join(format!("operator-{identity}.kubeconfig"))))
+            .env("KUBECONFIG", kubeconfig_of(&folder.join(format!("operator-{identity}.kubeconfig")), server))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
@@ -65,7 +74,7 @@ impl Operator {
         Self { identity: identity.to_owned(), child, http, webhook, log, audit: Audit::from_now() }
     }
 
-    fn wait_until_ready(&mut self) {
+    pub fn wait_until_ready(&mut self) {
         wait_until("the operator is ready", || {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the operator ended with {status}:\n{}", self.last_words());
@@ -110,14 +119,18 @@ impl Operator {
         self.audit.restart();
     }
 
+    /// Asks it to end.
+    pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Asks it to end.
-    pub fn terminate(&self) {
-        let pid = self.pid().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
@@ -180,8 +193,23 @@ pub fn point_the_webhook_at(port: u16) {
     admin.replace(&live, "").unwrap();
 }
 
+/// The same data, address and certificate.
+pub fn restart_the_api_server() {
+    let restarted = Command::new("tests/cluster/api.sh")
+        .arg("restart-apiserver")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(restarted.status.success(), "{}", String::from_utf8_lossy(&restarted.stderr));
+}
+
 /// A kubeconfig of the operator's service account.
 pub fn kubeconfig(file: &Path) -> PathBuf {
+    kubeconfig_of(file, None)
+}
+
+/// The same for an API server that is reached at another address.
+fn kubeconfig_of(file: &Path, server: Option<&str>) -> PathBuf {
     let account =
         format!("/api/v1/namespaces/{}/serviceaccounts/{}/token", names::OPERATOR_NAMESPACE, names::SERVICE_ACCOUNT);
     let request =
@@ -191,6 +219,9 @@ pub fn kubeconfig(file: &Path) -> PathBuf {
     let mut config: Value = serde_json::from_str(&text).unwrap();
     let user = config["users"][0]["name"].clone();
     config["users"] = json!([{"name": user, "user": {"token": token}}]);
+    if let Some(server) = server {
+        config["clusters"][0]["cluster"] = json!({"server": server});
+    }
     std::fs::write(file, config.to_string()).unwrap();
     file.to_owned()
 }

@@ -1,0 +1,202 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn now() -> Timestamp {
+    "2026-11-21T12:00:00Z".parse().unwrap()
+}
+
+fn tracing() -> Value {
+    json!({
+        "apiVersion": "agenttracing.dev/v1alpha1", "kind": "AgentTracing",
+        "metadata": {"name": "tracing", "namespace": "bank-agents", "generation": 3},
+        "spec": {"mlflow": {"mode": "CR"}},
+        "status": {
+            "observedGeneration": 3,
+            "workloads": [{"kind": "Deployment", "name": "teller", "state": "Injected", "experiment": "teller",
+                "lastTraceTime": "2026-11-21T11:59:00Z"}],
+            "conditions": [
+                condition("Ready", "True", "TracesReceived"),
+                condition("MLflowReady", "True", "Available"),
+                condition("WorkspaceReady", "True", "Visible"),
+                condition("RBACReady", "True", "Bound"),
+                condition("InjectionReady", "True", "Enabled"),
+                condition("ExperimentsReady", "True", "Ensured"),
+                condition("WorkloadsReady", "True", "AllCurrent"),
+                condition("TracesFlowing", "True", "TracesReceived"),
+            ],
+        },
+    })
+}
+
+fn condition(kind: &str, status: &str, reason: &str) -> Value {
+    json!({"type": kind, "status": status, "reason": reason, "message": format!("so it is; type: kubectl get {reason}"),
+        "lastTransitionTime": "2026-11-21T11:00:00Z"})
+}
+
+/// An authority that is valid for a hundred years, as the operator makes them.
+fn authority() -> Vec<u8> {
+    crate::core::ca_bundle::system_roots().into_bytes()
+}
+
+/// All is well.
+fn facts() -> Facts {
+    Facts {
+        namespace: "bank-agents".into(),
+        workload: None,
+        definition: Fact::Known(true),
+        operator: Fact::Known(Some(Operator { namespace: "agent-tracing-system".into(), ready: 2 })),
+        leader: Fact::Known(Some("2026-11-21T12:00:10Z".parse().unwrap())),
+        webhook: Fact::Known(Some(Webhook { bundles: vec![authority(), authority()] })),
+        labels: Fact::Known(Some(BTreeMap::from([(names::LABEL_INJECTION.to_owned(), names::ENABLED.to_owned())]))),
+        tracings: Fact::Known(vec![serde_json::from_value(tracing()).unwrap()]),
+        probe: Fact::Known(Some(true)),
+        pods: Fact::Known(BTreeMap::from([("deployment/teller".to_owned(), Pods { running: 2, current: 2 })])),
+    }
+}
+
+/// The facts with an AgentTracing that was changed.
+fn with(change: impl FnOnce(&mut Value)) -> Facts {
+    let mut changed = tracing();
+    change(&mut changed);
+    Facts { tracings: Fact::Known(vec![serde_json::from_value(changed).unwrap()]), ..facts() }
+}
+
+fn with_condition(kind: &str, status: &str, reason: &str) -> Facts {
+    with(|tracing| {
+        let all = tracing["status"]["conditions"].as_array_mut().unwrap();
+        let place = all.iter().position(|c| c["type"] == kind).unwrap();
+        all[place] = condition(kind, status, reason);
+    })
+}
+
+fn with_row(row: Value) -> Facts {
+    with(|tracing| tracing["status"]["workloads"] = json!([row]))
+}
+
+#[test]
+fn where_all_is_well_every_link_holds() {
+    let links = check(&facts(), now());
+    assert!(links.iter().all(|link| link.state == State::Good), "{links:#?}");
+    assert_eq!(links.first().map(|link| link.link.as_str()), Some("definition"));
+    assert_eq!(links.last().map(|link| link.link.as_str()), Some("traces"));
+    assert_eq!(exit_code(&links), 0);
+}
+
+#[test]
+fn of_everything_that_can_be_broken_the_one_cause_is_named() {
+    let row = |state: &str, reason: &str| json!({"kind": "Deployment", "name": "teller", "state": state, "reason": reason, "message": "why; type: kubectl describe x"});
+    let table: Vec<(&str, Facts, &str)> = vec![
+        ("definition", Facts { definition: Fact::Known(false), ..facts() }, "kubectl apply -k config/default"),
+        ("namespace", Facts { labels: Fact::Known(None), ..facts() }, "kubectl get namespaces"),
+        ("AgentTracing", Facts { tracings: Fact::Known(Vec::new()), ..facts() }, "config/samples/standalone.yaml"),
+        ("operator", Facts { operator: Fact::Known(None), ..facts() }, "kubectl apply -k config/default"),
+        (
+            "operator",
+            Facts { operator: Fact::Known(Some(Operator { namespace: "tools".into(), ready: 0 })), ..facts() },
+            "kubectl describe pods -n tools -l app.kubernetes.io/name=agent-tracing-operator",
+        ),
+        ("leader", Facts { leader: Fact::Known(None), ..facts() }, "kubectl logs -n agent-tracing-system"),
+        (
+            "leader",
+            Facts { leader: Fact::Known(Some("2026-11-21T11:59:00Z".parse().unwrap())), ..facts() },
+            "kubectl logs",
+        ),
+        ("webhook", Facts { webhook: Fact::Known(None), ..facts() }, "kubectl apply -k config/default"),
+        (
+            "webhook",
+            Facts { webhook: Fact::Known(Some(Webhook { bundles: vec![authority(), Vec::new()] })), ..facts() },
+            "kubectl get mutatingwebhookconfiguration agent-tracing-webhook -o yaml",
+        ),
+        (
+            "webhook",
+            Facts { webhook: Fact::Known(Some(Webhook { bundles: vec![b"garbage".to_vec()] })), ..facts() },
+            "kubectl delete secret -n agent-tracing-system agent-tracing-webhook-ca",
+        ),
+        (
+            "namespace label",
+            Facts { labels: Fact::Known(Some(BTreeMap::new())), ..facts() },
+            "kubectl label namespace bank-agents",
+        ),
+        (
+            "namespace label",
+            Facts {
+                labels: Fact::Known(Some(BTreeMap::from([(names::LABEL_INJECTION.into(), "true".into())]))),
+                ..facts()
+            },
+            "is \"true\"",
+        ),
+        ("webhook answers", Facts { probe: Fact::Known(Some(false)), ..facts() }, "kubectl get endpointslices"),
+        ("spec", with(|tracing| tracing["metadata"]["generation"] = json!(4)), "kubectl logs"),
+        ("spec", with(|tracing| tracing["status"] = Value::Null), "kubectl logs"),
+        ("spec allows it", with_condition("Ready", "False", "Suspended"), "kubectl get Suspended"),
+        ("spec allows it", with_condition("Ready", "False", "InvalidSpec"), "kubectl get InvalidSpec"),
+        ("spec allows it", with_condition("Ready", "False", "Conflict"), "kubectl get Conflict"),
+        ("MLflowReady", with_condition("MLflowReady", "False", "Unreachable"), "Unreachable: "),
+        ("MLflowReady", with_condition("MLflowReady", "False", "HostHeaderRejected"), "HostHeaderRejected: "),
+        ("WorkspaceReady", with_condition("WorkspaceReady", "False", "NamespaceLabelMissing"), "kubectl get"),
+        ("RBACReady", with_condition("RBACReady", "False", "ClusterRoleMissing"), "kubectl get"),
+        ("InjectionReady", with_condition("InjectionReady", "False", "NothingMatches"), "kubectl get"),
+        ("ExperimentsReady", with_condition("ExperimentsReady", "False", "ExperimentDeleted"), "kubectl get"),
+        ("deployment/teller", with_row(row("Halted", "CrashLoopBackOff")), "Halted CrashLoopBackOff: why"),
+        ("deployment/teller", with_row(row("Skipped", "NoServiceAccountToken")), "kubectl describe x"),
+        ("deployment/teller", with_row(row("Outdated", "")), "Outdated"),
+        (
+            "deployment/teller",
+            Facts {
+                pods: Fact::Known(BTreeMap::from([("deployment/teller".into(), Pods { running: 2, current: 1 })])),
+                ..facts()
+            },
+            "kubectl rollout restart -n bank-agents deployment/teller",
+        ),
+        (
+            "statefulset/x",
+            Facts { workload: Some("statefulset/x".into()), ..facts() },
+            "kubectl get -n bank-agents statefulset/x",
+        ),
+        ("traces", with_condition("TracesFlowing", "False", "TracesWithoutSpans"), "TracesWithoutSpans: "),
+        ("traces", with_condition("TracesFlowing", "False", "OTLPPathMissing"), "OTLPPathMissing: "),
+    ];
+    assert!(table.len() >= 25);
+    for (link, facts, remedy) in table {
+        let links = check(&facts, now());
+        let bad: Vec<_> = links.iter().filter(|link| link.state == State::Bad).collect();
+        assert_eq!(bad.len(), 1, "{link}: {links:#?}");
+        assert_eq!(bad[0].link, link);
+        assert!(bad[0].said.contains(remedy), "{link}: {}", bad[0].said);
+        assert_eq!(exit_code(&links), 1);
+        let place = links.iter().position(|link| link.state == State::Bad).unwrap();
+        let behind = links[place + 1..].iter().filter(|link| link.state == State::Good);
+        assert_eq!(behind.count(), 0, "what lies behind the cause is not looked at: {links:#?}");
+    }
+}
+
+#[test]
+fn what_may_not_be_looked_at_is_neither_good_nor_bad() {
+    let facts = Facts { operator: Fact::Unknown("you may not list deployments".into()), ..facts() };
+    let links = check(&facts, now());
+    let link = links.iter().find(|link| link.link == "operator").unwrap();
+    assert_eq!((link.state, link.said.as_str()), (State::Unknown, "you may not list deployments"));
+    assert_eq!(exit_code(&links), 2);
+    let quiet = with_condition("TracesFlowing", "False", "NoTracesYet");
+    assert_eq!(exit_code(&check(&quiet, now())), 2, "nobody asked the agents yet");
+}
+
+#[test]
+fn what_its_owner_chose_is_no_fault() {
+    let chosen =
+        json!({"kind": "Deployment", "name": "teller", "state": "Skipped", "reason": "OptedOut", "message": "x"});
+    assert_eq!(exit_code(&check(&with_row(chosen), now())), 0);
+}
+
+#[test]
+fn one_broken_agent_tracing_says_nothing_about_the_next() {
+    let mut other = tracing();
+    other["metadata"]["name"] = json!("other");
+    other["status"]["conditions"][1] = condition("MLflowReady", "False", "Unreachable");
+    let tracings = [other, tracing()].map(|tracing| serde_json::from_value(tracing).unwrap()).to_vec();
+    let links = check(&Facts { tracings: Fact::Known(tracings), ..facts() }, now());
+    let state = |link: &str| links.iter().find(|l| l.link == link).unwrap().state;
+    assert_eq!((state("other: MLflowReady"), state("other: traces")), (State::Bad, State::Skipped));
+    assert_eq!((state("tracing: MLflowReady"), state("tracing: traces")), (State::Good, State::Good));
+}

@@ -8,7 +8,6 @@
 mod audit;
 mod check;
 mod egress;
-
 mod frameworks;
 mod install;
 mod kinds;

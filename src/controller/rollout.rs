@@ -218,11 +218,12 @@ async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut 
     let Ok(value) = next_touch(workload, pace, Timestamp::now().as_second()) else { return Ok(Touched::Dropped) };
     let name = &workload.name;
     ctx.traffic.turn().await;
-    memory.rollout.touches.insert(workload.resource(), value.clone());
+    // One that was refused or met a conflict was none: counted, it would look like a repair that somebody undid.
     let answer = match apply::touch(&ctx.client, written(around, workload), &value).await {
         Ok(answer) => answer,
         Err(error) => return dropped(error, workload, memory).map(|()| Touched::Dropped),
     };
+    memory.rollout.touches.insert(workload.resource(), value.clone());
     let tracing = tracing.metadata.name.as_deref().unwrap_or_default();
     let source = |source| observe::Error::Decode { what: written(around, workload).to_string(), source };
     let judged = judge(workload.kind, &answer, tracing, around).map_err(source)?;

@@ -201,6 +201,7 @@ fn failure(code: u16, message: &str) -> Value {
     let reason = match code {
         404 => "NotFound",
         403 => "Forbidden",
+        409 => "Conflict",
         _ => "Invalid",
     };
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message, "metadata": {}})

@@ -154,3 +154,19 @@ async fn a_merge_ca_that_never_starts_is_replaced_by_a_config_map() {
     world.pass().await;
     assert_eq!(template(&world)["spec"]["initContainers"][0]["name"], "merge-ca");
 }
+
+#[tokio::test]
+async fn a_touch_that_meets_a_conflict_is_no_repair() {
+    let mut world = World::new().await;
+    world.pass().await;
+    world.mlflow_answers().await;
+    world.pass().await;
+    world.api.refuse(TELLER, 409, "somebody else wrote");
+    for _ in 0..5 {
+        world.pass().await;
+    }
+    assert_eq!(row(&world)["state"], "Pending");
+    world.api.refuse(TELLER, 0, "");
+    world.pass().await;
+    assert_eq!(touch_of(&world).split('/').nth(1), Some("0"), "{}", touch_of(&world));
+}

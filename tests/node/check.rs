@@ -27,9 +27,9 @@ fn check_names_the_broken_link() {
         let (code, links) = check(scene, &["--workload", "sts/ledger"]);
         assert_eq!((code, broken(&links).as_deref()), (1, Some("statefulset/ledger")), "{links:#?}");
 
-        let service =
-            ["-n", names::OPERATOR_NAMESPACE, "patch", "service", names::WEBHOOK_SERVICE, "--type=merge", "-p"];
-        typed(&[&service[..], &[r#"{"spec":{"selector":{"app.kubernetes.io/name":"nobody"}}}"#]].concat());
+        // A Service without endpoints would not do: the API server goes on using the connections that it has.
+        let nowhere = r#"[{"op":"replace","path":"/webhooks/0/clientConfig/service/port","value":444}]"#;
+        typed(&["patch", "mutatingwebhookconfiguration", names::WEBHOOK_CONFIGURATION, "--type=json", "-p", nowhere]);
         until_broken(scene, "webhook answers");
         typed(&["delete", "mutatingwebhookconfiguration", names::WEBHOOK_CONFIGURATION]);
         let install = assert_broken(scene, "webhook", "kubectl apply -k config/default");

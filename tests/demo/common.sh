@@ -5,6 +5,13 @@ k() { "$KUBECTL" "$@"; }
 
 title() { printf '\n%s\n' "$1"; }
 
+# forget_other_mode MODE NAMESPACE: what the other demo left; the mode of an AgentTracing cannot be changed.
+forget_other_mode() {
+  local mode
+  mode=$(k get agenttracing tracing -n "$2" --ignore-not-found -o 'jsonpath={.spec.mlflow.mode}')
+  [[ -z $mode || $mode == "$1" ]] || step "kubectl delete agenttracing tracing -n $2" k delete agenttracing tracing -n "$2"
+}
+
 # until_condition TYPE NAMESPACE: polls to a verdict; on failure the last word of the operator is in the log.
 until_condition() {
   local end=$((SECONDS + 300))

@@ -38,6 +38,7 @@ up() {
   title 'Two things a person does'
   step "kubectl label namespace $NAMESPACE agenttracing.dev/injection=enabled" \
     k label --overwrite namespace "$NAMESPACE" agenttracing.dev/injection=enabled
+  forget_other_mode Standalone "$NAMESPACE"
   step "kubectl apply -f $MANIFESTS/tracing.yaml" k apply -f "$MANIFESTS/tracing.yaml"
   title 'What the operator makes of it'
   step 'MLflow answers' until_condition MLflowReady "$NAMESPACE"

@@ -32,6 +32,7 @@ main() {
   title 'What a person does in each namespace'
   step 'kubectl label namespace bank-agents shop-agents agenttracing.dev/injection=enabled' \
     k label --overwrite namespace "${TEAMS[@]}" agenttracing.dev/injection=enabled
+  forget_other_mode CR "${TEAMS[0]}"
   step "kubectl apply -f $MANIFESTS/shared-tracings.yaml" k apply -f "$MANIFESTS/shared-tracings.yaml"
   title 'The shared MLflow comes last: a real one with its Kubernetes authorization, as OpenShift AI runs it'
   "$CLUSTER/node.sh" exec tests/cr/world.sh up a "${TEAMS[@]}" "$GUEST" agent-tracing-system

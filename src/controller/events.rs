@@ -9,9 +9,10 @@ use kube::runtime::events::{Event, EventType};
 
 use super::{Context, report};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, Reason, WorkloadState, WorkloadStatus};
+use crate::core::kind::Kind;
 use crate::core::rollout::halt;
 use crate::core::status::is_true;
-use crate::core::workload::{Judged, Standing};
+use crate::core::workload::{Judged, Orphan, Standing};
 use crate::names::event;
 
 /// What was already said about each workload. Filled from status at the first pass, so that a restarted operator
@@ -107,6 +108,13 @@ fn row<'s>(status: Option<&'s AgentTracingStatus>, workload: &Judged) -> Option<
     rows.find(|row| row.kind == workload.kind.as_str() && row.name == workload.name)
 }
 
+/// Says that the wiring of an AgentTracing that is gone was taken out of a workload.
+pub(super) async fn orphaned(ctx: &Context, orphan: &Orphan) {
+    let Orphan { kind, namespace, name, uid, tracing, .. } = orphan;
+    let note = format!("AgentTracing {tracing} is gone: its wiring was taken out, and the template is what it was.");
+    send(ctx, reference(*kind, namespace, name, uid), None, EventType::Normal, event::REMOVED, &note).await;
+}
+
 fn seed(said: &mut Said, old: Option<&AgentTracingStatus>) {
     if std::mem::replace(&mut said.seeded, true) {
         return;
@@ -147,17 +155,33 @@ async fn publish(
     let (regarding, secondary) = match workload {
         None => (tracing, None),
         Some(workload) => {
-            let reference = ObjectReference {
-                api_version: Some(workload.kind.api_version()),
-                kind: Some(workload.kind.as_str().to_owned()),
-                name: Some(workload.name.clone()),
-                namespace: tracing.namespace.clone(),
-                uid: Some(workload.uid.clone()),
-                ..ObjectReference::default()
-            };
+            let namespace = tracing.namespace.clone().unwrap_or_default();
+            let reference = reference(workload.kind, &namespace, &workload.name, &workload.uid);
             (reference, Some(tracing))
         }
     };
+    send(ctx, regarding, secondary, type_, reason, &note).await;
+}
+
+fn reference(kind: Kind, namespace: &str, name: &str, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(kind.api_version()),
+        kind: Some(kind.as_str().to_owned()),
+        name: Some(name.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
+async fn send(
+    ctx: &Context,
+    regarding: ObjectReference,
+    secondary: Option<ObjectReference>,
+    type_: EventType,
+    reason: &str,
+    note: &str,
+) {
     let note = note.chars().take(1000).collect();
     let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary };
     if let Err(error) = ctx.recorder().publish(&event, &regarding).await {

@@ -7,18 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType};
 use kube::{Client, ResourceExt};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::traffic::Traffic;
-use super::{Context, Error, apply, coalesced, observe, report};
+use super::{Context, Error, apply, coalesced, events, observe, report};
 use crate::core::kind::Kind;
 use crate::core::rollout::Pace;
 use crate::core::select::Surroundings;
 use crate::core::workload::{Orphan, orphan, wired, wired_by};
-use crate::names;
 
 /// Under which name, followed by the namespace, a sweep takes places.
 pub(super) const PLACES: &str = "sweep/";
@@ -101,7 +98,7 @@ async fn suspects(client: &Client, known: &HashSet<(String, String)>) -> Result<
             found.extend(by.map(|(namespace, _)| namespace));
             Ok(())
         };
-        observe::for_each(client, kind, None, "", each).await?;
+        observe::for_each(client, kind, None, each).await?;
     }
     Ok(found)
 }
@@ -116,7 +113,7 @@ async fn orphans(ctx: &Context, around: &Surroundings<'_>) -> Result<Vec<Orphan>
             }
             Ok(())
         };
-        observe::for_each(&ctx.client, kind, Some(around.namespace), "", each).await?;
+        observe::for_each(&ctx.client, kind, Some(around.namespace), each).await?;
     }
     Ok(found)
 }
@@ -149,7 +146,7 @@ pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Resu
             let taken = take_out(&ctx.client, &ctx.traffic, batch(orphans, free)).await?;
             for orphan in &taken.out {
                 tracing::info!(namespace, name = orphan.resource(), "wiring of a deleted AgentTracing taken out");
-                removed(ctx, orphan).await;
+                events::orphaned(ctx, orphan).await;
             }
             for (orphan, said) in &taken.refused {
                 tracing::warn!(
@@ -186,7 +183,7 @@ pub async fn everything(client: &Client, limit: usize, mut tell: impl FnMut(&str
                 }
                 Ok(())
             };
-            observe::for_each(client, kind, None, "", each).await?;
+            observe::for_each(client, kind, None, each).await?;
         }
         if found.is_empty() {
             return Ok(());
@@ -244,22 +241,4 @@ async fn settled(client: &Client, orphans: &[Orphan]) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-async fn removed(ctx: &Context, orphan: &Orphan) {
-    let Orphan { kind, namespace, name, uid, tracing, .. } = orphan;
-    let regarding = ObjectReference {
-        api_version: Some(kind.api_version()),
-        kind: Some(kind.as_str().to_owned()),
-        name: Some(name.clone()),
-        namespace: Some(namespace.clone()),
-        uid: Some(uid.clone()),
-        ..ObjectReference::default()
-    };
-    let note = format!("AgentTracing {tracing} is gone: its wiring was taken out, and the template is what it was.");
-    let reason = names::event::REMOVED.to_owned();
-    let event = Event { type_: EventType::Normal, action: reason.clone(), reason, note: Some(note), secondary: None };
-    if let Err(error) = ctx.recorder().publish(&event, &regarding).await {
-        tracing::warn!(name, error = report(&error), "failed to publish an event");
-    }
 }

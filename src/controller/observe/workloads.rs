@@ -64,7 +64,7 @@ pub(in crate::controller) async fn workloads(
             }
             Ok(())
         };
-        for_each(&ctx.client, kind, Some(around.namespace), "", each).await?;
+        for_each(&ctx.client, kind, Some(around.namespace), each).await?;
     }
     Ok(found)
 }
@@ -74,7 +74,6 @@ pub(in crate::controller) async fn for_each(
     client: &Client,
     kind: Kind,
     namespace: Option<&str>,
-    labels: &str,
     mut each: impl FnMut(&str) -> Result<(), serde_json::Error>,
 ) -> Result<(), Error> {
     #[derive(Deserialize)]
@@ -91,7 +90,7 @@ pub(in crate::controller) async fn for_each(
     }
     let what = || format!("the {} of {}", kind.plural(), namespace.unwrap_or("all namespaces"));
     let request = Request::new(url(kind, namespace));
-    let mut params = ListParams::default().limit(PAGE).labels(labels);
+    let mut params = ListParams::default().limit(PAGE);
     loop {
         let text = match request.list(&params).map_err(kube::Error::BuildRequest) {
             Ok(request) => client.request_text(request).await,

@@ -27,4 +27,5 @@ pub mod names;
 pub mod run;
 pub mod telemetry;
 pub mod uninject;
+pub mod uninstall;
 pub mod webhook;

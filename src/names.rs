@@ -69,6 +69,8 @@ pub const WEBHOOK_SERVICE: &str = "agent-tracing-webhook";
 pub const WEBHOOK_CONFIGURATION: &str = "agent-tracing-webhook";
 /// Secret with the certificate authority that the replicas share.
 pub const WEBHOOK_CA_SECRET: &str = "agent-tracing-webhook-ca";
+/// Secret with a serving certificate that somebody else issues.
+pub const WEBHOOK_TLS_SECRET: &str = "agent-tracing-webhook-tls";
 /// HTTP path of the mutating webhook.
 pub const WEBHOOK_PATH: &str = "/mutate";
 

@@ -65,6 +65,9 @@ pub struct RunArgs {
     /// Namespaces whose AgentTracings may create the MLflow resource (mlflow.cr.create).
     #[arg(long, env = "CREATE_MLFLOW_NAMESPACES", value_delimiter = ',')]
     pub create_mlflow_namespaces: Vec<String>,
+    /// Namespaces in which nothing is ever wired, whatever their labels say, besides the cluster's own and the operator's.
+    #[arg(long, env = "EXCLUDED_NAMESPACES", value_delimiter = ',')]
+    pub excluded_namespaces: Vec<String>,
     /// The ClusterRole that agents are bound to in mode CR.
     #[arg(long, env = "INTEGRATION_CLUSTER_ROLE", default_value = names::INTEGRATION_ROLE)]
     pub integration_cluster_role: String,
@@ -106,6 +109,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         webhook_host,
         trusted_mlflow_hosts,
         create_mlflow_namespaces,
+        excluded_namespaces,
         integration_cluster_role,
         max_concurrent_rollouts,
         token_file,
@@ -131,6 +135,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         openshift: false,
         cluster_domain,
         operator_namespace: namespace.clone(),
+        excluded_namespaces: set(excluded_namespaces),
         merge_ca: MergeCa {
             image: merge_ca_image,
             pull_secrets: set(merge_ca_pull_secrets).into_iter().collect(),

@@ -26,7 +26,19 @@ pub struct UninjectAllArgs {
 pub async fn all(args: UninjectAllArgs) -> anyhow::Result<ExitCode> {
     let UninjectAllArgs { operator_namespace, max_concurrent } = args;
     let client = Client::try_default().await.context("no cluster: set KUBECONFIG, or run this in a pod")?;
-    refuse_beside_an_operator(&client, &operator_namespace).await?;
+    if let Some(holder) = leader(&client, &operator_namespace).await? {
+        bail!(
+            "the operator ({holder}) runs and would wire everything again; end it first: kubectl scale -n {operator_namespace} \
+             deployment/{} --replicas=0",
+            names::MANAGED_BY
+        );
+    }
+    let refused = everything(&client, max_concurrent).await?;
+    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Takes the wiring out of every workload and tells of each; how many the API server would not have.
+pub(crate) async fn everything(client: &Client, max_concurrent: u16) -> anyhow::Result<usize> {
     let (mut done, mut refused) = (0, 0);
     let tell = |workload: &str, said: Option<&str>| match said {
         None => {
@@ -38,28 +50,18 @@ pub async fn all(args: UninjectAllArgs) -> anyhow::Result<ExitCode> {
             eprintln!("{workload}  left as it is: the API server says {said}");
         }
     };
-    controller::uninject_all(&client, max_concurrent.into(), tell).await?;
+    controller::uninject_all(client, max_concurrent.into(), tell).await?;
     println!("{done} workloads are what they were; left: {refused}");
-    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(refused)
 }
 
-/// A running operator would wire everything again.
-async fn refuse_beside_an_operator(client: &Client, namespace: &str) -> anyhow::Result<()> {
+/// Who holds the operator's lease, unless it has expired.
+pub(crate) async fn leader(client: &Client, namespace: &str) -> anyhow::Result<Option<String>> {
     let lease = Api::<Lease>::namespaced(client.clone(), namespace).get_opt(names::LEASE).await;
     let Some(spec) = lease.context("failed to read the operator's lease")?.and_then(|lease| lease.spec) else {
-        return Ok(());
+        return Ok(None);
     };
-    let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
     let seconds = i64::from(spec.lease_duration_seconds.unwrap_or_default());
-    let until = spec.renew_time.map(|renewed| renewed.0.as_second() + seconds);
-    if let (Some(holder), Some(until)) = (holder, until)
-        && until > Timestamp::now().as_second()
-    {
-        bail!(
-            "the operator ({holder}) runs and would wire everything again; end it first: kubectl scale -n {namespace} deployment/{} \
-             --replicas=0",
-            names::MANAGED_BY
-        );
-    }
-    Ok(())
+    let runs = spec.renew_time.is_some_and(|renewed| renewed.0.as_second() + seconds > Timestamp::now().as_second());
+    Ok(spec.holder_identity.filter(|holder| runs && !holder.is_empty()))
 }

@@ -260,6 +260,8 @@ reasons! {
     Enabled,
     /// The namespace has no injection label.
     NamespaceNotLabelled,
+    /// An administrator took the namespace out, or it is one of the cluster's own.
+    NamespaceExcluded,
     /// The webhook does not answer.
     WebhookUnavailable,
     /// No workload matches.

@@ -1,4 +1,4 @@
-//! The command line. Everything here but `run`, `check` and `uninject --all` works with no network and no kubeconfig.
+//! The command line. Everything here but `run`, `check`, `uninject --all` and `uninstall` works with no network and no kubeconfig.
 
 pub mod documents;
 mod offline;
@@ -33,6 +33,12 @@ enum Command {
     Inject(InjectArgs),
     /// Print workloads without the wiring of the operator, or take it out of a whole cluster.
     Uninject(UninjectArgs),
+    /// Take everything of the operator out of a cluster: webhook, operator, wiring, AgentTracings. Volumes with traces stay.
+    ///
+    /// Works on the cluster of KUBECONFIG. First nobody injects any more and the operator ends, then the wiring is taken out, a
+    /// few workloads at a time, and then the AgentTracings go with their MLflow servers. What helm or kustomize installed besides
+    /// is theirs to delete. May be repeated; exit code 1 names the workloads that could not be changed.
+    Uninstall(crate::uninject::UninjectAllArgs),
     /// Print what a container gets, and why.
     Explain(ExplainArgs),
     /// Walk every link from the installed kind to the last trace, and name the one that is broken.
@@ -142,6 +148,7 @@ impl Cli {
                 runtime()?.block_on(crate::uninject::all(cluster))
             }
             Command::Uninject(UninjectArgs { filename, output, .. }) => offline::uninject(&filename, output),
+            Command::Uninstall(args) => runtime()?.block_on(crate::uninstall::uninstall(args)),
             Command::Explain(args) => explain_command(args),
             Command::Check(args) => runtime()?.block_on(crate::check::check(args)),
             Command::MergeCa(args) => {

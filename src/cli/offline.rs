@@ -121,7 +121,7 @@ fn wire(document: &Value, namespace: &str, policies: &[Policy]) -> anyhow::Resul
 fn leave_message(leave: &Leave, kind: Kind, namespace: &str) -> String {
     match leave {
         Leave::NotSelected(NotSelected::OptedOut) => format!("OptedOut: label {}=false", names::LABEL_INJECT),
-        Leave::NotSelected(NotSelected::SystemNamespace) => format!("namespace {namespace} is never wired"),
+        Leave::NotSelected(NotSelected::NamespaceExcluded) => format!("namespace {namespace} is never wired"),
         Leave::NotSelected(NotSelected::NamespaceNotLabelled) => format!("namespace {namespace} is not labelled"),
         Leave::NotSelected(NotSelected::OperatorsOwn) => "it is one of the operator's own".to_owned(),
         Leave::NotSelected(NotSelected::Windows) => "Windows: its pods run on Windows".to_owned(),

@@ -111,6 +111,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
         takes_otlp,
         answered: server.answered,
         labelled,
+        excluded: ctx.platform.excludes(&settings.namespace),
         workloads: &workloads,
         pace: settings.policy.pace,
         webhook_silent: memory.rollout.is_webhook_silent(now),

@@ -7,9 +7,6 @@ use super::settings::Platform;
 use super::view::Workload;
 use crate::names;
 
-/// Namespaces that are never wired, whatever their labels say.
-const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
-
 /// What selection needs to know beside the workload itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
@@ -40,7 +37,7 @@ pub enum NotSelected {
     /// The namespace is not labelled.
     NamespaceNotLabelled,
     /// A system namespace or the operator's own.
-    SystemNamespace,
+    NamespaceExcluded,
     /// `agenttracing.dev/inject=false`.
     OptedOut,
     /// One of the operator's own children.
@@ -57,8 +54,8 @@ pub enum NotSelected {
 
 /// Selects the AgentTracing for a workload.
 pub fn select<'p>(workload: &Workload<'_>, around: &Surroundings<'p>) -> Selection<'p> {
-    if SYSTEM_NAMESPACES.contains(&around.namespace) || around.namespace == around.platform.operator_namespace {
-        return Selection::None(NotSelected::SystemNamespace);
+    if around.platform.excludes(around.namespace) {
+        return Selection::None(NotSelected::NamespaceExcluded);
     }
     if !around.injection_enabled {
         return Selection::None(NotSelected::NamespaceNotLabelled);

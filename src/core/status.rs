@@ -34,6 +34,8 @@ pub struct Findings<'a> {
     pub answered: Option<MlflowStatus>,
     /// Whether the namespace carries the injection label.
     pub labelled: bool,
+    /// Whether it is one that is never wired.
+    pub excluded: bool,
     /// The workloads.
     pub workloads: &'a [Judged],
     /// How fast workloads may be changed.
@@ -192,6 +194,15 @@ fn accounts(old: &AgentTracingStatus, found: &Findings<'_>) -> Vec<String> {
 
 fn injection_ready(about: &About<'_>, found: &Findings<'_>, matched: usize) -> Verdict {
     let About { namespace, .. } = about;
+    if found.excluded {
+        let message = format!(
+            "Nothing in namespace {namespace} is ever injected: it is one of the cluster's own, or an administrator excluded it; look \
+             with: kubectl get deployment -A -l {}={} -o yaml",
+            names::LABEL_NAME,
+            names::MANAGED_BY
+        );
+        return Verdict::bad(Reason::NamespaceExcluded, message);
+    }
     if !found.labelled {
         let message = format!(
             "Namespace {namespace} is not labelled, so nothing in it is injected; label it: kubectl label namespace {namespace} {}={}",

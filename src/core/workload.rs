@@ -313,7 +313,9 @@ fn stand(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> O
         Decision::Leave(Leave::NotSelected(why)) => match why {
             NotSelected::OptedOut if reports_unselected(workload, tracing, around) => skipped(Reason::OptedOut, true),
             NotSelected::Windows if reports_unselected(workload, tracing, around) => skipped(Reason::Windows, true),
-            NotSelected::NamespaceNotLabelled | NotSelected::NoMatch if wirer(workload).as_deref() == Some(tracing) => {
+            NotSelected::NamespaceNotLabelled | NotSelected::NamespaceExcluded | NotSelected::NoMatch
+                if wirer(workload).as_deref() == Some(tracing) =>
+            {
                 plain(Standing::Stray(removal(workload)?))
             }
             _ => None,

@@ -152,7 +152,7 @@ impl Verdict {
         match leave {
             Leave::NotSelected(why) => Self::left(match why {
                 NotSelected::NamespaceNotLabelled => Reason::NamespaceNotLabelled.as_str(),
-                NotSelected::SystemNamespace => "SystemNamespace",
+                NotSelected::NamespaceExcluded => Reason::NamespaceExcluded.as_str(),
                 NotSelected::OptedOut => Reason::OptedOut.as_str(),
                 NotSelected::OperatorsOwn => "OperatorsOwn",
                 NotSelected::Windows => Reason::Windows.as_str(),

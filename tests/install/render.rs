@@ -7,7 +7,7 @@ use agent_tracing::core::kind::Kind;
 use agent_tracing::names;
 use serde_json::{Value, json};
 
-use crate::{CHART, documents, helm, kustomize, object};
+use crate::{CHART, documents, helm, kubectl, kustomize, object};
 
 #[test]
 #[ignore = "needs kubectl and helm: make test"]
@@ -16,16 +16,87 @@ fn kustomize_and_helm_render_the_same_objects() {
     let (namespaces, kustomize): (Vec<_>, Vec<_>) =
         kustomize().into_iter().partition(|object| object["kind"] == "Namespace");
     assert_eq!(namespaces.len(), 1);
-    let mut chart = template(names::OPERATOR_NAMESPACE, &[]);
-    for object in &mut chart {
-        if object["kind"] != "CustomResourceDefinition" {
-            let labels = object["metadata"]["labels"].as_object_mut().expect("labels");
-            labels.remove("helm.sh/chart").expect("the chart's label");
-            labels.remove(names::LABEL_MANAGED_BY).expect("the chart's label");
-        }
+    let chart = template(names::OPERATOR_NAMESPACE, &[]);
+    let (hooks, chart): (Vec<_>, Vec<_>) = chart.into_iter().partition(is_hook);
+    same("config/default", kustomize, chart);
+    same("config/uninstall", documents(&kubectl(&["kustomize", "config/uninstall"]).ok()), hooks);
+}
+
+#[test]
+#[ignore = "needs kubectl and helm: make test"]
+fn uninstalling_is_a_hook_of_its_own_account_whose_rights_go_with_it() {
+    let objects = template("tools", &[]);
+    let hooks: Vec<_> = objects.iter().filter(|object| is_hook(object)).collect();
+    let mut weights = Vec::new();
+    for hook in &hooks {
+        let annotations = &hook["metadata"]["annotations"];
+        assert_eq!(annotations["helm.sh/hook"], "pre-delete");
+        assert_eq!(annotations["helm.sh/hook-delete-policy"], "before-hook-creation,hook-succeeded");
+        weights.push((
+            annotations["helm.sh/hook-weight"].as_str().expect("a weight"),
+            hook["kind"].as_str().expect("a kind"),
+        ));
     }
-    let difference = diff(&normalised(kustomize), &normalised(chart));
-    assert!(difference.is_empty(), "config/default and the chart differ:\n{difference}");
+    weights.sort_unstable();
+    let expected =
+        ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount"].map(|kind| ("0", kind));
+    assert_eq!(weights, [&expected[..], &[("1", "Job")]].concat());
+    let job = hooks.iter().find(|hook| hook["kind"] == "Job").expect("a Job");
+    let pod = &job["spec"]["template"]["spec"];
+    assert_eq!(pod["containers"][0]["args"], json!(["uninstall", "--operator-namespace", "tools"]));
+    let operator = object(&objects, "Deployment", "agent-tracing-operator");
+    assert_eq!(pod["containers"][0]["image"], operator["spec"]["template"]["spec"]["containers"][0]["image"]);
+    // Or its pod would count as one of the operator's: an endpoint of the webhook, protected by the disruption budget.
+    assert_ne!(job["spec"]["template"]["metadata"]["labels"][names::LABEL_NAME], names::MANAGED_BY);
+
+    assert!(!template("tools", &["uninstall.cleanUp=false"]).iter().any(is_hook));
+}
+
+#[test]
+#[ignore = "needs kubectl and helm: make test"]
+fn an_excluded_namespace_is_excluded_by_the_api_server_and_by_the_operator() {
+    let objects = template("tools", &["excludedNamespaces={bank,0123}"]);
+    for webhook in object(&objects, "MutatingWebhookConfiguration", names::WEBHOOK_CONFIGURATION)["webhooks"]
+        .as_array()
+        .expect("a list")
+    {
+        let values = &webhook["namespaceSelector"]["matchExpressions"][0]["values"];
+        assert_eq!(values, &json!(["kube-system", "kube-public", "kube-node-lease", "tools", "bank", "0123"]));
+    }
+    let operator = object(&objects, "Deployment", "agent-tracing-operator").to_string();
+    assert!(operator.contains(r#"{"name":"EXCLUDED_NAMESPACES","value":"bank,0123"}"#), "{operator}");
+}
+
+#[test]
+#[ignore = "needs kubectl and helm: make test"]
+fn the_network_policy_leaves_the_webhook_open_and_metrics_to_whom_it_names() {
+    let policy = |set: &[&str]| {
+        let set = [&["networkPolicy.enabled=true"], set].concat();
+        object(&template("tools", &set), "NetworkPolicy", "agent-tracing-operator")["spec"].clone()
+    };
+    let webhook = json!({"ports": [{"port": "webhook", "protocol": "TCP"}]});
+    let selector = json!({"matchLabels": {names::LABEL_NAME: names::MANAGED_BY}});
+    assert_eq!(policy(&[]), json!({"podSelector": selector, "policyTypes": ["Ingress"], "ingress": [webhook]}));
+    let open = policy(&[
+        "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=watch",
+        "networkPolicy.egress[0].ports[0].port=443",
+    ]);
+    let metrics = json!({
+        "ports": [{"port": "http", "protocol": "TCP"}],
+        "from": [{"namespaceSelector": {"matchLabels": {"team": "watch"}}}],
+    });
+    let expected = json!({
+        "podSelector": selector, "policyTypes": ["Ingress", "Egress"], "ingress": [webhook, metrics],
+        "egress": [{"ports": [{"port": 443}]}],
+    });
+    assert_eq!(open, expected);
+    // The names of the ports are the pods'.
+    let objects = template("tools", &[]);
+    let ports =
+        &object(&objects, "Deployment", "agent-tracing-operator")["spec"]["template"]["spec"]["containers"][0]["ports"];
+    let named: Vec<_> = ports.as_array().expect("ports").iter().map(|port| &port["name"]).collect();
+    assert_eq!(named, ["webhook", "http"]);
+    assert!(objects.iter().all(|object| object["kind"] != "NetworkPolicy"));
 }
 
 #[test]
@@ -150,6 +221,10 @@ fn every_value_of_the_chart_has_its_effect() {
             MORE,
             json!({"name": "CREATE_MLFLOW_NAMESPACES", "value": "bank,shop"}),
         ),
+        (&["excludedNamespaces={bank}"], MORE, json!({"name": "EXCLUDED_NAMESPACES", "value": "bank"})),
+        (&["priorityClassName=high"], "/pod/priorityClassName", json!("high")),
+        (&["extraCAs.configMap=corporate"], "/pod/volumes/0/projected/sources/1/configMap/name", json!("corporate")),
+        (&["extraCAs.key=b.pem"], "/pod/volumes/0/projected/sources/1/configMap/items/0/key", json!("b.pem")),
     ];
     for (set, pointer, expected) in cases {
         let mut rendered = pod_and_replicas(set);
@@ -201,6 +276,9 @@ fn a_value_that_the_chart_does_not_have_is_refused() {
         "tolerations[0].keys=x",
         "mergeCa.imag=x",
         "trustedMLflowHosts={x}",
+        "extraCAs.configmap=x",
+        "networkPolicy.from={}",
+        "uninstall.cleanup=false",
     ];
     let wrong = [
         "replicas=0",
@@ -214,6 +292,11 @@ fn a_value_that_the_chart_does_not_have_is_refused() {
         "trustedMlflowHosts=x",
         "createMlflowNamespaces[0]=Bank",
         "mergeCa.cpu=much",
+        "excludedNamespaces={Bank}",
+        "extraCAs.configMap=",
+        "priorityClassName=High",
+        "networkPolicy.enabled=maybe",
+        "uninstall.cleanUp=maybe",
     ];
     for set in misspelt.iter().chain(&wrong) {
         let refused = helm(&["template", "x", CHART, "--set", set]).err();
@@ -263,6 +346,32 @@ fn template(namespace: &str, set: &[&str]) -> Vec<Value> {
     let mut args = vec!["template", "agent-tracing-operator", CHART, "--include-crds", "--namespace", namespace];
     args.extend(set.iter().flat_map(|value| ["--set", value]));
     documents(&helm(&args).ok())
+}
+
+fn is_hook(object: &Value) -> bool {
+    object["metadata"]["annotations"]["helm.sh/hook"].is_string()
+}
+
+/// The same but for what Helm adds to each object of a chart.
+#[track_caller]
+fn same(folder: &str, kustomize: Vec<Value>, mut chart: Vec<Value>) {
+    for object in &mut chart {
+        let metadata = object["metadata"].as_object_mut().expect("metadata");
+        if is_helms_own(metadata.get("annotations")) {
+            metadata.remove("annotations");
+        }
+        if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+            labels.remove("helm.sh/chart").expect("the chart's label");
+            labels.remove(names::LABEL_MANAGED_BY).expect("the chart's label");
+        }
+    }
+    let difference = diff(&normalised(kustomize), &normalised(chart));
+    assert!(difference.is_empty(), "{folder} and the chart differ:\n{difference}");
+}
+
+fn is_helms_own(annotations: Option<&Value>) -> bool {
+    let annotations = annotations.and_then(Value::as_object);
+    annotations.is_some_and(|all| all.keys().all(|key| key.starts_with("helm.sh/")))
 }
 
 fn pod_and_replicas(set: &[&str]) -> Value {

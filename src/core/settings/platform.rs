@@ -1,7 +1,12 @@
 //! The cluster and the install.
 
+use std::collections::BTreeSet;
+
 use crate::core::record::short_hash;
 use crate::names;
+
+/// Namespaces that are never wired, whatever their labels say.
+const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 
 /// What is known of the cluster; not part of any AgentTracing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +17,19 @@ pub struct Platform {
     pub cluster_domain: String,
     /// The operator's own namespace.
     pub operator_namespace: String,
+    /// Namespaces that an administrator takes out, whatever their labels say.
+    pub excluded_namespaces: BTreeSet<String>,
     /// The init container that merges certificate authorities.
     pub merge_ca: MergeCa,
+}
+
+impl Platform {
+    /// Whether nothing in a namespace is ever wired.
+    pub fn excludes(&self, namespace: &str) -> bool {
+        SYSTEM_NAMESPACES.contains(&namespace)
+            || namespace == self.operator_namespace
+            || self.excluded_namespaces.contains(namespace)
+    }
 }
 
 /// Install options of the init container that merges certificate authorities.
@@ -54,6 +70,7 @@ impl Default for Platform {
             openshift: false,
             cluster_domain: "cluster.local".to_owned(),
             operator_namespace: names::OPERATOR_NAMESPACE.to_owned(),
+            excluded_namespaces: BTreeSet::new(),
             merge_ca: MergeCa::default(),
         }
     }

@@ -31,6 +31,7 @@ fn skipped(name: &str, reason: Reason, deliberate: bool) -> Judged {
 struct Scene {
     mlflow: Verdict,
     labelled: bool,
+    excluded: bool,
     workloads: Vec<Judged>,
     webhook_silent: bool,
     experiments: Experiments,
@@ -45,6 +46,7 @@ impl Scene {
         Self {
             mlflow: Verdict::good(Reason::Available, "MLflow answers; see its page with: kubectl port-forward"),
             labelled: true,
+            excluded: false,
             workloads: workloads.into_iter().collect(),
             webhook_silent: false,
             experiments: Experiments::default(),
@@ -69,6 +71,7 @@ impl Scene {
             mlflow: self.mlflow.clone(),
             answered: self.answered.clone(),
             labelled: self.labelled,
+            excluded: self.excluded,
             workloads: &self.workloads,
             pace: Pace::default(),
             webhook_silent: self.webhook_silent,
@@ -119,6 +122,8 @@ fn ready_is_the_worst_of_the_others_and_what_passes_by_itself_comes_last() {
     assert_eq!(scene.ready(), is("False", "Progressing"));
     scene.labelled = false;
     assert_eq!(scene.ready(), is("False", "NamespaceNotLabelled"));
+    scene.excluded = true;
+    assert_eq!(scene.ready(), is("False", "NamespaceExcluded"));
 }
 
 #[test]

@@ -1,0 +1,147 @@
+//! `uninstall`: everything of the operator leaves a cluster, in the order in which nothing breaks. First nobody injects any
+//! more, then the wiring goes, a few workloads at a time, and only then what the wiring points at.
+//!
+//! Each step looks at what is there, so that an attempt that was cut off is simply made again.
+
+use std::fmt::Debug;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::{Api, Client, CustomResourceExt, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::api::AgentTracing;
+use crate::names;
+use crate::uninject::{self, UninjectAllArgs};
+
+/// Takes everything out; exit code 1 names the workloads that the API server would not change, and the rest stays then.
+pub async fn uninstall(args: UninjectAllArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::try_default().await.context("no cluster: set KUBECONFIG, or run this in a pod")?;
+    let home = &args.operator_namespace;
+
+    delete(&Api::<MutatingWebhookConfiguration>::all(client.clone()), names::WEBHOOK_CONFIGURATION).await?;
+    println!("nothing is injected any more");
+    stop_operator(&client, home).await?;
+    println!("the operator has ended");
+    let refused = uninject::everything(&client, args.max_concurrent).await?;
+    if refused > 0 {
+        eprintln!(
+            "the AgentTracings stay, since {refused} workloads still point at what they describe; see above why the API server \
+             refuses, then do the same again"
+        );
+        return Ok(ExitCode::from(1));
+    }
+    let definition = AgentTracing::crd().name_any();
+    let definitions = Api::<CustomResourceDefinition>::all(client.clone());
+    delete(&definitions, &definition).await?;
+    gone(&definitions, &definition).await?;
+    println!("all AgentTracings are gone, and with them their MLflow servers, RoleBindings and ConfigMaps");
+    let secrets = Api::<Secret>::namespaced(client.clone(), home);
+    for secret in [names::WEBHOOK_CA_SECRET, names::WEBHOOK_TLS_SECRET] {
+        delete(&secrets, secret).await?;
+    }
+    delete(&Api::<Lease>::namespaced(client.clone(), home), names::LEASE).await?;
+    kept(&client).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A running operator would wire everything again.
+async fn stop_operator(client: &Client, namespace: &str) -> anyhow::Result<()> {
+    let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
+    let none = Patch::Merge(json!({"spec": {"replicas": 0}}));
+    match deployments.patch(names::MANAGED_BY, &PatchParams::default(), &none).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+        Err(error) => return Err(error).context("failed to scale the operator to 0 replicas"),
+    }
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let deployment =
+            deployments.get_opt(names::MANAGED_BY).await.context("failed to read the operator's Deployment")?;
+        let replicas = deployment.and_then(|d| d.status).and_then(|status| status.replicas).unwrap_or_default();
+        // A leader that ends gives its lease back at once; one that was killed keeps it until it expires.
+        let holder = uninject::leader(client, namespace).await?;
+        if replicas == 0 && holder.is_none() {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            bail!(
+                "the operator does not end ({replicas} replicas, led by {holder:?}); whoever brings it back, such as Argo CD or \
+                 Flux, must stop doing so first: kubectl get -n {namespace} deployment/{} -o yaml --show-managed-fields",
+                names::MANAGED_BY
+            );
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// What is absent already needs no deletion.
+async fn delete<K>(api: &Api<K>, name: &str) -> anyhow::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    match api.delete(name, &DeleteParams::background()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("failed to delete {} {name}", K::kind(&()))),
+    }
+}
+
+async fn gone<K>(api: &Api<K>, name: &str) -> anyhow::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let end = Instant::now() + PATIENCE;
+    let read = || async {
+        api.get_metadata_opt(name).await.with_context(|| format!("failed to read {} {name}", K::kind(&())))
+    };
+    while read().await?.is_some() {
+        if Instant::now() > end {
+            bail!(
+                "{0} {name} is still being deleted; look at its conditions: kubectl get {0} {name} -o yaml",
+                K::kind(&())
+            );
+        }
+        sleep(POLL).await;
+    }
+    Ok(())
+}
+
+/// What holds somebody's data stays, and is named.
+async fn kept(client: &Client) -> anyhow::Result<()> {
+    let ours = ListParams::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
+    let claims = Api::<PersistentVolumeClaim>::all(client.clone()).list_metadata(&ours).await;
+    let claims = claims.context("failed to list PersistentVolumeClaims")?;
+    // What has an owner is on its way out with it.
+    for claim in claims.iter().filter(|claim| claim.owner_references().is_empty()) {
+        let (namespace, name) = (claim.namespace().unwrap_or_default(), claim.name_any());
+        println!(
+            "kept with its traces: PersistentVolumeClaim {namespace}/{name}; an AgentTracing of the same name takes it over \
+             again; to delete it: kubectl delete pvc -n {namespace} {name}"
+        );
+    }
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("mlflow.opendatahub.io", "v1", "MLflow"));
+    // Nothing to tell where there is no such kind.
+    if let Ok(servers) = Api::<DynamicObject>::all_with(client.clone(), &kind).list_metadata(&ours).await {
+        for server in servers {
+            let name = server.name_any();
+            println!(
+                "kept: MLflow {name}, which an AgentTracing asked for; to delete it: kubectl delete mlflow {name}"
+            );
+        }
+    }
+    Ok(())
+}
+
+const POLL: Duration = Duration::from_secs(1);
+/// Above the time that a terminating operator goes on serving, and that a definition takes with 1,000 objects.
+const PATIENCE: Duration = Duration::from_secs(120);

@@ -30,6 +30,7 @@ use crate::names;
 use crate::telemetry::{self, Metrics, Readiness};
 use crate::webhook::certs::{self, Certificates};
 use crate::webhook::memory::{self, Memory};
+use crate::webhook::owner;
 use crate::webhook::server::{self, Drain, Limits};
 use crate::webhook::{self, Webhook};
 
@@ -248,6 +249,7 @@ impl Leader {
         self.metrics.leads(true);
         tokio::select! {
             never = certificates.publish() => match never {},
+            never = owner::keep(&self.options.client, &self.namespace) => match never {},
             ended = self.control() => ended,
         }
     }

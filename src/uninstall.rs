@@ -60,7 +60,7 @@ async fn stop_operator(client: &Client, namespace: &str) -> anyhow::Result<()> {
     let none = Patch::Merge(json!({"spec": {"replicas": 0}}));
     match deployments.patch(names::MANAGED_BY, &PatchParams::default(), &none).await {
         Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => {}
         Err(error) => return Err(error).context("failed to scale the operator to 0 replicas"),
     }
     let end = Instant::now() + PATIENCE;

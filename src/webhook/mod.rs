@@ -7,6 +7,7 @@
 pub mod authority;
 pub mod certs;
 pub mod memory;
+pub mod owner;
 mod review;
 pub mod server;
 mod verdict;

@@ -23,7 +23,7 @@ apiserver_args() {
     kube-apiserver --etcd-servers="http://127.0.0.1:$4"
     --bind-address="$2" --advertise-address="$2" --secure-port="$3"
     --service-cluster-ip-range="$SERVICE_CIDR"
-    --authorization-mode='Node,RBAC' --enable-admission-plugins=NodeRestriction
+    --authorization-mode='Node,RBAC' --enable-admission-plugins='NodeRestriction,OwnerReferencesPermissionEnforcement'
     --allow-privileged=true --kubelet-preferred-address-types=InternalIP
     --client-ca-file="$1/pki/ca.crt"
     --tls-cert-file="$1/pki/apiserver.crt" --tls-private-key-file="$1/pki/apiserver.key"

@@ -67,7 +67,7 @@ fn the_operator_has_the_rights_it_was_promised_and_no_other() {
         ("get patch delete", "rolebindings.rbac.authorization.k8s.io/=agenttracing-mlflow", "bank"),
         ("get list watch bind", "clusterroles.rbac.authorization.k8s.io/=mlflow-operator-mlflow-integration", ""),
         ("get create", "configmaps", "bank"),
-        ("patch", "configmaps/=agenttracing-ca", "bank"),
+        ("patch delete", "configmaps/=agenttracing-ca", "bank"),
         ("create", "leases.coordination.k8s.io", home),
         ("get update", "leases.coordination.k8s.io/=agent-tracing-operator", home),
         ("create", "secrets", home),
@@ -90,7 +90,7 @@ fn the_operator_has_the_rights_it_was_promised_and_no_other() {
         ("create", "pods/exec", "bank"),
         ("create", "serviceaccounts/token", "bank"),
         ("get create patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io", ""),
-        ("delete", "mutatingwebhookconfigurations.admissionregistration.k8s.io/=agent-tracing-webhook", ""),
+        ("create update", "mutatingwebhookconfigurations.admissionregistration.k8s.io/=agent-tracing-webhook", ""),
         ("patch update delete create", "namespaces", ""),
         ("create update patch delete", "serviceaccounts", "bank"),
         // Creating one is behind the chart's createMlflowNamespaces.
@@ -107,7 +107,7 @@ fn the_operator_has_the_rights_it_was_promised_and_no_other() {
         ("get update patch delete", "rolebindings.rbac.authorization.k8s.io", "bank"),
         ("update", "rolebindings.rbac.authorization.k8s.io/=agenttracing-mlflow", "bank"),
         ("list watch update patch delete", "configmaps", "bank"),
-        ("update delete", "configmaps/=agenttracing-ca", "bank"),
+        ("update", "configmaps/=agenttracing-ca", "bank"),
         ("impersonate", "users", ""),
     ];
     for (expected, table) in [(true, allowed), (false, denied)] {

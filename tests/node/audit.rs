@@ -14,10 +14,10 @@ pub struct Audit {
 
 /// A request of the operator's service account.
 pub struct Request {
-    verb: String,
-    resource: String,
+    pub verb: String,
+    pub resource: String,
     object: String,
-    code: u64,
+    pub code: u64,
     at: String,
     /// Authorization said no. An admission plugin's 403, such as an exhausted quota's, is none.
     unauthorized: bool,
@@ -35,7 +35,12 @@ impl Audit {
 
     /// What the operator has asked since.
     pub fn requests(&self) -> Vec<Request> {
-        let user = format!("system:serviceaccount:{}:{}", names::OPERATOR_NAMESPACE, names::SERVICE_ACCOUNT);
+        self.requests_of(names::SERVICE_ACCOUNT)
+    }
+
+    /// What a service account of the operator's namespace has asked since.
+    pub fn requests_of(&self, account: &str) -> Vec<Request> {
+        let user = format!("system:serviceaccount:{}:{account}", names::OPERATOR_NAMESPACE);
         let mut file = log();
         file.seek(SeekFrom::Start(self.from)).unwrap();
         let mut text = String::new();

@@ -20,5 +20,6 @@ mod pace;
 mod shared;
 mod shared_limits;
 mod twenty;
+mod uninstall;
 mod volume;
 mod world;

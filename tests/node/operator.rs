@@ -9,6 +9,9 @@ use serde_json::Value;
 use crate::world::{collection, delete_namespace, kubectl, typed, until, world};
 
 const NAMESPACE: &str = names::OPERATOR_NAMESPACE;
+/// As the README installs it with Helm.
+pub const RELEASE: &str = "agent-tracing-operator";
+pub const CHART: &str = "charts/agent-tracing-operator";
 
 /// Installs `config/default` unless it stands already.
 pub fn install() {
@@ -32,12 +35,20 @@ pub fn set_options(variables: &[&str]) {
 
 /// Gives the operator the ClusterRole that the chart renders with a value.
 pub fn grant_as_the_chart_with(value: &str) {
+    let rendered = helm(&["template", RELEASE, CHART, "--set", value, "--show-only", "templates/role.yaml"]);
+    kubectl(&["apply", "-f", "-"], &rendered).unwrap();
+}
+
+/// What a person types with Helm, in the operator's namespace; what it prints.
+#[track_caller]
+pub fn helm(args: &[&str]) -> String {
     let mut helm = Command::new("helm");
-    helm.args(["template", "agent-tracing-operator", "charts/agent-tracing-operator", "--namespace", NAMESPACE]);
-    helm.args(["--set", value, "--show-only", "templates/role.yaml"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-    let rendered = helm.output().unwrap();
-    assert!(rendered.status.success(), "{rendered:?}");
-    kubectl(&["apply", "-f", "-"], &String::from_utf8(rendered.stdout).unwrap()).unwrap();
+    let output =
+        helm.args(args).args(["--namespace", NAMESPACE]).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{args:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    // Since version 4 the output of hooks is among its messages.
+    text(&output.stdout) + &text(&output.stderr)
 }
 
 /// Whether the operator's service account has a right, as `kubectl auth can-i` tells.
@@ -54,6 +65,10 @@ pub fn may(verb: &str, resource: &str) -> bool {
 /// Takes away all that `config/default` installs, whoever may miss it.
 pub fn uninstall() {
     typed(&["delete", "-k", "config/default", "--ignore-not-found"]);
+    until("the operator's namespace is gone", || match namespace() {
+        None => Ok(()),
+        Some(live) => Err(live["status"].to_string()),
+    });
 }
 
 /// Ends all replicas and lets everything else stand.
@@ -130,11 +145,17 @@ pub fn leader() -> Option<String> {
     lease["spec"]["holderIdentity"].as_str().map(str::to_owned)
 }
 
+/// The webhook's configuration.
+pub fn configuration() -> Option<Value> {
+    world().get(&format!("{}/{}", collection("mutatingwebhookconfigurations", ""), names::WEBHOOK_CONFIGURATION))
+}
+
 /// The webhook's `caBundle`.
 pub fn trusted() -> String {
-    let path = format!("{}/{}", collection("mutatingwebhookconfigurations", ""), names::WEBHOOK_CONFIGURATION);
-    let configuration = world().get(&path).unwrap_or_default();
-    configuration["webhooks"][0]["clientConfig"]["caBundle"].as_str().unwrap_or_default().to_owned()
+    configuration().unwrap_or_default()["webhooks"][0]["clientConfig"]["caBundle"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Ends the processes of both replicas by SIGKILL: no SIGTERM, no grace, no deletion of a pod. Says how many ran.

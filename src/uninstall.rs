@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::{Api, Client, CustomResourceExt, Resource, ResourceExt};
@@ -64,18 +64,19 @@ async fn stop_operator(client: &Client, namespace: &str) -> anyhow::Result<()> {
         Err(error) => return Err(error).context("failed to scale the operator to 0 replicas"),
     }
     let end = Instant::now() + PATIENCE;
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+    let ours = ListParams::default().labels(&format!("{}={}", names::LABEL_NAME, names::MANAGED_BY));
     loop {
-        let deployment =
-            deployments.get_opt(names::MANAGED_BY).await.context("failed to read the operator's Deployment")?;
-        let replicas = deployment.and_then(|d| d.status).and_then(|status| status.replicas).unwrap_or_default();
-        // A leader that ends gives its lease back at once; one that was killed keeps it until it expires.
+        // Those on their way out as well: they still serve, and heal what somebody deletes.
+        let replicas = pods.list_metadata(&ours).await.context("failed to list the operator's pods")?.items.len();
+        // One that was killed keeps its lease until it expires.
         let holder = uninject::leader(client, namespace).await?;
         if replicas == 0 && holder.is_none() {
             return Ok(());
         }
         if Instant::now() > end {
             bail!(
-                "the operator does not end ({replicas} replicas, led by {holder:?}); whoever brings it back, such as Argo CD or \
+                "the operator does not end ({replicas} pods, led by {holder:?}); whoever brings it back, such as Argo CD or \
                  Flux, must stop doing so first: kubectl get -n {namespace} deployment/{} -o yaml --show-managed-fields",
                 names::MANAGED_BY
             );

@@ -43,6 +43,8 @@ controller_manager_args() {
     --authentication-kubeconfig="$2" --authorization-kubeconfig="$2"
     # One of each runs, so nothing has to be elected; and a cluster at rest writes less.
     --leader-elect=false
+    # As on OpenShift; the default of 20 a second is for small clusters.
+    --kube-api-qps=150 --kube-api-burst=300
     --use-service-account-credentials=true
     --service-account-private-key-file="$1/pki/service-accounts.key"
     --root-ca-file="$1/pki/ca.crt"

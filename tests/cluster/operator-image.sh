@@ -4,6 +4,8 @@
 # usage: operator-image.sh         builds target/agent-tracing-operator.tar and says how it gets into a cluster
 #        operator-image.sh path    prints the archive's path
 #        operator-image.sh tag     prints the image's name in manifests
+#        operator-image.sh previous    the same of the commit before, and what that installs, in target/previous; nothing
+#                                      where the checkout does not have it
 set -euo pipefail
 # shellcheck source=tests/cluster/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -19,23 +21,55 @@ main() {
     '') ;;
     path) echo "$ARCHIVE"; return ;;
     tag) echo "$TAG"; return ;;
+    previous) cd "$ROOT"; previous; return ;;
     -h | --help) usage "$0"; return ;;
     *) usage "$0" >&2; exit 2 ;;
   esac
   cd "$ROOT"
-  export "CC_${TARGET//-/_}=musl-gcc"
-  step 'static binary of the operator' cargo build --locked --release --target "$TARGET" --bin agent-tracing-operator
+  step 'static binary of the operator' build Cargo.toml
   if [[ ! -s $ARCHIVE || $BINARY -nt $ARCHIVE || Dockerfile -nt $ARCHIVE ]]; then
     step 'image of the operator' archive
   fi
   printf '  %s\n  as an archive: %s\n' "$TAG" "target/${ARCHIVE##*/}"
 }
 
-archive() {
-  buildah bud --isolation chroot --build-arg "BINARY=$BINARY" --tag "$TAG" --file Dockerfile .
-  rm -f "$ARCHIVE.part"
-  buildah push "$TAG" "docker-archive:$ARCHIVE.part:$TAG"
-  mv "$ARCHIVE.part" "$ARCHIVE"
+# build MANIFEST: into this checkout's target, whose dependencies the commit before shares.
+build() {
+  env "CC_${TARGET//-/_}=musl-gcc" cargo build --locked --release --target "$TARGET" --bin agent-tracing-operator \
+    --manifest-path "$1" --target-dir target
+}
+
+archive() { pack . "$BINARY" "$TAG" "$ARCHIVE"; }
+
+# pack FOLDER BINARY TAG ARCHIVE: the binary's path is one below the folder.
+pack() {
+  buildah bud --isolation chroot --build-arg "BINARY=$2" --tag "$3" --file "$1/Dockerfile" "$1"
+  rm -f "$4.part"
+  buildah push "$3" "docker-archive:$4.part:$3"
+  mv "$4.part" "$4"
+}
+
+previous() {
+  local commit kept source=target/previous/source
+  rm -rf target/previous
+  commit=$(git rev-parse --verify --quiet 'HEAD^{commit}^') || return 0
+  kept=$CACHE/previous/$commit
+  if [[ ! -s $kept/install.yaml ]]; then
+    mkdir -p "$source" "$kept"
+    git archive "$commit" | tar -x -C "$source"
+    step 'static binary of the commit before' build "$source/Cargo.toml"
+    mkdir -p "$source/${BINARY%/*}"
+    cp "$BINARY" "$source/$BINARY"
+    step 'image of the commit before' pack "$source" "$BINARY" "${TAG%:*}:previous" "$kept/operator.tar"
+    "$BIN/kubectl" kustomize "$source/config/default" \
+      | sed "s|${TAG%:*}:v[0-9.]*|${TAG%:*}:previous|" >"$kept/install.yaml.part"
+    mv "$kept/install.yaml.part" "$kept/install.yaml"
+    rm -rf "$source"
+    # Of others than this one nobody asks again.
+    find "$CACHE/previous" -mindepth 1 -maxdepth 1 ! -name "$commit" -exec rm -rf {} +
+  fi
+  mkdir -p target/previous
+  cp "$kept/operator.tar" "$kept/install.yaml" target/previous/
 }
 
 main "$@"

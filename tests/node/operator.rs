@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::world::{collection, delete_namespace, kubectl, typed, until, world};
 
-const NAMESPACE: &str = names::OPERATOR_NAMESPACE;
+/// Where it is installed.
+pub const NAMESPACE: &str = names::OPERATOR_NAMESPACE;
 /// As the README installs it with Helm.
 pub const RELEASE: &str = "agent-tracing-operator";
 pub const CHART: &str = "charts/agent-tracing-operator";

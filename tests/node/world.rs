@@ -43,6 +43,11 @@ pub fn world() -> &'static World {
 }
 
 impl World {
+    /// What asks the API server.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// An object or a list; `None` if there is none.
     pub fn get(&self, path: &str) -> Option<Value> {
         let request = http::Request::get(path).header("accept", "application/json").body(Vec::new()).unwrap();

@@ -55,5 +55,4 @@ cluster: ## Bring up the test cluster: one real node in a network namespace
 
 .PHONY: cluster-down
 cluster-down: ## End the test clusters; nothing of them stays but the caches
-	@$(CLUSTER)/node.sh down
-	@$(CLUSTER)/api.sh down
+	@tests/run.sh down

@@ -4,12 +4,16 @@
 # usage: run.sh quick    lints, unit, property and golden tests: no cluster, no root
 #        run.sh all      everything, to a verdict
 #        run.sh soak     everything with the long counts
+#        run.sh api      only what needs the API server, once everything is built
+#        run.sh node     only what needs real pods, once everything is built
+#        run.sh down     ends the clusters that an aborted run left
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/cluster/lib.sh
 source tests/cluster/lib.sh
 
 CLUSTER=tests/cluster
+BESIDE=$STATE/beside
 
 main() {
   SECONDS=0
@@ -20,6 +24,9 @@ main() {
       export SOAK=1 PROPTEST_CASES=${PROPTEST_CASES:-100000}
       everything
       ;;
+    api) api_server ;;
+    node) node ;;
+    down) down; return ;;
     *) usage "$0" >&2; exit 2 ;;
   esac
   printf 'all tests passed in %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
@@ -34,8 +41,28 @@ everything() {
   quick
   "$CLUSTER/operator-image.sh"
   step 'fuzzing: certificate authorities, answers of MLflow' tests/fuzz.sh "${SOAK:+300}"
-  api_server
+  "$CLUSTER/operator-image.sh" previous
+  step 'cluster tests, compile' cargo test --locked --quiet --test install --test api_server --test node --no-run
+  side_by_side
+}
+
+# Both clusters at once: each waits more than it computes. What the API server's tests say comes when the others are through.
+side_by_side() {
+  local log=target/api-server.log rc=0
+  AGENT_TRACING_STATE=$BESIDE setsid "$0" api >"$log" 2>&1 &
+  beside=$!
   node
+  wait "$beside" || rc=$?
+  cat "$log"
+  return "$rc"
+}
+
+down() {
+  # Its process group, if it still runs: the tests, and what started them.
+  [[ -z ${beside-} ]] || kill -- "-$beside" 2>/dev/null || true
+  "$CLUSTER/node.sh" down
+  "$CLUSTER/api.sh" down
+  [[ ! -d $BESIDE ]] || AGENT_TRACING_STATE=$BESIDE "$CLUSTER/api.sh" down
 }
 
 quick() {
@@ -55,14 +82,12 @@ shell_scripts() {
 
 # The API server alone, on loopback: schema, CEL, RBAC, admission, golden cases as server-side dry runs.
 api_server() {
+  trap down EXIT
   "$CLUSTER/api.sh" up
-  trap '"$CLUSTER/api.sh" down' EXIT
   step 'both ways to install render the same objects' with_api cargo test --locked --quiet --test install -- --ignored
   step 'API server: schema, CEL, RBAC, admission' with_api \
     cargo test --locked --quiet --test api_server -- --ignored --test-threads=1
   step 'API server: the standalone server as it is read back' with_api tests/golden-desired/api.sh
-  "$CLUSTER/api.sh" down
-  trap - EXIT
 }
 
 with_api() (
@@ -74,13 +99,16 @@ with_api() (
 
 # The whole cluster with real pods.
 node() {
+  trap down EXIT
   "$CLUSTER/node.sh" up
-  trap '"$CLUSTER/node.sh" down' EXIT
   step 'images into the node' "$CLUSTER/node.sh" load "$("$CLUSTER/operator-image.sh" path)" \
     "$("$CLUSTER/images.sh" path mlflow)" "$("$CLUSTER/images.sh" path langgraph)" \
     "$("$CLUSTER/images.sh" path llm)" "$("$CLUSTER/images.sh" path idle)" \
     "$("$CLUSTER/images.sh" path mlflow-cr-a)" "$("$CLUSTER/images.sh" path mlflow-cr-b)" \
     "$("$CLUSTER/images.sh" path langgraph-plugin)" "$("$CLUSTER/images.sh" path adk)"
+  if [[ -s target/previous/operator.tar ]]; then
+    step 'image of the commit before into the node' "$CLUSTER/node.sh" load target/previous/operator.tar
+  fi
   local image
   if [[ -n ${SOAK-} ]]; then
     for image in crewai autogen llamaindex; do
@@ -89,12 +117,9 @@ node() {
     done
   fi
   step 'migration of the database, in the image that runs it' "$CLUSTER/node.sh" exec tests/migrate/run.sh
-  # Compiled outside: the namespace has no way to anywhere.
-  step 'node tests, compile' cargo test --locked --quiet --test node --no-run
+  # Compiled before: the namespace has no way to anywhere.
   step 'node tests: real pods, real MLflow' "$CLUSTER/node.sh" exec \
     cargo test --locked --offline --test node -- --ignored --test-threads=1
-  "$CLUSTER/node.sh" down
-  trap - EXIT
 }
 
 operator_binary() { echo "$PWD/target/$(uname -m)-unknown-linux-musl/release/agent-tracing-operator"; }

@@ -45,8 +45,8 @@ generate: ## Write what is derived from the code: CRD, chart's CRD, README's tab
 	@tests/generate.sh
 
 .PHONY: image
-image: ## Write the operator's image as an archive to target/
-	@tests/cluster/operator-image.sh
+image: ## Write the operator's image as an archive to target/; ARCH=arm64 cross-builds that one
+	@$(if $(filter arm64 aarch64,$(ARCH)),tests/cluster/arm64-image.sh,tests/cluster/operator-image.sh)
 
 .PHONY: cluster
 cluster: ## Bring up the test cluster: one real node in a network namespace

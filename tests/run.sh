@@ -42,6 +42,7 @@ everything() {
   "$CLUSTER/operator-image.sh"
   step 'fuzzing: certificate authorities, answers of MLflow' tests/fuzz.sh "${SOAK:+300}"
   "$CLUSTER/operator-image.sh" previous
+  [[ -z ${SOAK-} ]] || "$CLUSTER/arm64-image.sh"
   step 'cluster tests, compile' cargo test --locked --quiet --test install --test api_server --test node --no-run
   side_by_side
 }

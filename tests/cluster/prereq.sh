@@ -17,7 +17,7 @@ TOOLS=(
   nft=nftables conntrack=conntrack ip=iproute2 ss=iproute2 nsenter=util-linux mount=mount
   buildah=buildah debootstrap=debootstrap musl-gcc=musl-tools gcc=gcc "g++=g++" pkg-config=pkg-config
   /usr/include/seccomp.h=libseccomp-dev socat=socat jq=jq python3=python3 openssl=openssl
-  dash=dash busybox=busybox curl=curl pip3=python3-pip /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring git=git make=make shellcheck=shellcheck
+  dash=dash busybox=busybox curl=curl pip3=python3-pip /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring git=git make=make file=file shellcheck=shellcheck
 )
 
 main() {

@@ -18,7 +18,8 @@ const OURS: [&str; 2] = ["agenttracing", "agent-tracing"];
 #[ignore = "needs the node cluster: make test"]
 fn after_helm_uninstall_nothing_of_ours_stays_but_the_volumes_with_traces() {
     say("\nuninstall");
-    operator::uninstall();
+    operator::install();
+    as_the_readme_says_for_kustomize();
     helm(&["install", RELEASE, CHART, "--create-namespace"]);
     until("the operator is ready", operator::ready);
     let scene = Scene::second("leaving", true);
@@ -78,6 +79,17 @@ fn after_a_brutal_deletion_one_command_clears_what_is_left() {
     });
     drop(scene);
     operator::install();
+}
+
+fn as_the_readme_says_for_kustomize() {
+    let job = ["-n", names::OPERATOR_NAMESPACE];
+    typed(&["apply", "-k", "config/uninstall"]);
+    typed(&[&job[..], &["wait", "job/agent-tracing-uninstall", "--for=condition=Complete", "--timeout=10m"]].concat());
+    let said = typed(&[&job[..], &["logs", "job/agent-tracing-uninstall"]].concat());
+    assert!(said.contains("the operator has ended\n0 workloads are what they were; left: 0\n"), "{said}");
+    typed(&["delete", "-k", "config/uninstall"]);
+    operator::uninstall();
+    assert_eq!(ours(), [] as [String; 0]);
 }
 
 /// Each Deployment as its owner wrote it, in the order of [`AGENTS`].

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{About, Evidence, Findings, is_counted};
+use super::{About, Evidence, Findings, States, is_counted};
 use crate::api::{AgentTracingStatus, Reason, WorkloadState, WorkloadStatus};
 use crate::core::rollout::{Rest, halt, is_stuck, next_touch};
 use crate::core::wiring::Missing;
@@ -145,6 +145,14 @@ pub(super) fn row(
             _ => None,
         },
         notes: notes(judged, found.workloads),
+    })
+}
+
+/// How many workloads are in which state.
+pub(super) fn states(rows: &[WorkloadStatus]) -> States {
+    rows.iter().fold(States::new(), |mut states, row| {
+        *states.entry(row.state).or_default() += 1;
+        states
     })
 }
 

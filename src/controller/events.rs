@@ -10,7 +10,7 @@ use kube::runtime::events::{Event, EventType};
 use super::{Context, report};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, Reason, WorkloadState, WorkloadStatus};
 use crate::core::kind::Kind;
-use crate::core::rollout::halt;
+use crate::core::rollout::{halt, is_repair};
 use crate::core::status::is_true;
 use crate::core::workload::{Judged, Orphan, Standing};
 use crate::names::event;
@@ -93,7 +93,7 @@ pub(super) async fn transitions(
 /// Says that the operator itself wired a workload: for the first time, or again.
 pub(super) async fn brought(ctx: &Context, tracing: &AgentTracing, workload: &Judged, said: &mut Said) {
     let reason = if workload.wired { event::REPAIRED } else { event::INJECTED };
-    ctx.options.metrics.wired(workload.wired, workload.rollout.replaces_pods());
+    ctx.options.metrics.wired(is_repair(workload), workload.rollout.replaces_pods());
     wired(ctx, tracing, workload, reason).await;
     said.workloads.insert(workload.resource(), Word::Wired);
 }

@@ -236,7 +236,7 @@ impl Metrics {
         self.step_duration.get_or_create(&step.into()).observe(took.as_secs_f64());
     }
 
-    /// Counts a workload that the operator itself wired: `again` if it had been wired before, `rolls` if its pods are
+    /// Counts a workload that the operator itself wired: `again` if it had this wiring before, `rolls` if its pods are
     /// replaced for it.
     pub fn wired(&self, again: bool, rolls: bool) {
         self.repairs.inc_by(again.into());

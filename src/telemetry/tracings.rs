@@ -128,7 +128,8 @@ impl Collector for Tracings {
             MetricType::Gauge,
         )?;
         for ((namespace, name), at) in told.take(MOST_NAMED) {
-            let labels = [("namespace", namespace.as_str()), ("name", name.as_str())];
+            // Plain `namespace` would become the operator's own wherever Prometheus writes where a target is.
+            let labels = [("tracing_namespace", namespace.as_str()), ("tracing", name.as_str())];
             ConstGauge::new(at).encode(gauges.encode_family(&labels)?)?;
         }
         Ok(())

@@ -100,16 +100,16 @@ fn the_leader_adds_up_what_its_passes_found() {
             r#"agent_tracing_agenttracings{condition="Ready",status="True"} 2"#,
             r#"agent_tracing_agenttracings{condition="MLflowReady",status="False"} 2"#,
             r#"agent_tracing_agenttracings{condition="MLflowReady",status="True"} 0"#,
-            r#"agent_tracing_last_trace_timestamp_seconds{namespace="bank",name="first"} 1700000000"#,
+            r#"agent_tracing_last_trace_timestamp_seconds{tracing_namespace="bank",tracing="first"} 1700000000"#,
             "agent_tracing_last_trace_omitted 0",
         ],
     );
     let text = metrics.text();
-    assert!(!text.contains("Foreign") && !text.contains(r#"name="second""#), "{text}");
+    assert!(!text.contains("Foreign") && !text.contains(r#"tracing="second""#), "{text}");
 
     metrics.tracing_is_gone("bank", "first");
     says(&metrics, &[r#"agent_tracing_workloads{state="Injected"} 4"#]);
-    assert!(!metrics.text().contains(r#"name="first""#));
+    assert!(!metrics.text().contains(r#"tracing="first""#));
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn however_many_agent_tracings_there_are_few_are_named() {
     }
     see(&metrics, "silent", 1, None);
     let text = metrics.text();
-    let named = text.lines().filter(|line| line.contains("name=")).count();
+    let named = text.lines().filter(|line| line.contains("tracing=")).count();
     assert_eq!(named, MOST_NAMED);
     assert!(!text.contains("tracing-200"), "the first by name, so that they stay the same");
     says(&metrics, &["agent_tracing_last_trace_omitted 3", r#"agent_tracing_workloads{state="Injected"} 204"#]);

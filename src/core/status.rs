@@ -14,10 +14,9 @@ use super::health::{Verdict, port_of};
 use super::kind::Kind;
 use super::rollout::{Pace, Rest, halt, is_stuck, next_touch};
 use super::workload::{Judged, Standing, Target};
-use crate::api::{
-    AgentTracing, AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason, WorkloadState,
-};
+use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason};
 use crate::names;
+pub use rows::States;
 
 /// What one pass found.
 #[derive(Clone, Debug)]
@@ -74,8 +73,6 @@ pub enum Evidence {
     Received(Timestamp),
 }
 
-/// Most workloads in the list.
-const MAX_WORKLOADS: usize = 100;
 /// Most service accounts in the list.
 const MAX_ACCOUNTS: usize = 1000;
 /// Most experiments in the list.
@@ -83,19 +80,13 @@ const MAX_EXPERIMENTS: usize = 1000;
 /// Seconds that a workload is available before its silence is worth a word.
 const SILENCE: i64 = 600;
 
-/// How many workloads are in which state; the list in status has only the worst of them.
-pub type States = BTreeMap<WorkloadState, usize>;
-
 /// The status that says what was found, and the states of all workloads.
 pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> (AgentTracingStatus, States) {
     let old = tracing.status.clone().unwrap_or_default();
     let about = About::of(tracing);
     let counted: Vec<_> = found.workloads.iter().filter(|j| is_counted(&j.standing)).collect();
     let current = counted.iter().filter(|j| j.standing == Standing::Current).count();
-    let mut listed: Vec<_> = found.workloads.iter().filter_map(|j| rows::row(&about, j, found, &old, now)).collect();
-    listed.sort_by(|a, b| rows::rank(a).cmp(&rows::rank(b)).then_with(|| (&a.name, &a.kind).cmp(&(&b.name, &b.kind))));
-    let states = rows::states(&listed);
-    listed.truncate(MAX_WORKLOADS);
+    let (listed, states) = rows::list(&about, found, &old, now);
 
     let mlflow = found.answered.clone().or(old.mlflow.clone());
     let shared = [(ConditionType::WorkspaceReady, &found.workspace), (ConditionType::RBACReady, &found.rights)];

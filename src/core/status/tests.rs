@@ -1,4 +1,5 @@
 use super::*;
+use crate::api::WorkloadState;
 use crate::core::wiring::Missing;
 use crate::core::workload::Rollout;
 use crate::core::workload::tests::standing as standing_of;

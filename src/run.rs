@@ -154,17 +154,21 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     // Open to the end: the kubelet asks /livez for as long as the process is there.
     let open = watch::Sender::new(Drain::Open);
     let health = server::serve(http_listener, None, health, HEALTH_LIMITS, open.subscribe());
-    let reconciled = metrics.clone();
+    let requests = metrics.clone();
+    let make_http = move |pem: &str| {
+        let requests = requests.clone();
+        Ok(Http::trusting(pem)?.measured(Arc::new(move |outcome, took| requests.mlflow(outcome, took))))
+    };
     let options = controller::Options {
         client: client.clone(),
         platform,
         identity,
-        credentials: Arc::new(Identity::new(token_file, ca_file, Arc::new(Http::trusting))),
+        credentials: Arc::new(Identity::new(token_file, ca_file, Arc::new(make_http))),
         trusted_hosts: set(trusted_mlflow_hosts).into_iter().map(|host| host.to_ascii_lowercase()).collect(),
         create_namespaces: set(create_mlflow_namespaces),
         integration_role: integration_cluster_role,
         max_rolling: max_concurrent_rollouts.into(),
-        passes: Arc::new(move |outcome| reconciled.reconcile(outcome)),
+        metrics: metrics.clone(),
     };
     let leader = Leader { namespace, options, metrics };
 

@@ -17,7 +17,10 @@ awk '
   !skip' README.md >target/README.new
 cp target/README.new README.md
 
+# The alerts as an object of the Prometheus operator, and the README's table of metrics.
+UPDATE_GOLDEN=1 cargo test --locked --quiet --test metrics >/dev/null
+
 UPDATE_GOLDEN=1 cargo test --locked --quiet --test desired >/dev/null
 # The others compare with what this one writes.
 UPDATE_GOLDEN=1 cargo test --locked --quiet --test golden every_case_prints >/dev/null
-git status --short -- crds charts README.md tests
+git status --short -- crds charts config README.md tests

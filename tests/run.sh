@@ -93,7 +93,7 @@ api_server() {
 
 with_api() (
   eval "$("$CLUSTER/api.sh" env)"
-  export OPERATOR_BINARY HELM=$BIN/helm KUBECTL=$BIN/kubectl
+  export OPERATOR_BINARY HELM=$BIN/helm KUBECTL=$BIN/kubectl PROMTOOL=$BIN/promtool
   OPERATOR_BINARY=$(operator_binary)
   "$@"
 )

@@ -118,6 +118,10 @@ pub enum WorkloadState {
 }
 
 impl WorkloadState {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Skipped, Self::Halted, Self::Contested, Self::Outdated, Self::Pending, Self::RollingOut, Self::Injected];
+
     /// The name as it stands in status.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -154,6 +158,18 @@ pub enum ConditionType {
 }
 
 impl ConditionType {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Ready,
+        Self::MLflowReady,
+        Self::WorkspaceReady,
+        Self::RBACReady,
+        Self::ExperimentsReady,
+        Self::InjectionReady,
+        Self::WorkloadsReady,
+        Self::TracesFlowing,
+    ];
+
     /// The name as it stands in status.
     pub fn as_str(self) -> &'static str {
         match self {

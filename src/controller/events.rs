@@ -10,7 +10,7 @@ use kube::runtime::events::{Event, EventType};
 use super::{Context, report};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, Reason, WorkloadState, WorkloadStatus};
 use crate::core::kind::Kind;
-use crate::core::rollout::halt;
+use crate::core::rollout::{halt, is_repair};
 use crate::core::status::is_true;
 use crate::core::workload::{Judged, Orphan, Standing};
 use crate::names::event;
@@ -93,12 +93,14 @@ pub(super) async fn transitions(
 /// Says that the operator itself wired a workload: for the first time, or again.
 pub(super) async fn brought(ctx: &Context, tracing: &AgentTracing, workload: &Judged, said: &mut Said) {
     let reason = if workload.wired { event::REPAIRED } else { event::INJECTED };
+    ctx.options.metrics.wired(is_repair(workload), workload.rollout.replaces_pods());
     wired(ctx, tracing, workload, reason).await;
     said.workloads.insert(workload.resource(), Word::Wired);
 }
 
 /// Says that the operator took its wiring out of a workload.
 pub(super) async fn removed(ctx: &Context, tracing: &AgentTracing, workload: &Judged) {
+    ctx.options.metrics.removed(workload.rollout.replaces_pods());
     let note = "The wiring was taken out; the template is what it was.".to_owned();
     publish(ctx, tracing, Some(workload), EventType::Normal, event::REMOVED, note).await;
 }
@@ -110,7 +112,8 @@ fn row<'s>(status: Option<&'s AgentTracingStatus>, workload: &Judged) -> Option<
 
 /// Says that the wiring of an AgentTracing that is gone was taken out of a workload.
 pub(super) async fn orphaned(ctx: &Context, orphan: &Orphan) {
-    let Orphan { kind, namespace, name, uid, tracing, .. } = orphan;
+    let Orphan { kind, namespace, name, uid, tracing, rolls, .. } = orphan;
+    ctx.options.metrics.removed(*rolls);
     let note = format!("AgentTracing {tracing} is gone: its wiring was taken out, and the template is what it was.");
     send(ctx, reference(*kind, namespace, name, uid), None, EventType::Normal, event::REMOVED, &note).await;
 }

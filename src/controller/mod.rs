@@ -16,6 +16,7 @@ mod reconcile;
 mod rights;
 mod rollout;
 mod server;
+mod steps;
 mod sweep;
 mod tracking;
 mod traffic;
@@ -49,8 +50,10 @@ use crate::api::{AgentTracing, MlflowMode};
 use crate::core::settings::{Platform, Settings};
 use crate::mlflow::{self, Access, Http};
 use crate::names;
+use crate::telemetry::Metrics;
 pub use identity::{Identity, MakeHttp};
 use reconcile::Memory;
+use steps::Steps;
 use sweep::Suspect;
 pub use sweep::everything as uninject_all;
 
@@ -73,8 +76,8 @@ pub struct Options {
     pub integration_role: String,
     /// Most workloads of the cluster that are unavailable at a time because of us.
     pub max_rolling: usize,
-    /// Told the outcome of each pass, for metrics: `ok`, or the name of the error.
-    pub passes: Arc<dyn Fn(&'static str) + Send + Sync>,
+    /// Told what happens.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Why the controller ended, or why a pass failed.
@@ -185,9 +188,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
             match done {
                 Ok((tracing, _)) => tracing::debug!(%tracing, "reconciled"),
                 Err(controller::Error::ObjectNotFound(gone)) => {
-                    ctx.forget_deleted(&gone.to_string());
-                    let _ =
-                        suspects.send(Suspect { namespace: gone.namespace.unwrap_or_default(), tracing: gone.name });
+                    let namespace = gone.namespace.unwrap_or_default();
+                    ctx.forget_deleted(&namespace, &gone.name);
+                    let _ = suspects.send(Suspect { namespace, tracing: gone.name });
                 }
                 Err(controller::Error::ReconcilerFailed(..)) => {}
                 Err(error) => tracing::warn!(%error, "controller"),
@@ -240,8 +243,9 @@ impl Context {
         self.store.state().iter().any(|t| t.namespace().as_deref() == Some(namespace) && t.name_any() == name)
     }
 
-    fn forget_deleted(&self, gone: &str) {
-        tracing::debug!(tracing = gone, "deleted");
+    fn forget_deleted(&self, namespace: &str, name: &str) {
+        tracing::debug!(namespace, name, "deleted");
+        self.options.metrics.tracing_is_gone(namespace, name);
         let known: HashSet<_> = self.store.state().iter().filter_map(|t| t.uid()).collect();
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| known.contains(uid));
         self.traffic.retain(|of| of.starts_with(sweep::PLACES) || known.contains(of.split('/').next().unwrap_or(of)));
@@ -258,13 +262,14 @@ async fn pass(tracing: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error>
             return Ok(Action::await_change());
         }
     };
-    let pass = AssertUnwindSafe(reconcile::reconcile(tracing, &ctx)).catch_unwind();
+    let steps = Steps::begin(&ctx.options.metrics);
+    let pass = AssertUnwindSafe(reconcile::reconcile(tracing, &ctx, &steps)).catch_unwind();
     let done = match tokio::time::timeout(PASS_TIMEOUT, pass).await {
         Ok(Ok(done)) => done,
         Ok(Err(_)) => Err(Error::Panicked),
         Err(_) => Err(Error::Timeout),
     };
-    (ctx.options.passes)(done.as_ref().map_or_else(Error::label, |_| "ok"));
+    steps.end(done.as_ref().err().map(Error::label));
     done
 }
 

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
 
+use super::steps::Steps;
 use super::{Context, Error, apply, authorities, events, observe, rights, rollout, server, tracking};
 use crate::api::{AgentTracing, AgentTracingStatus};
 use crate::core::health::Verdict;
@@ -13,7 +15,8 @@ use crate::core::policy::Policy;
 use crate::core::rollout::{recall, rolling};
 use crate::core::select::Surroundings;
 use crate::core::settings::parse;
-use crate::core::status::{self, Evidence, Findings};
+use crate::core::status::{self, Evidence, Findings, States};
+use crate::telemetry::metrics::Step;
 
 /// What is remembered of an AgentTracing between passes.
 #[derive(Default)]
@@ -36,6 +39,8 @@ pub(super) struct Memory {
     pub unwell: Option<Timestamp>,
     /// When trace times were refreshed in status.
     pub refreshed: Option<Timestamp>,
+    /// The newest trace of all, also where its workload is gone or wired anew.
+    pub last_trace: Option<Timestamp>,
 }
 
 /// When everything is well.
@@ -47,7 +52,7 @@ const A_WHILE: SignedDuration = SignedDuration::from_mins(3);
 /// Trace times in status are at most this old before they are refreshed, and at least before they may be.
 const REFRESH: SignedDuration = SignedDuration::from_mins(5);
 
-pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<Action, Error> {
+pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Steps<'_>) -> Result<Action, Error> {
     let memory = ctx.memory(tracing.metadata.uid.as_deref().unwrap_or_default());
     let memory = &mut *memory.lock().await;
     let tracing = &newest(tracing, memory);
@@ -56,19 +61,23 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
         return Ok(Action::await_change()); // its children go with it
     }
     let settings = match parse(tracing) {
-        Ok(settings) if settings.suspend => return told(ctx, tracing, status::suspended(tracing, now), memory).await,
+        Ok(settings) if settings.suspend => {
+            return told(ctx, steps, tracing, status::suspended(tracing, now), memory).await;
+        }
         Ok(settings) => settings,
         Err(problems) => {
             let problems = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            return told(ctx, tracing, status::invalid(tracing, &problems, now), memory).await;
+            return told(ctx, steps, tracing, status::invalid(tracing, &problems, now), memory).await;
         }
     };
 
     // The server.
+    steps.next(Step::Server);
     let labels = observe::namespace_labels(ctx, &settings.namespace).await?; // IO
     let server = server::server(ctx, tracing, &settings, &labels, &mut memory.refusals, now).await?; // IO
 
     // The workloads.
+    steps.next(Step::Workloads);
     let labelled = observe::is_labelled(&labels);
     let tracings = observe::tracings(ctx, &settings.namespace, tracing); // memory
     let policies: Vec<_> = tracings.iter().map(Policy::of).collect(); // pure
@@ -87,13 +96,16 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
     let failing = observe::troubles(ctx, &settings.namespace, &mut workloads, now).await?; // IO
 
     // What the namespace shares: rights and certificate authorities.
+    steps.next(Step::Rights);
     let rights =
         rights::rights(ctx, &settings, &tracings, &accounts, server.workspace.as_ref(), &mut memory.rights).await?; // IO
+    steps.next(Step::Authorities);
     let without_merge_ca = !failing.is_empty() || workloads.iter().any(|j| j.merge_ca.failed.is_some());
     authorities::bring(ctx, &settings, &tracings, without_merge_ca, now).await?; // IO
     let client = server.client.filter(|_| rights.may_ask).map(|c| c.with_access(ctx.access(&settings)));
 
     // What MLflow has of them.
+    steps.next(Step::Traces);
     let old = tracing.status.clone().unwrap_or_default();
     let ask = &mut memory.tracking;
     let takes_otlp = tracking::takes_otlp(client.as_ref(), &settings, ask).await; // IO
@@ -103,6 +115,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
     let (traces, look_again) = tracking::traces(ctx, client.as_ref(), &question, ask, now).await?; // IO
 
     // What to say.
+    steps.next(Step::Status);
     let found = Findings {
         mlflow: server.verdict,
         workspace: server.workspace,
@@ -119,7 +132,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
         traces: &traces,
         refresh_trace_times: memory.refreshed.is_none_or(|at| now.duration_since(at) >= REFRESH),
     };
-    let status = status::status(tracing, &found, now); // pure
+    let (status, states) = status::status(tracing, &found, now); // pure
     let look_again = if rolling(&workloads, now.as_second()) > 0 { look_again.min(SOON) } else { look_again };
     let pace = pace(&found.mlflow, look_again, now, memory);
     let facts = |status: &AgentTracingStatus| {
@@ -127,6 +140,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
     };
     let facts_hold = facts(&status) == facts(&old);
     note_refresh(&old, &status, &traces, now, memory);
+    measure(ctx, tracing, &status.conditions, states, newest_trace(&traces, memory));
     events::transitions(ctx, tracing, &workloads, &status, &mut memory.said).await; // IO
     if status != old {
         write(ctx, tracing, &status, memory).await?; // IO
@@ -134,6 +148,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context) -> Result<A
 
     // The webhook wires from the status that is stored: workloads are touched only in a pass that found it unchanged.
     if facts_hold {
+        steps.next(Step::Rollout);
         let pace = settings.policy.pace;
         let bring = rollout::Bring { tracing, pace, around: &around, workloads: &workloads, failing: &failing };
         rollout::bring(ctx, &bring, memory, now).await?; // IO
@@ -161,10 +176,14 @@ fn newest(tracing: &AgentTracing, memory: &mut Memory) -> AgentTracing {
 /// Writes a status that ends the pass.
 async fn told(
     ctx: &Context,
+    steps: &Steps<'_>,
     tracing: &AgentTracing,
     status: AgentTracingStatus,
     memory: &mut Memory,
 ) -> Result<Action, Error> {
+    steps.next(Step::Status);
+    // Of the rest nothing new is known, and what was known may no longer be so.
+    measure(ctx, tracing, status.conditions.get(..1).unwrap_or_default(), States::new(), None);
     if Some(&status) != tracing.status.as_ref() {
         write(ctx, tracing, &status, memory).await?;
     }
@@ -183,6 +202,28 @@ async fn write(
     let written = apply::status(ctx, tracing, status).await?;
     memory.written = Some((before, written));
     Ok(())
+}
+
+/// Says in metrics how an AgentTracing is.
+fn measure(
+    ctx: &Context,
+    tracing: &AgentTracing,
+    conditions: &[Condition],
+    states: States,
+    last_trace: Option<Timestamp>,
+) {
+    let (namespace, name) = (tracing.metadata.namespace.as_deref(), tracing.metadata.name.as_deref());
+    let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+    ctx.options.metrics.tracing(namespace, name, conditions, states, last_trace);
+}
+
+fn newest_trace(traces: &BTreeMap<String, Evidence>, memory: &mut Memory) -> Option<Timestamp> {
+    let received = |found: &Evidence| match found {
+        Evidence::Received(at) => Some(*at),
+        Evidence::NotAsked | Evidence::Nothing | Evidence::WithoutSpans => None,
+    };
+    memory.last_trace = memory.last_trace.max(traces.values().filter_map(received).max());
+    memory.last_trace
 }
 
 fn pace(mlflow: &Verdict, look_again: Duration, now: Timestamp, memory: &mut Memory) -> Duration {

@@ -159,6 +159,7 @@ pub(super) async fn bring(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, no
             }
         }
         memory.rollout.silent_until = now.checked_add(GRUDGE).ok();
+        ctx.options.metrics.unanswered();
         tracing::warn!(namespace = around.namespace, name = before.resource(), "the webhook does not answer");
         // Its owner would undo it, and the two would fight for ever.
         if !again.owned && wire(ctx, this, *again, memory).await? {

@@ -1,6 +1,7 @@
 //! Passes against a fake API server that keeps objects, counts writes and can play the webhook.
 
 mod api;
+mod metrics;
 mod modes;
 mod pace;
 mod sweep;
@@ -49,7 +50,7 @@ impl World {
             create_namespaces: BTreeSet::new(),
             integration_role: names::INTEGRATION_ROLE.into(),
             max_rolling: 20,
-            passes: Arc::new(|_| {}),
+            metrics: Arc::default(),
         };
         let (store, writer) = reflector::store();
         let ctx = Context::new(options, false, store);
@@ -80,7 +81,8 @@ impl World {
     async fn pass(&mut self) -> Action {
         let tracing: Guarded = serde_json::from_value(self.api.get(TRACING).unwrap()).unwrap();
         self.writer.apply_watcher_event(&watcher::Event::Apply(tracing.clone()));
-        reconcile::reconcile(tracing.0.as_ref().unwrap(), &self.ctx).await.unwrap()
+        let steps = Steps::begin(&self.ctx.options.metrics);
+        reconcile::reconcile(tracing.0.as_ref().unwrap(), &self.ctx, &steps).await.unwrap()
     }
 
     /// MLflow's pod is up and answers.

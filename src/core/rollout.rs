@@ -9,6 +9,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::kind::Kind;
+use super::record::Record;
 use super::workload::{Judged, Standing, Trouble};
 use crate::api::{AgentTracing, RolloutPolicy, WorkloadState};
 
@@ -129,6 +130,16 @@ pub fn next_touch(judged: &Judged, pace: Pace, now: i64) -> Result<String, Rest>
         Some(last) if recent(&last) => Ok(Touch { repairs: last.repairs + 1, start: last.start, ..next }.to_string()),
         _ => Ok(next.to_string()),
     }
+}
+
+/// Whether the wiring that a workload should get is one that it had, and not another one: somebody changed it or took it out.
+pub fn is_repair(judged: &Judged) -> bool {
+    let Standing::Wanting { hash, .. } = &judged.standing else { return false };
+    let record = judged.record.as_deref().and_then(|record| Record::parse(record).ok());
+    let touched = || judged.touch.as_deref().and_then(Touch::parse).map(|touch| touch.hash.to_owned());
+    let had = record.map(|record| record.hash).or_else(touched);
+    // Without both only the label tells that it was wired.
+    judged.was_wired && had.is_none_or(|had| had == *hash)
 }
 
 /// Notes what the status said of the workloads before. `Contested` stays after the window in which repairs are counted, until

@@ -16,6 +16,7 @@ use super::rollout::{Pace, Rest, halt, is_stuck, next_touch};
 use super::workload::{Judged, Standing, Target};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason};
 use crate::names;
+pub use rows::States;
 
 /// What one pass found.
 #[derive(Clone, Debug)]
@@ -72,8 +73,6 @@ pub enum Evidence {
     Received(Timestamp),
 }
 
-/// Most workloads in the list.
-const MAX_WORKLOADS: usize = 100;
 /// Most service accounts in the list.
 const MAX_ACCOUNTS: usize = 1000;
 /// Most experiments in the list.
@@ -81,15 +80,13 @@ const MAX_EXPERIMENTS: usize = 1000;
 /// Seconds that a workload is available before its silence is worth a word.
 const SILENCE: i64 = 600;
 
-/// The status that says what was found.
-pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> AgentTracingStatus {
+/// The status that says what was found, and the states of all workloads.
+pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> (AgentTracingStatus, States) {
     let old = tracing.status.clone().unwrap_or_default();
     let about = About::of(tracing);
     let counted: Vec<_> = found.workloads.iter().filter(|j| is_counted(&j.standing)).collect();
     let current = counted.iter().filter(|j| j.standing == Standing::Current).count();
-    let mut listed: Vec<_> = found.workloads.iter().filter_map(|j| rows::row(&about, j, found, &old, now)).collect();
-    listed.sort_by(|a, b| rows::rank(a).cmp(&rows::rank(b)).then_with(|| (&a.name, &a.kind).cmp(&(&b.name, &b.kind))));
-    listed.truncate(MAX_WORKLOADS);
+    let (listed, states) = rows::list(&about, found, &old, now);
 
     let mlflow = found.answered.clone().or(old.mlflow.clone());
     let shared = [(ConditionType::WorkspaceReady, &found.workspace), (ConditionType::RBACReady, &found.rights)];
@@ -103,7 +100,7 @@ pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> A
         (ConditionType::TracesFlowing, traces_flowing(&about, &counted, found, mlflow.as_ref(), now)),
     ]);
     verdicts.insert(0, (ConditionType::Ready, ready(&about, found, &verdicts)));
-    AgentTracingStatus {
+    let status = AgentTracingStatus {
         observed_generation: tracing.metadata.generation,
         injected: Some(format!("{current}/{}", counted.len())),
         mlflow,
@@ -111,7 +108,8 @@ pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> A
         service_accounts: accounts(&old, found),
         workloads: listed,
         conditions: conditions(tracing, &verdicts, now),
-    }
+    };
+    (status, states)
 }
 
 /// The status of an AgentTracing with `spec.suspend`: everything as it was, only `Ready` says so.

@@ -358,7 +358,9 @@ pub struct Orphan {
     pub resource_version: String,
     /// The AgentTracing.
     pub tracing: String,
-    /// Whether taking it out replaces pods that are available now.
+    /// Whether taking it out replaces pods.
+    pub rolls: bool,
+    /// Whether these are available now.
     pub costs: bool,
     /// What takes it out.
     pub patch: Vec<PatchOperation>,
@@ -397,7 +399,7 @@ pub fn wired(kind: Kind, json: &str) -> Result<Option<Orphan>, serde_json::Error
     let Some(tracing) = wirer(&workload) else { return Ok(None) };
     let Some(patch) = removal(&workload) else { return Ok(None) };
     let live = Live::parse(json)?;
-    let costs = live.rollout(kind).has_to_lose();
+    let rollout = live.rollout(kind);
     Ok(Some(Orphan {
         kind,
         namespace: workload.metadata.namespace.as_deref().unwrap_or_default().to_owned(),
@@ -405,7 +407,8 @@ pub fn wired(kind: Kind, json: &str) -> Result<Option<Orphan>, serde_json::Error
         uid: live.metadata.uid,
         resource_version: live.metadata.resource_version,
         tracing,
-        costs,
+        rolls: rollout.replaces_pods(),
+        costs: rollout.has_to_lose(),
         patch,
     }))
 }

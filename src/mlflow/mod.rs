@@ -6,16 +6,19 @@
 //! text: that would put foreign text (or a secret in it) into a status that many may read.
 
 mod answer;
+mod outcome;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use reqwest::{Method, RequestBuilder, header, redirect};
+use reqwest::{Method, RequestBuilder, Response, header, redirect};
 use serde::Deserialize;
 use serde_json::json;
 
 use answer::{Found, Traces, body, failure, json, numeric_id, quoted, transport, version};
 pub use answer::{Understood, understand};
+pub use outcome::Outcome;
 
 /// A server that accepts no connection within this time is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,8 +33,20 @@ const SPANS_TAG: &str = "mlflow.trace.spansLocation";
 const SPANS_IN_STORE: &str = "TRACKING_STORE";
 
 /// Connections, timeouts and TLS settings, shared by all [`Mlflow`].
-#[derive(Clone, Debug)]
-pub struct Http(reqwest::Client);
+#[derive(Clone)]
+pub struct Http {
+    client: reqwest::Client,
+    meter: Meter,
+}
+
+/// Told of each request how it ended and how long it took.
+pub type Meter = Arc<dyn Fn(Outcome, Duration) + Send + Sync>;
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http").finish_non_exhaustive()
+    }
+}
 
 /// One MLflow server.
 #[derive(Clone, Debug)]
@@ -173,8 +188,21 @@ impl Http {
             // An address inside the cluster is never behind the proxy that the environment may name.
             .no_proxy()
             .build()
-            .map(Self)
+            .map(|client| Self { client, meter: Arc::new(|_, _| {}) })
             .map_err(Error::Client)
+    }
+
+    /// The same client, with its requests measured.
+    pub fn measured(self, meter: Meter) -> Self {
+        Self { meter, ..self }
+    }
+
+    /// Measures one request, from its start until its answer is understood.
+    async fn measure<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let began = Instant::now();
+        let done = request.await;
+        (self.meter)(Outcome::of(&done), began.elapsed());
+        done
     }
 }
 
@@ -226,7 +254,7 @@ impl Mlflow {
     /// credentials: without them every path is answered with 401. Nothing is sent, so that any answer but 404 says yes.
     pub async fn takes_otlp(&self) -> Result<bool, Error> {
         let request = self.request(Method::POST, "/v1/traces").header(header::CONTENT_TYPE, "application/x-protobuf");
-        match failure(request.send().await.map_err(transport)?).await {
+        match self.http.measure(answered(request)).await {
             Err(Error::NotFound(code)) => Ok(code.is_some()),
             Err(error @ (Error::Server { .. } | Error::Timeout | Error::Connection(_) | Error::LoginPage)) => {
                 Err(error)
@@ -244,8 +272,8 @@ impl Mlflow {
 
     /// The server's version. Neither the Host header nor credentials are checked for this one.
     async fn version(&self) -> Result<String, Error> {
-        let request = self.http.0.get(format!("{}/version", self.pages));
-        version(&self.send(request).await?)
+        let request = self.http.client.get(format!("{}/version", self.pages));
+        self.http.measure(async { version(&whole(request).await?) }).await
     }
 
     /// Whether workspaces are on. Servers before 3.10 do not know the question, nor workspaces.
@@ -263,7 +291,7 @@ impl Mlflow {
             #[serde(default)]
             workspaces_enabled: bool,
         }
-        let request = self.http.0.get(format!("{}/api/3.0/mlflow/server-info", self.api));
+        let request = self.http.client.get(format!("{}/api/3.0/mlflow/server-info", self.api));
         Ok(self.json::<Info>(request).await?.workspaces_enabled)
     }
 
@@ -282,7 +310,8 @@ impl Mlflow {
         match found {
             Experiment::Deleted(id) if restore_deleted => {
                 let body = json!({"experiment_id": id});
-                self.send(self.request(Method::POST, "/api/2.0/mlflow/experiments/restore").json(&body)).await?;
+                let request = self.request(Method::POST, "/api/2.0/mlflow/experiments/restore").json(&body);
+                self.http.measure(whole(request)).await?;
                 Ok(Experiment::Active(id))
             }
             found => Ok(found),
@@ -337,9 +366,8 @@ impl Mlflow {
     /// Whether the spans were uploaded as a file. Only the answer's status is read, never the file.
     async fn has_artifact(&self, trace_id: &str) -> Result<bool, Error> {
         let url = format!("{}/ajax-api/2.0/mlflow/get-trace-artifact", self.pages);
-        let request = self.identified(self.http.0.get(url)).query(&[("request_id", trace_id)]);
-        let response = request.send().await.map_err(transport)?;
-        match failure(response).await {
+        let request = self.identified(self.http.client.get(url)).query(&[("request_id", trace_id)]);
+        match self.http.measure(answered(request)).await {
             Ok(_) => Ok(true),
             Err(Error::NotFound(_) | Error::Rejected { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -347,7 +375,7 @@ impl Mlflow {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.identified(self.http.0.request(method, format!("{}{path}", self.api)))
+        self.identified(self.http.client.request(method, format!("{}{path}", self.api)))
     }
 
     fn identified(&self, mut request: RequestBuilder) -> RequestBuilder {
@@ -362,13 +390,18 @@ impl Mlflow {
     }
 
     async fn json<T: serde::de::DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
-        json(&self.send(request).await?)
+        self.http.measure(async { json(&whole(request).await?) }).await
     }
+}
 
-    async fn send(&self, request: RequestBuilder) -> Result<Vec<u8>, Error> {
-        let response = request.send().await.map_err(transport)?;
-        body(failure(response).await?).await
-    }
+/// The answer with status 2xx.
+async fn answered(request: RequestBuilder) -> Result<Response, Error> {
+    failure(request.send().await.map_err(transport)?).await
+}
+
+/// Its body.
+async fn whole(request: RequestBuilder) -> Result<Vec<u8>, Error> {
+    body(answered(request).await?).await
 }
 
 /// What the MLflow operator starts its servers with.

@@ -8,6 +8,8 @@
 mod audit;
 mod cluster;
 mod crd;
+#[path = "../support/exposition.rs"]
+mod exposition;
 #[path = "../laws/generated.rs"]
 mod generated;
 mod golden;

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Builds the cluster's programs from their pinned Go modules, once.
 #
-# usage: binaries.sh [api | node | helm]…   what to build; all of it by default
-#        binaries.sh path [NAME]            the folder of the programs, or the path of one
+# usage: binaries.sh [api | node | helm | promtool]…   what to build; all of it by default
+#        binaries.sh path [NAME]                       the folder of the programs, or the path of one
 #
-# api   etcd, kube-apiserver, kube-controller-manager, kubectl
-# node  what a node needs besides
-# helm  helm
+# api       etcd, kube-apiserver, kube-controller-manager, kubectl
+# node      what a node needs besides
+# helm      helm
+# promtool  promtool
 #
 # They go to the cache, in a folder named after the hash of go/ and of this file: a new version
 # never overwrites a program that runs. One go.mod per row, since their dependencies disagree.
@@ -35,6 +36,7 @@ PROGRAMS=(
   'node pause      pause                   cluster/pause'
   'node coredns    coredns                 github.com/coredns/coredns'
   'helm helm       helm                    helm.sh/helm/v4/cmd/helm'
+  'promtool promtool promtool              github.com/prometheus/prometheus/cmd/promtool'
 )
 
 main() {
@@ -45,9 +47,9 @@ main() {
       printf '%s\n' "$BIN${2:+/$2}"
       ;;
     *)
-      (($#)) || set -- api node helm
+      (($#)) || set -- api node helm promtool
       for set; do
-        [[ $set == api || $set == node || $set == helm ]] || die "binaries.sh: no such set: $set (see --help)"
+        [[ $set =~ ^(api|node|helm|promtool)$ ]] || die "binaries.sh: no such set: $set (see --help)"
       done
       for set; do build_set "$set"; done
       ;;
@@ -91,6 +93,8 @@ go_build() {
       flags+=" -X k8s.io/client-go/pkg/version.gitVersion=$version"
       ;;
     containerd) flags+=" -X github.com/containerd/containerd/v2/version.Version=$version" ;;
+    # Without what finds targets in the clouds, and their SDKs.
+    promtool) tags=remove_all_sd ;;
     runc)
       cgo=1 tags='netgo osusergo seccomp'
       flags+=' -extldflags -static'

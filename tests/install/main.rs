@@ -1,10 +1,11 @@
 //! Both ways to install, rendered and on a real API server.
 //!
-//! `render` needs `kubectl` and `helm`, from the variables `KUBECTL` and `HELM` or from PATH; `api` and `rights` also need the small
+//! `render` needs `kubectl` and `helm`, from the variables `KUBECTL` and `HELM` or from PATH, `prometheus` also `promtool`; `api` and `rights` also need the small
 //! cluster: `eval "$(tests/cluster/api.sh env)"`.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod api;
+mod prometheus;
 mod render;
 mod rights;
 
@@ -62,7 +63,7 @@ fn run(variable: &str, program: &str, args: &[&str], stdin: &str) -> Run {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| {
-            panic!("cannot run {program}: {error}; build the pinned tools with `tests/cluster/binaries.sh api helm`, then set {variable} or PATH")
+            panic!("cannot run {program}: {error}; build the pinned tools with `tests/cluster/binaries.sh api helm promtool`, then set {variable} or PATH")
         });
     // A command that fails early closes its end: that is its own error to report.
     let _ = child.stdin.take().expect("piped").write_all(stdin.as_bytes());

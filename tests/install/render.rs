@@ -342,7 +342,7 @@ fn the_chart_passes_helms_own_lint() {
     helm(&["lint", "--strict", CHART]).ok();
 }
 
-fn template(namespace: &str, set: &[&str]) -> Vec<Value> {
+pub fn template(namespace: &str, set: &[&str]) -> Vec<Value> {
     let mut args = vec!["template", "agent-tracing-operator", CHART, "--include-crds", "--namespace", namespace];
     args.extend(set.iter().flat_map(|value| ["--set", value]));
     documents(&helm(&args).ok())
@@ -354,7 +354,7 @@ fn is_hook(object: &Value) -> bool {
 
 /// The same but for what Helm adds to each object of a chart.
 #[track_caller]
-fn same(folder: &str, kustomize: Vec<Value>, mut chart: Vec<Value>) {
+pub fn same(folder: &str, kustomize: Vec<Value>, mut chart: Vec<Value>) {
     for object in &mut chart {
         let metadata = object["metadata"].as_object_mut().expect("metadata");
         if is_helms_own(metadata.get("annotations")) {
@@ -424,6 +424,6 @@ fn diff(kustomize: &str, chart: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn read(path: &str) -> String {
+pub fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
 }

@@ -178,3 +178,22 @@ fn a_touch_that_nobody_answered_is_no_repair_that_was_undone() {
     assert_eq!(next_touch(&unanswered("abc/0/1000"), PACE, 1002).unwrap(), "abc/0/1002");
     assert_eq!(next_touch(&unanswered("abc/3/1000"), PACE, 1002).unwrap(), "abc/3/1002");
 }
+
+#[test]
+fn only_a_wiring_that_was_there_before_is_repaired() {
+    let record = |hash: &str| {
+        let record = Record { tracing: "tracing".into(), hash: hash.into(), version: 1, ..Record::default() };
+        Some(serde_json::to_string(&record).unwrap())
+    };
+    let judged = |was_wired, record: Option<String>, touch| Judged { was_wired, record, ..wanting("teller", touch) };
+    for (what, repair, judged) in [
+        ("never wired", false, judged(false, None, None)),
+        ("its template stripped, never touched", true, judged(true, None, None)),
+        ("its template stripped", true, judged(true, None, Some("abc/1/1000"))),
+        ("its template stripped, and the spec changed since", false, judged(true, None, Some("old/1/1000"))),
+        ("an entry stripped", true, judged(true, record("abc"), Some("older/1/1000"))),
+        ("the spec changed", false, judged(true, record("old"), Some("abc/1/1000"))),
+    ] {
+        assert_eq!(is_repair(&judged), repair, "{what}");
+    }
+}

@@ -1,5 +1,7 @@
 //! The list of workloads: one row each, and what the user should do about it.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::{About, Evidence, Findings, is_counted};
@@ -9,8 +11,31 @@ use crate::core::wiring::Missing;
 use crate::core::workload::{Judged, Standing, Target};
 use crate::names;
 
+/// How many workloads are in which state; the list in status has only the worst of them.
+pub type States = BTreeMap<WorkloadState, usize>;
+
+/// Most workloads in the list.
+const MAX_WORKLOADS: usize = 100;
+
+/// The list, the worst first, and the states of all.
+pub(super) fn list(
+    about: &About<'_>,
+    found: &Findings<'_>,
+    old: &AgentTracingStatus,
+    now: Timestamp,
+) -> (Vec<WorkloadStatus>, States) {
+    let mut rows: Vec<_> = found.workloads.iter().filter_map(|judged| row(about, judged, found, old, now)).collect();
+    let mut states = States::new();
+    for row in &rows {
+        *states.entry(row.state).or_default() += 1;
+    }
+    rows.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| (&a.name, &a.kind).cmp(&(&b.name, &b.kind))));
+    rows.truncate(MAX_WORKLOADS);
+    (rows, states)
+}
+
 /// The row of a workload; `None` where it is not this AgentTracing's.
-pub(super) fn row(
+fn row(
     about: &About<'_>,
     judged: &Judged,
     found: &Findings<'_>,
@@ -201,7 +226,7 @@ fn why_skipped(namespace: &str, judged: &Judged, reason: Reason) -> String {
 }
 
 /// Worst first; what the user chose so is not bad at all.
-pub(super) fn rank(row: &WorkloadStatus) -> (bool, WorkloadState) {
+fn rank(row: &WorkloadStatus) -> (bool, WorkloadState) {
     let chosen = [Reason::OptedOut, Reason::OwnTrackingURI, Reason::Windows].map(|r| r.as_str());
     (row.reason.as_deref().is_some_and(|r| chosen.contains(&r)), row.state)
 }

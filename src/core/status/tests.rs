@@ -1,4 +1,5 @@
 use super::*;
+use crate::api::WorkloadState;
 use crate::core::wiring::Missing;
 use crate::core::workload::Rollout;
 use crate::core::workload::tests::standing as standing_of;
@@ -63,6 +64,10 @@ impl Scene {
     }
 
     fn status_after(&self, old: Option<AgentTracingStatus>, now: &str) -> AgentTracingStatus {
+        self.status_and_states(old, now).0
+    }
+
+    fn status_and_states(&self, old: Option<AgentTracingStatus>, now: &str) -> (AgentTracingStatus, States) {
         let found = Findings {
             workspace: None,
             rights: None,
@@ -197,10 +202,12 @@ fn what_the_user_chose_is_listed_last_and_not_counted() {
 fn the_list_is_bounded_and_keeps_the_worst() {
     let mut all: Vec<_> = (0..150).map(|n| workload(&format!("agent-{n:03}"), Standing::Current)).collect();
     all.push(workload("zebra", Standing::Waiting(Missing::TrackingUri)));
-    let status = Scene::of(all).status();
+    let (status, states) = Scene::of(all).status_and_states(None, NOW);
     assert_eq!(status.injected.as_deref(), Some("150/151"));
     assert_eq!(status.workloads.len(), 100);
     assert_eq!(status.workloads[0].name, "zebra");
+    let counted = States::from([(WorkloadState::Injected, 150), (WorkloadState::Pending, 1)]);
+    assert_eq!(states, counted, "all of them are counted");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod controller;
 mod faults;
 mod leadership;
 mod life;
+mod metrics;
 mod process;
 mod rest;
 

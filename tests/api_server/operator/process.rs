@@ -93,17 +93,27 @@ impl Operator {
 
     /// The sum of the series whose line begins so.
     pub fn metric(&self, series: &str) -> f64 {
-        let (_, text) = self.ask("/metrics").expect("metrics");
+        let text = self.scrape("text/plain");
         let lines = text.lines().filter(|line| line.starts_with(series));
         let values: Vec<f64> = lines.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
         assert!(!values.is_empty() || series.contains('{') || series.contains("_total"), "no {series} in\n{text}");
         values.iter().sum()
     }
 
+    /// Its metrics in a format.
+    pub fn scrape(&self, accept: &str) -> String {
+        let (_, answer) = self.request("/metrics", &format!("accept: {accept}\r\n")).expect("metrics");
+        answer.split_once("\r\n\r\n").expect("a body").1.to_owned()
+    }
+
     fn ask(&self, path: &str) -> Option<(u16, String)> {
+        self.request(path, "")
+    }
+
+    fn request(&self, path: &str, header: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.http)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         let code = answer.split(' ').nth(1)?.parse().ok()?;

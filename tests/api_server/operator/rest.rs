@@ -91,7 +91,7 @@ fn quiet_for(site: &Site, seconds: u64) {
 }
 
 /// Plays the node: every pod is ready.
-fn run_all_pods(admin: &Cluster, namespace: &str) {
+pub fn run_all_pods(admin: &Cluster, namespace: &str) {
     for pod in pods(admin, namespace) {
         if pod["status"]["phase"] == "Running" || !pod["metadata"]["deletionTimestamp"].is_null() {
             continue;

@@ -1,26 +1,25 @@
 //! What the operator says about itself: logs, metrics and health.
 //!
-//! A log line or a metric never carries a secret: no environment value, no whole review, no object name as a label.
+//! A log line or a metric never carries a secret: no environment value, no whole review.
+
+mod classic;
+pub mod metrics;
+mod tracings;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+pub use metrics::Metrics;
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -59,109 +58,6 @@ fn targets(level: &str) -> Result<Targets, LogError> {
         return Err(refused());
     }
     level.parse().map_err(|_| refused())
-}
-
-/// Every metric of the operator.
-#[derive(Debug)]
-pub struct Metrics {
-    registry: Registry,
-    admissions: Family<AdmissionLabels, Counter>,
-    admission_duration: Histogram,
-    reconciles: Family<OutcomeLabels, Counter>,
-    in_flight: Gauge,
-    leader: Gauge,
-    certificate_expiry: Gauge,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct AdmissionLabels {
-    result: &'static str,
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OutcomeLabels {
-    outcome: &'static str,
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        let metrics = Self {
-            registry: Registry::with_prefix("agent_tracing"),
-            admissions: Family::default(),
-            admission_duration: Histogram::new(ADMISSION_SECONDS),
-            reconciles: Family::default(),
-            in_flight: Gauge::default(),
-            leader: Gauge::default(),
-            certificate_expiry: Gauge::default(),
-        };
-        metrics.registered()
-    }
-}
-
-impl Metrics {
-    fn registered(mut self) -> Self {
-        let Self { registry, admissions, admission_duration, reconciles, in_flight, leader, certificate_expiry } =
-            &mut self;
-        registry.register("admissions", "Admission reviews by what was answered and why", admissions.clone());
-        registry.register_with_unit(
-            "admission_duration",
-            "Time from the first byte of a review's body to its answer",
-            Unit::Seconds,
-            admission_duration.clone(),
-        );
-        registry.register("admissions_in_flight", "Admission reviews being answered now", in_flight.clone());
-        registry.register("reconciles", "Reconciliations by outcome", reconciles.clone());
-        registry.register("leader", "1 while this replica leads", leader.clone());
-        registry.register_with_unit(
-            "webhook_certificate_expiry_timestamp",
-            "When the webhook's serving certificate expires, in Unix time",
-            Unit::Seconds,
-            certificate_expiry.clone(),
-        );
-        self
-    }
-
-    /// Counts an admission review; `result` and `reason` come from enums.
-    pub fn admission(&self, result: &'static str, reason: &'static str, took: Duration) {
-        self.admissions.get_or_create(&AdmissionLabels { result, reason }).inc();
-        self.admission_duration.observe(took.as_secs_f64());
-    }
-
-    /// Counts a review as in flight until the answer is dropped.
-    pub fn in_flight(&self) -> impl Drop + Send + use<> {
-        struct Landed(Gauge);
-        impl Drop for Landed {
-            fn drop(&mut self) {
-                self.0.dec();
-            }
-        }
-        self.in_flight.inc();
-        Landed(self.in_flight.clone())
-    }
-
-    /// Counts a reconciliation; `outcome` comes from an enum.
-    pub fn reconcile(&self, outcome: &'static str) {
-        self.reconciles.get_or_create(&OutcomeLabels { outcome }).inc();
-    }
-
-    /// Says whether this replica leads.
-    pub fn leads(&self, leads: bool) {
-        self.leader.set(leads.into());
-    }
-
-    /// Says when the serving certificate expires, in Unix seconds.
-    pub fn certificate_expires(&self, at: i64) {
-        self.certificate_expiry.set(at);
-    }
-
-    /// The metrics in OpenMetrics text.
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
-        text
-    }
 }
 
 /// What this replica still lacks before it can answer correctly.
@@ -222,8 +118,14 @@ async fn readyz(State(readiness): State<Arc<Readiness>>) -> impl IntoResponse {
     }
 }
 
-async fn metrics_text(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.text())
+/// OpenMetrics for whom asks for it, as Prometheus does; the older text for all others.
+async fn metrics_text(State(metrics): State<Arc<Metrics>>, headers: HeaderMap) -> impl IntoResponse {
+    let text = metrics.text();
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    match accepted.any(|accepted| accepted.contains("application/openmetrics-text")) {
+        true => ([(header::CONTENT_TYPE, OPEN_METRICS)], text),
+        false => ([(header::CONTENT_TYPE, CLASSIC)], classic::text(&text)),
+    }
 }
 
 /// Says in the log where a server listens.
@@ -233,9 +135,7 @@ pub fn listening(what: &'static str, address: SocketAddr) {
 
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-/// 0.1 ms to 5 s: the API server gives up after 2 s.
-const ADMISSION_SECONDS: [f64; 15] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0];
+const CLASSIC: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 #[cfg(test)]
 mod tests {
@@ -255,25 +155,17 @@ mod tests {
         assert!(readiness.report().0);
     }
 
-    #[test]
-    fn metrics_are_text_that_prometheus_reads() {
-        let metrics = Metrics::default();
-        metrics.admission("injected", "wired", Duration::from_micros(80));
-        metrics.reconcile("ready");
-        metrics.leads(true);
-        metrics.certificate_expires(1_900_000_000);
-        drop(metrics.in_flight());
-        let text = metrics.text();
-        for line in [
-            r#"agent_tracing_admissions_total{result="injected",reason="wired"} 1"#,
-            r#"agent_tracing_admission_duration_seconds_bucket{le="0.0001"} 1"#,
-            "agent_tracing_admissions_in_flight 0",
-            r#"agent_tracing_reconciles_total{outcome="ready"} 1"#,
-            "agent_tracing_leader 1",
-            "agent_tracing_webhook_certificate_expiry_timestamp_seconds 1900000000",
-            "# EOF",
-        ] {
-            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+    #[tokio::test]
+    async fn prometheus_gets_the_format_that_it_asks_for() {
+        let metrics = Arc::new(Metrics::default());
+        let asked = |accept: &'static str| {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
+            metrics_text(State(metrics.clone()), headers)
+        };
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        for (accept, wanted) in [(prometheus, OPEN_METRICS), ("*/*", CLASSIC), ("text/plain", CLASSIC)] {
+            let answer = asked(accept).await.into_response();
+            assert_eq!(answer.headers()[header::CONTENT_TYPE], wanted, "{accept}");
         }
     }
 

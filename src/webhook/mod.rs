@@ -6,9 +6,12 @@
 
 pub mod authority;
 pub mod certs;
+pub mod clock;
 pub mod memory;
 mod review;
+pub mod rotation;
 pub mod server;
+pub mod serving;
 mod verdict;
 
 use std::panic::AssertUnwindSafe;

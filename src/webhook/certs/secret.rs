@@ -43,11 +43,11 @@ impl Certificates {
         let mut wait = BREATH;
         loop {
             let usable = seen.as_ref().is_none_or(|secret| self.adopt(secret.as_ref()));
-            if let (Some(secret), false) = (&seen, usable) {
-                if let Err(error) = self.heal(secret.as_ref()).await {
-                    tracing::warn!(error, "trying again");
-                    self.fail_without_any(readiness, error);
-                }
+            if let (Some(secret), false) = (&seen, usable)
+                && let Err(error) = self.heal(secret.as_ref()).await
+            {
+                tracing::warn!(error, "trying again");
+                self.fail_without_any(readiness, error);
             }
             let pause = if usable { TICK } else { wait };
             tokio::select! {

@@ -30,7 +30,7 @@ pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(60 * 60);
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longer than an API server takes to see a change.
-const STEP: Duration = Duration::from_secs(30);
+const STEP: Duration = Duration::from_secs(15);
 
 pub fn start() -> Timestamp {
     "2026-03-01T12:00:00Z".parse().unwrap()
@@ -154,7 +154,7 @@ impl World {
         while self.clock.now() < end {
             let quiet = self.clock.now().duration_since(self.changed_at).unsigned_abs();
             let step = match () {
-                () if quiet < 3 * MINUTE => STEP,
+                () if quiet < 2 * MINUTE => STEP,
                 () if quiet < 2 * HOUR => 15 * MINUTE,
                 () => 6 * HOUR,
             };

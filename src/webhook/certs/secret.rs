@@ -192,19 +192,26 @@ impl Certificates {
         loop {
             let ours = held.borrow_and_update().clone();
             let seen = configuration.borrow_and_update().clone();
+            let mut pause = TICK;
             if let Some(ours) = ours {
                 let (signer, now) = (ours.authorities.signer(), self.clock.now());
                 published.look(signer.certificate(), &seen, now);
                 if self.is_due(signer, &seen, &published, now) {
                     self.sign(signer, now, readiness);
+                } else if !self.is_signed_by(signer) {
+                    pause = SETTLED;
                 }
             }
             tokio::select! {
                 _ = held.changed() => {}
                 _ = configuration.changed() => {}
-                () = self.clock.wait(TICK) => {}
+                () = self.clock.wait(pause) => {}
             }
         }
+    }
+
+    fn is_signed_by(&self, signer: &Authority) -> bool {
+        self.leaf.borrow().as_ref().is_some_and(|leaf| leaf.signer == *signer.certificate())
     }
 
     fn is_due(&self, signer: &Authority, seen: &Configuration, published: &Published, now: Timestamp) -> bool {
@@ -258,4 +265,4 @@ const CALL: Duration = Duration::from_secs(10);
 const BREATH: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// API servers follow the configuration by a watch of their own, within seconds.
-const SETTLED: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(30);

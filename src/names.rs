@@ -69,8 +69,12 @@ pub const WEBHOOK_SERVICE: &str = "agent-tracing-webhook";
 pub const WEBHOOK_CONFIGURATION: &str = "agent-tracing-webhook";
 /// Secret with the certificate authority that the replicas share.
 pub const WEBHOOK_CA_SECRET: &str = "agent-tracing-webhook-ca";
-/// Secret with a serving certificate that somebody else issues.
+/// Secret with a serving certificate that somebody else makes: cert-manager or OpenShift.
 pub const WEBHOOK_TLS_SECRET: &str = "agent-tracing-webhook-tls";
+/// Where it is mounted.
+pub const WEBHOOK_TLS_FOLDER: &str = "/etc/agent-tracing/tls";
+/// cert-manager's Certificate for it.
+pub const WEBHOOK_CERTIFICATE: &str = "agent-tracing-webhook";
 /// HTTP path of the mutating webhook.
 pub const WEBHOOK_PATH: &str = "/mutate";
 

@@ -28,7 +28,8 @@ use crate::core::settings::{MergeCa, Platform};
 use crate::mlflow::Http;
 use crate::names;
 use crate::telemetry::{self, Metrics, Readiness};
-use crate::webhook::certs::{self, Certificates};
+use crate::webhook::certs::{self, Certificates, Source};
+use crate::webhook::clock::WallClock;
 use crate::webhook::memory::{self, Memory};
 use crate::webhook::owner;
 use crate::webhook::server::{self, Drain, Limits};
@@ -59,6 +60,12 @@ pub struct RunArgs {
     /// Repeatable.
     #[arg(long)]
     pub webhook_host: Vec<String>,
+    /// Who makes the webhook's certificate and writes caBundle.
+    #[arg(long, env = "CERTIFICATE_SOURCE", value_enum, default_value_t = Source::SelfManaged)]
+    pub certificate_source: Source,
+    /// Folder with tls.crt and tls.key, where it is not the operator that makes the certificate.
+    #[arg(long, default_value = names::WEBHOOK_TLS_FOLDER)]
+    pub certificate_dir: PathBuf,
     /// Hosts of MLflow servers that the operator may ask, with its token in mode CR, besides its own servers and the one that
     /// the MLflow resource names. Others are wired and not observed.
     #[arg(long, env = "TRUSTED_MLFLOW_HOSTS", value_delimiter = ',')]
@@ -108,6 +115,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         cluster_domain,
         log_level,
         webhook_host,
+        certificate_source,
+        certificate_dir,
         trusted_mlflow_hosts,
         create_mlflow_namespaces,
         excluded_namespaces,
@@ -131,7 +140,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let checks = memory::CHECKS.into_iter().chain(certs::CHECKS);
     let readiness = Arc::new(Readiness::new(checks));
     let memory = Arc::new(Memory::default());
-    let certificates = Certificates::new(client.clone(), &namespace, &cluster_domain, &webhook_host, metrics.clone());
+    let certificates = certs::Options {
+        namespace: namespace.clone(),
+        cluster_domain: cluster_domain.clone(),
+        more_hosts: webhook_host,
+        source: certificate_source,
+        folder: certificate_dir,
+        clock: Arc::new(WallClock),
+    };
+    let certificates = Certificates::new(client.clone(), certificates, metrics.clone());
     let platform = Platform {
         openshift: false,
         cluster_domain,
@@ -252,7 +269,7 @@ impl Leader {
     async fn lead(&self, certificates: &Certificates) -> anyhow::Result<Infallible> {
         self.metrics.leads(true);
         tokio::select! {
-            never = certificates.publish() => match never {},
+            never = certificates.lead() => match never {},
             never = owner::keep(&self.options.client, &self.namespace) => match never {},
             ended = self.control() => ended,
         }

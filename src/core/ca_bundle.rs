@@ -197,8 +197,8 @@ fn take_block(found: Found<'_>, block: usize, now: Timestamp) -> Result<Vec<u8>,
     Ok(der)
 }
 
-/// One certificate in PEM.
-fn block(der: &[u8]) -> String {
+/// One certificate in PEM: 64 characters a line, a newline at the end.
+pub fn block(der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let mut out = String::with_capacity(text.len() + text.len() / LINE + 64);
     out.push_str("-----BEGIN CERTIFICATE-----\n");

@@ -1,29 +1,24 @@
-//! The certificate authority of the webhook, and the serving certificates that it signs. Pure: the clock is a parameter.
-//!
-//! One authority for all replicas: with one each, `caBundle` would fit only the replica that wrote it last.
+//! A certificate authority of the webhook, and the serving certificates that it signs. Pure: the clock is a parameter.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::ByteString;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PublicKeyData, SanType,
 };
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// A certificate authority: P-256, ten years.
+use super::serving::{NotNow, Serving, ServingError, Validity};
+
+/// A certificate authority: P-256, a year.
 #[derive(Debug)]
 pub struct Authority {
     certificate: CertificateDer<'static>,
-    pem: String,
     issuer: Issuer<'static, KeyPair>,
+    validity: Validity,
 }
 
 /// Why an authority cannot be used or made.
@@ -32,27 +27,35 @@ pub enum AuthorityError {
     /// A key of the Secret is absent or no text.
     #[error("key {0} is missing or no text")]
     Missing(&'static str),
-    /// The certificate cannot be read.
-    #[error("key {TLS_CRT} holds no certificate")]
-    Certificate,
-    /// The private key cannot be read.
-    #[error("key {TLS_KEY} holds no private key: {0}")]
-    Key(#[source] rcgen::Error),
+    /// A certificate cannot be read.
+    #[error("key {0} holds no certificate")]
+    Certificate(&'static str),
+    /// A private key cannot be read.
+    #[error("key {key} holds no private key: {source}")]
+    Key {
+        /// The key of the Secret.
+        key: &'static str,
+        /// What is wrong with it.
+        source: rcgen::Error,
+    },
     /// The certificate is for another key.
-    #[error("key {TLS_CRT} and key {TLS_KEY} do not belong together")]
-    Mismatch,
+    #[error("key {0} and key {1} do not belong together")]
+    Mismatch(&'static str, &'static str),
     /// The certificate may not sign others.
-    #[error("key {TLS_CRT} holds no authority's certificate")]
-    NotAnAuthority,
-    /// Too little time is left for a serving certificate.
-    #[error("the authority's certificate expires within {LEAF_DAYS} days")]
-    Expiring,
+    #[error("key {0} holds no authority's certificate")]
+    NotAnAuthority(&'static str),
+    /// A time cannot be read.
+    #[error("key {0} holds no time")]
+    Time(&'static str),
+    /// The authority is not valid now.
+    #[error(transparent)]
+    NotNow(#[from] NotNow),
     /// The cryptography library refuses.
     #[error("failed to sign a certificate")]
     Sign(#[from] rcgen::Error),
     /// The TLS library refuses.
     #[error("failed to use a certificate")]
-    Tls(#[from] rustls::Error),
+    Serve(#[from] ServingError),
 }
 
 impl Authority {
@@ -62,51 +65,52 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, "agent-tracing-webhook-ca");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        valid(&mut params, now - SKEW, now + days(AUTHORITY_DAYS));
+        let validity = Validity { from: now - SKEW, until: now + AUTHORITY_LIFE };
+        valid(&mut params, validity);
         let key = KeyPair::generate()?;
-        let certificate = params.self_signed(&key)?;
-        let pem = certificate.pem();
-        Ok(Self { certificate: certificate.der().clone(), pem, issuer: Issuer::new(params, key) })
+        let certificate = params.self_signed(&key)?.der().clone();
+        Ok(Self { certificate, issuer: Issuer::new(params, key), validity })
     }
 
-    /// Reads the Secret's data.
-    pub fn parse(data: &BTreeMap<String, ByteString>, now: Timestamp) -> Result<Self, AuthorityError> {
-        let text = |key: &'static str| {
-            let text = data.get(key).and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
-            text.ok_or(AuthorityError::Missing(key))
-        };
-        let (pem, key_pem) = (text(TLS_CRT)?, text(TLS_KEY)?);
-        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| AuthorityError::Certificate)?;
-        let key = KeyPair::from_pem(key_pem).map_err(AuthorityError::Key)?;
-        let (_, x509) = X509Certificate::from_der(&certificate).map_err(|_| AuthorityError::Certificate)?;
+    /// An authority of this certificate, whenever it is valid; `names` are the keys of the Secret that it comes from.
+    pub fn read(
+        certificate: &CertificateDer<'static>,
+        key_pem: &str,
+        names: (&'static str, &'static str),
+    ) -> Result<Self, AuthorityError> {
+        let key = KeyPair::from_pem(key_pem).map_err(|source| AuthorityError::Key { key: names.1, source })?;
+        let unreadable = || AuthorityError::Certificate(names.0);
+        let (_, x509) = X509Certificate::from_der(certificate).map_err(|_| unreadable())?;
         if x509.public_key().raw != key.subject_public_key_info() {
-            return Err(AuthorityError::Mismatch);
+            return Err(AuthorityError::Mismatch(names.0, names.1));
         }
         if !x509.is_ca() {
-            return Err(AuthorityError::NotAnAuthority);
+            return Err(AuthorityError::NotAnAuthority(names.0));
         }
-        if x509.validity().not_after.timestamp() < (now + days(LEAF_DAYS)).as_second() {
-            return Err(AuthorityError::Expiring);
-        }
-        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Self { pem: pem.to_owned(), certificate, issuer })
+        let validity = Validity::of(certificate).ok_or_else(unreadable)?;
+        Ok(Self { certificate: certificate.clone(), issuer: Issuer::from_ca_cert_der(certificate, key)?, validity })
     }
 
-    /// The Secret's data.
-    pub fn data(&self) -> BTreeMap<String, ByteString> {
-        let bytes = |text: String| ByteString(text.into_bytes());
-        let key = self.issuer.key().serialize_pem();
-        BTreeMap::from([(TLS_CRT.to_owned(), bytes(self.pem.clone())), (TLS_KEY.to_owned(), bytes(key))])
+    /// Its certificate.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
     }
 
-    /// The certificate as `caBundle` wants it.
-    pub fn bundle(&self) -> &[u8] {
-        self.pem.as_bytes()
+    /// Its private key.
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
     }
 
-    /// Whether clients that trust `bundle` trust what this authority signs.
-    pub fn is_in(&self, bundle: &[u8]) -> bool {
-        CertificateDer::pem_slice_iter(bundle).any(|certificate| certificate.is_ok_and(|c| c == self.certificate))
+    /// From when to when it is of use.
+    pub fn validity(&self) -> Validity {
+        self.validity
+    }
+
+    /// When another one is due: at two thirds of its life, and of a year where it has more. What it signs until then it
+    /// outlives.
+    pub fn rotate_at(&self) -> Timestamp {
+        let life = self.validity.until.duration_since(self.validity.from).unsigned_abs();
+        self.validity.from + life.min(AUTHORITY_LIFE + SKEW) * 2 / 3
     }
 
     /// Signs a serving certificate for `hosts`: names or addresses.
@@ -122,95 +126,88 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        let not_after = now + days(LEAF_DAYS);
-        valid(&mut params, now - SKEW, not_after);
+        let until = (now + LEAF_LIFE).min(self.validity.until);
+        valid(&mut params, Validity { from: now - SKEW, until });
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?.der().clone();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = server_config(certificate.clone(), key)?;
-        Ok(Leaf { certificate, config, renew_at: now + days(LEAF_DAYS * 2 / 3), not_after })
+        let renew_at = now + until.duration_since(now).unsigned_abs() * 2 / 3;
+        Ok(Leaf { serving: Serving::new(vec![certificate], key)?, signer: self.certificate.clone(), renew_at })
     }
 }
 
-/// A serving certificate, ready for use.
+/// A serving certificate of ours.
 #[derive(Clone, Debug)]
 pub struct Leaf {
     /// The certificate.
-    pub certificate: CertificateDer<'static>,
-    /// TLS as the webhook serves it.
-    pub config: Arc<ServerConfig>,
+    pub serving: Serving,
+    /// The authority that signed it.
+    pub signer: CertificateDer<'static>,
     /// When a new one is due: two thirds of its life, judged by the wall clock.
     pub renew_at: Timestamp,
-    /// When it expires.
-    pub not_after: Timestamp,
 }
 
-/// HTTP/1.1 only: it is what the API server speaks to webhooks. No resumption: it keeps no tickets for webhooks.
-fn server_config(
-    certificate: CertificateDer<'static>,
-    key: PrivateKeyDer<'static>,
-) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = builder.with_no_client_auth().with_single_cert(vec![certificate], key)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Ok(Arc::new(config))
-}
-
-fn valid(params: &mut CertificateParams, from: Timestamp, until: Timestamp) {
+fn valid(params: &mut CertificateParams, Validity { from, until }: Validity) {
     // rcgen wants the `time` crate's type, which it does not export.
     let time = |at: Timestamp| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(at.as_second().unsigned_abs());
     (params.not_before, params.not_after) = (time(from), time(until));
 }
 
-fn days(days: u32) -> Duration {
-    Duration::from_secs(u64::from(days) * 24 * 60 * 60)
-}
-
-const TLS_CRT: &str = "tls.crt";
-const TLS_KEY: &str = "tls.key";
-const AUTHORITY_DAYS: u32 = 3650;
-const LEAF_DAYS: u32 = 90;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const AUTHORITY_LIFE: Duration = DAY.saturating_mul(365);
+const LEAF_LIFE: Duration = DAY.saturating_mul(90);
 /// Other machines' clocks may be behind ours.
 const SKEW: Duration = Duration::from_secs(60 * 60);
 
 #[cfg(test)]
 mod tests {
-    use rustls::pki_types::{ServerName, UnixTime};
-
     use super::*;
+    use crate::core::ca_bundle::block;
 
     const NOW: &str = "2026-03-01T12:00:00Z";
 
     #[test]
-    fn an_authority_survives_its_secret() {
-        let authority = Authority::generate(now()).unwrap();
-        let read = Authority::parse(&authority.data(), now()).unwrap();
-        assert!(read.is_in(authority.bundle()));
-        assert_eq!(read.data(), authority.data());
-    }
-
-    #[test]
     fn a_leaf_is_valid_for_its_names_and_addresses_under_the_published_bundle() {
         let authority = Authority::generate(now()).unwrap();
-        let reread = Authority::parse(&authority.data(), now()).unwrap();
+        let reread = Authority::read(authority.certificate(), &authority.key_pem(), ("crt", "key")).unwrap();
         let hosts = ["agent-tracing-webhook.agent-tracing-system.svc", "127.0.0.1"].map(str::to_owned);
         let leaf = reread.sign(&hosts, now()).unwrap();
+        let bundle = block(authority.certificate());
         for host in &hosts {
-            assert_eq!(verify(&leaf, authority.bundle(), host, now()), Ok(()), "{host}");
+            assert!(leaf.serving.is_trusted(bundle.as_bytes(), host, now()), "{host}");
         }
-        assert!(verify(&leaf, authority.bundle(), "other.svc", now()).is_err());
-        assert!(verify(&leaf, Authority::generate(now()).unwrap().bundle(), &hosts[0], now()).is_err());
-        assert!(verify(&leaf, authority.bundle(), &hosts[0], now() + days(91)).is_err());
+        assert!(!leaf.serving.is_trusted(bundle.as_bytes(), "other.svc", now()));
+        assert!(!leaf.serving.is_trusted(bundle.as_bytes(), &hosts[0], now() + 91 * DAY));
+        assert!(!leaf.serving.is_trusted(bundle.as_bytes(), &hosts[0], now() - DAY));
+        let other = block(Authority::generate(now()).unwrap().certificate());
+        assert!(!leaf.serving.is_trusted(other.as_bytes(), &hosts[0], now()));
+        // Rubbish around it does not hide it.
+        let both = ["# comment\n", &other, &bundle].concat();
+        assert!(leaf.serving.is_trusted(both.as_bytes(), &hosts[0], now()));
     }
 
     #[test]
-    fn a_leaf_is_renewed_at_two_thirds_of_its_life() {
+    fn a_leaf_lives_90_days_and_is_renewed_after_60() {
         let leaf = Authority::generate(now()).unwrap().sign(&["a.svc".to_owned()], now()).unwrap();
-        assert_eq!(leaf.renew_at, now() + days(60));
-        assert_eq!(leaf.not_after, now() + days(90));
+        assert_eq!(leaf.renew_at, now() + 60 * DAY);
+        assert_eq!(leaf.serving.validity().until, now() + 90 * DAY);
+    }
+
+    #[test]
+    fn no_leaf_outlives_its_authority() {
+        let authority = Authority::generate(now()).unwrap();
+        let late = now() + 300 * DAY;
+        let leaf = authority.sign(&["a.svc".to_owned()], late).unwrap();
+        assert_eq!(leaf.serving.validity().until, authority.validity().until);
+        assert!(leaf.renew_at < authority.validity().until && leaf.renew_at > late);
+    }
+
+    #[test]
+    fn an_authority_is_due_in_time_for_every_leaf_that_it_signs() {
+        let authority = Authority::generate(now()).unwrap();
+        let days = authority.rotate_at().duration_since(now()).as_hours() / 24;
+        assert_eq!(days, 243);
+        assert!(authority.rotate_at() + LEAF_LIFE < authority.validity().until);
     }
 
     #[test]
@@ -219,48 +216,7 @@ mod tests {
         assert!(Authority::generate(now()).unwrap().sign(&[host], now()).is_ok());
     }
 
-    #[test]
-    fn a_secret_that_cannot_work_says_why() {
-        let good = Authority::generate(now()).unwrap();
-        let parse = |data| Authority::parse(&data, now()).unwrap_err().to_string();
-        let with = |key: &str, value: &[u8]| {
-            let mut data = good.data();
-            data.insert(key.to_owned(), ByteString(value.to_vec()));
-            data
-        };
-        assert_eq!(parse(BTreeMap::new()), "key tls.crt is missing or no text");
-        assert_eq!(parse(with("tls.crt", b"garbage")), "key tls.crt holds no certificate");
-        assert!(parse(with("tls.key", b"garbage")).starts_with("key tls.key holds no private key"));
-        let other = Authority::generate(now()).unwrap().data()["tls.key"].clone();
-        assert_eq!(parse(with("tls.key", &other.0)), "key tls.crt and key tls.key do not belong together");
-        let late = Authority::parse(&good.data(), now() + days(3600)).unwrap_err().to_string();
-        assert_eq!(late, "the authority's certificate expires within 90 days");
-    }
-
-    #[test]
-    fn a_bundle_of_several_certificates_and_rubbish_is_searched_through() {
-        let (one, two) = (Authority::generate(now()).unwrap(), Authority::generate(now()).unwrap());
-        let both = [b"# comment\n", one.bundle(), two.bundle()].concat();
-        assert!(one.is_in(&both) && two.is_in(&both));
-        assert!(!one.is_in(two.bundle()) && !one.is_in(b"") && !one.is_in(b"Cg=="));
-    }
-
     fn now() -> Timestamp {
         NOW.parse().unwrap()
-    }
-
-    /// What a client does that trusts only `bundle`.
-    fn verify(leaf: &Leaf, bundle: &[u8], host: &str, at: Timestamp) -> Result<(), rustls::Error> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(bundle) {
-            roots.add(certificate.unwrap()).unwrap();
-        }
-        let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
-        let at = UnixTime::since_unix_epoch(Duration::from_secs(at.as_second().unsigned_abs()));
-        let host = ServerName::try_from(host.to_owned()).unwrap();
-        let verifier = verifier.build().unwrap();
-        use rustls::client::danger::ServerCertVerifier;
-        verifier.verify_server_cert(&leaf.certificate, &[], &host, &[], at).map(|_| ())
     }
 }

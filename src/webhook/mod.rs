@@ -6,10 +6,13 @@
 
 pub mod authority;
 pub mod certs;
+pub mod clock;
 pub mod memory;
 pub mod owner;
 mod review;
+pub mod rotation;
 pub mod server;
+pub mod serving;
 mod verdict;
 
 use std::panic::AssertUnwindSafe;

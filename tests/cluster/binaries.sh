@@ -10,7 +10,8 @@
 # promtool  promtool
 #
 # They go to the cache, in a folder named after the hash of go/ and of this file: a new version
-# never overwrites a program that runs. One go.mod per row, since their dependencies disagree.
+# never overwrites a program that runs. One go.mod per row, since their dependencies disagree; a row that
+# did not change is taken over from the folder of before.
 set -euo pipefail
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -68,8 +69,9 @@ build_set() {
 # build_row SET ROW: its missing programs. Linked aside and moved into place: a build that was
 # killed leaves no half a program behind. The lock makes a second builder wait.
 build_row() {
-  local set row program package tmp
-  mkdir -p "$BIN"
+  local set row program package tmp kept
+  kept=$CACHE/bin/rows/$2-$({ cat "$HERE/go/$2"/*; declare -f go_build; } | sha256sum | cut -c1-12)
+  mkdir -p "$BIN" "$kept"
   exec 8>"$BIN/.$2.lock"
   flock 8
   tmp=$(mktemp -d "$BIN/.build.XXXXXX")
@@ -77,8 +79,11 @@ build_row() {
   trap "rm -rf '$tmp'" EXIT
   while read -r set row program package; do
     [[ $set == "$1" && $row == "$2" && ! -x $BIN/$program ]] || continue
-    go_build "$row" "$tmp/$program" "$package" </dev/null
-    mv "$tmp/$program" "$BIN/$program"
+    if [[ ! -x $kept/$program ]]; then
+      go_build "$row" "$tmp/$program" "$package" </dev/null
+      mv "$tmp/$program" "$kept/$program"
+    fi
+    ln -f "$kept/$program" "$BIN/$program"
   done < <(printf '%s\n' "${PROGRAMS[@]}")
 }
 

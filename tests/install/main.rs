@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod api;
+mod certificate;
 mod prometheus;
 mod render;
 mod rights;

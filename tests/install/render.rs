@@ -348,7 +348,7 @@ pub fn template(namespace: &str, set: &[&str]) -> Vec<Value> {
     documents(&helm(&args).ok())
 }
 
-fn is_hook(object: &Value) -> bool {
+pub fn is_hook(object: &Value) -> bool {
     object["metadata"]["annotations"]["helm.sh/hook"].is_string()
 }
 
@@ -379,12 +379,12 @@ fn pod_and_replicas(set: &[&str]) -> Value {
     json!({"replicas": spec["replicas"], "pod": spec["template"]["spec"]})
 }
 
-fn strings(list: &Value) -> impl Iterator<Item = &str> {
+pub fn strings(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().expect("a list").iter().map(|item| item.as_str().expect("a string"))
 }
 
 /// One text for all objects: in the order of their names, keys sorted.
-fn normalised(objects: Vec<Value>) -> String {
+pub fn normalised(objects: Vec<Value>) -> String {
     let mut texts: Vec<_> = objects
         .into_iter()
         .map(|object| {
@@ -413,10 +413,12 @@ fn sorted(value: Value) -> Value {
 }
 
 /// The unified difference, empty if there is none.
-fn diff(kustomize: &str, chart: &str) -> String {
+pub fn diff(kustomize: &str, chart: &str) -> String {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    // Several tests compare at once, each on a thread of its name.
+    let test = std::thread::current().name().expect("a test's thread").replace("::", "-");
     let files = [("kustomize", kustomize), ("chart", chart)].map(|(name, text)| {
-        let file = directory.join(name);
+        let file = directory.join(format!("{test}-{name}"));
         fs::write(&file, text).expect("writes");
         file
     });

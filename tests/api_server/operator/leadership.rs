@@ -3,6 +3,9 @@
 use std::time::{Duration, Instant};
 
 use agent_tracing::names;
+use agent_tracing::webhook::rotation::Authorities;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
 use super::process::{Operator, holder, point_the_webhook_at, restart_the_api_server};
@@ -95,6 +98,49 @@ fn what_makes_the_webhook_trusted_is_put_back_when_somebody_takes_it_away() {
     assert_eq!(secret().unwrap()["data"], authority["data"], "a new authority would have to be changed over to");
     site.wait_until_wired();
     site.close();
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn an_old_authority_is_rotated_while_the_api_server_goes_on_calling() {
+    let mut site = Site::open("operator-rotation");
+    site.stop_operator();
+    let secret = || site.admin.get("Secret", names::OPERATOR_NAMESPACE, names::WEBHOOK_CA_SECRET).unwrap();
+    let old = Authorities::generate(Timestamp::now() - SignedDuration::from_hours(24 * 250)).unwrap();
+    let mut aged = secret();
+    aged["data"] = json!(old.data());
+    site.admin.replace(&aged, STRICT).unwrap();
+    let bundle = || {
+        let live = site.admin.get("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION).unwrap();
+        live["webhooks"][0]["clientConfig"]["caBundle"].clone()
+    };
+    let operator = Operator::start("operator-rotation-aged");
+    site.wait_until_wired();
+    let wired = || is_wired(&site.dry_run(&agent(&site.namespace.0, "probe")));
+    wait_until("both authorities are published", || {
+        assert!(wired());
+        let announced = secret();
+        announced["data"]["since"].is_string() && bundle() == announced["data"]["tls.crt"]
+    });
+
+    // An hour later.
+    let mut later = secret();
+    let hours_ago = (Timestamp::now() - SignedDuration::from_hours(2)).to_string();
+    later["data"]["since"] = json!(ByteString(hours_ago.into_bytes()));
+    let key = later["data"]["next.key"].clone();
+    site.admin.replace(&later, STRICT).unwrap();
+    let expiry = || operator.metric("agent_tracing_webhook_certificate_expiry_timestamp_seconds");
+    let before = expiry();
+    wait_until("the next one signs", || {
+        assert!(wired());
+        secret()["data"]["tls.key"] == key
+    });
+    wait_for("the replica has a certificate of it", Duration::from_secs(90), || {
+        assert!(wired());
+        expiry() != before
+    });
+    assert!(wired() && operator.is_ready());
+    operator.stop();
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub struct RunArgs {
     /// What to log: error, warn, info, debug, trace, or by target, as in `info,kube=debug`.
     #[arg(long, env = "LOG_LEVEL", default_value = "info")]
     pub log_level: String,
-    /// A further DNS name or IP address of the serving certificate, where the webhook is not called through its Service.
+    /// A further DNS name or IP address of a self-managed certificate, where the webhook is not called through its Service.
     /// Repeatable.
     #[arg(long)]
     pub webhook_host: Vec<String>,

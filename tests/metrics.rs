@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use agent_tracing::api::WorkloadState;
+use agent_tracing::mlflow::Outcome;
 use agent_tracing::telemetry::metrics::{Metrics, Step};
 use agent_tracing::telemetry::{self, Readiness};
 use axum::body::Body;
@@ -35,6 +36,20 @@ async fn the_readmes_table_is_what_the_operator_says_of_its_metrics() {
         return write("README.md", &format!("{before}{BEGIN}{table}{END}{after}"));
     }
     assert!(found == table, "the table of metrics in README.md is stale; run `make generate`; it should be\n{table}");
+}
+
+#[test]
+fn the_readme_names_every_step_and_every_end_of_a_request() {
+    let listed = |of: &str, words: &[&str]| {
+        let (last, others) = words.split_last().unwrap();
+        format!("{of} is {} or {last}.", others.join(", "))
+    };
+    let readme = read("README.md").replace('\n', " ");
+    for said in
+        [listed("`step`", &Step::ALL.map(Step::as_str)), listed("`outcome`", &Outcome::ALL.map(Outcome::as_str))]
+    {
+        assert!(readme.contains(&said), "README.md does not say: {said}");
+    }
 }
 
 #[tokio::test]
@@ -70,12 +85,16 @@ fn every_alert_says_what_it_means_how_to_look_and_what_to_do() {
     let alerts: Value = serde_yaml::from_str(&read(ALERTS)).unwrap();
     let rules = alerts["groups"][0]["rules"].as_array().unwrap();
     assert!(rules.len() >= 8);
+    let readme = read("README.md");
+    let listed = readme.lines().filter(|line| line.starts_with("| `AgentTracing") && line.matches('|').count() == 4);
+    assert_eq!(listed.count(), rules.len(), "README.md lists another number of alerts");
     for rule in rules {
         let name = rule["alert"].as_str().unwrap();
         assert!(name.starts_with("AgentTracing"), "{name}");
         assert!(rule["for"].is_string(), "{name} wakes somebody for a moment");
         let severity = rule["labels"]["severity"].as_str().unwrap();
         assert!(["critical", "warning", "info"].contains(&severity), "{name}: {severity}");
+        assert!(readme.contains(&format!("| `{name}` | {severity} |")), "README.md lacks {name}");
         let annotation = |of: &str| rule["annotations"][of].as_str().unwrap_or_else(|| panic!("{name} has no {of}"));
         for of in ["summary", "description"] {
             assert!(annotation(of).ends_with('.'), "{name}: {of} is no sentence");

@@ -130,7 +130,7 @@ pub fn check(facts: &Facts, now: Timestamp) -> Vec<Link> {
             names::MANAGED_BY
         )),
     });
-    chain.fact("webhook", &facts.webhook, |webhook| registered(webhook.as_ref(), facts, now));
+    chain.fact("webhook", &facts.webhook, |webhook| registered(webhook.as_ref(), now));
     chain.fact("namespace label", &facts.labels, |labels| {
         let enabled = labels.as_ref().and_then(|labels| labels.get(names::LABEL_INJECTION));
         let command =
@@ -167,7 +167,7 @@ pub fn exit_code(links: &[Link]) -> u8 {
     if any(State::Bad) { 1 } else { 2 * u8::from(any(State::Unknown)) }
 }
 
-fn registered(webhook: Option<&Webhook>, facts: &Facts, now: Timestamp) -> (State, String) {
+fn registered(webhook: Option<&Webhook>, now: Timestamp) -> (State, String) {
     let look = format!("kubectl get mutatingwebhookconfiguration {} -o yaml", names::WEBHOOK_CONFIGURATION);
     let Some(Webhook { bundles }) = webhook else {
         return bad(
@@ -182,10 +182,8 @@ fn registered(webhook: Option<&Webhook>, facts: &Facts, now: Timestamp) -> (Stat
         bad(format!("its caBundle is empty: the leader writes it within seconds, unless it may not; look: {look}"))
     } else if !bundles.iter().all(sound) {
         bad(format!(
-            "its caBundle holds no certificate that is valid now; delete the Secret, and the operator makes a new one: kubectl \
-             delete secret -n {} {}",
-            operator_namespace(facts),
-            names::WEBHOOK_CA_SECRET
+            "its caBundle holds no certificate that is valid now: the leader, cert-manager or OpenShift, whichever makes the \
+             certificate, may not or cannot write it; look: {look}"
         ))
     } else {
         good("registered, with an authority that is valid")

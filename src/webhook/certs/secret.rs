@@ -18,9 +18,10 @@ use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
 use rustls::pki_types::CertificateDer;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
-use super::super::authority::Authority;
+use super::super::authority::{Authority, AuthorityError};
 use super::super::memory::chain;
 use super::super::rotation::{Authorities, Step};
 use super::bundle::Configuration;
@@ -29,10 +30,35 @@ use crate::names;
 use crate::telemetry::Readiness;
 
 /// What the Secret holds, and the version of it that a change builds on.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Held {
     authorities: Authorities,
     secret: Secret,
+}
+
+/// Why a step failed; it is taken again.
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    /// The API server refuses the Secret.
+    #[error(
+        "failed to write Secret {}; may the operator? kubectl auth can-i --list -n {namespace}",
+        names::WEBHOOK_CA_SECRET
+    )]
+    Secret {
+        /// The operator's namespace.
+        namespace: String,
+        /// What it says.
+        source: kube::Error,
+    },
+    /// The API server refuses the bundle.
+    #[error("failed to write caBundle of MutatingWebhookConfiguration {}", names::WEBHOOK_CONFIGURATION)]
+    Bundle(#[source] kube::Error),
+    /// The API server says nothing.
+    #[error("the API server did not answer within {} s", CALL.as_secs())]
+    NoAnswer(#[from] Elapsed),
+    /// There is no new authority.
+    #[error("failed to make an authority")]
+    Make(#[from] AuthorityError),
 }
 
 impl Certificates {
@@ -46,6 +72,7 @@ impl Certificates {
             if let (Some(secret), false) = (&seen, usable)
                 && let Err(error) = self.heal(secret.as_ref()).await
             {
+                let error = chain(&error);
                 tracing::warn!(error, "trying again");
                 self.fail_without_any(readiness, error);
             }
@@ -92,16 +119,15 @@ impl Certificates {
         }
     }
 
-    async fn heal(&self, unusable: Option<&Secret>) -> Result<(), String> {
+    async fn heal(&self, unusable: Option<&Secret>) -> Result<(), StepError> {
         let held = self.held.borrow().clone().map(|held| held.authorities);
         let data = unusable.and_then(|secret| secret.data.clone()).unwrap_or_default();
-        let authorities =
-            Authorities::instead_of(&data, held.as_ref(), self.clock.now()).map_err(|error| chain(&error))?;
+        let authorities = Authorities::instead_of(&data, held.as_ref(), self.clock.now())?;
         self.write(unusable, &authorities).await
     }
 
     /// Writes the Secret. Success also means that someone else wrote first: the watch tells what there is now.
-    async fn write(&self, old: Option<&Secret>, authorities: &Authorities) -> Result<(), String> {
+    async fn write(&self, old: Option<&Secret>, authorities: &Authorities) -> Result<(), StepError> {
         // With the version that was seen: of two replicas that write at once only one wins.
         let seen = old.map(|old| old.metadata.clone()).unwrap_or_default();
         let ours = [(names::LABEL_MANAGED_BY, names::MANAGED_BY), (names::LABEL_PART_OF, names::PART_OF)];
@@ -120,12 +146,10 @@ impl Certificates {
                 Some(_) => secrets.replace(names::WEBHOOK_CA_SECRET, &parameters, &secret).await,
             }
         };
-        let failed = |why: String| format!("Secret {} cannot be written: {why}", names::WEBHOOK_CA_SECRET);
-        match timeout(CALL, written).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(kube::Error::Api(status))) if [404, 409].contains(&status.code) => Ok(()),
-            Ok(Err(error)) => Err(failed(chain(&error))),
-            Err(_) => Err(failed("no answer".to_owned())),
+        match timeout(CALL, written).await? {
+            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(()),
+            Err(source) => Err(StepError::Secret { namespace: self.namespace.clone(), source }),
+            Ok(_) => Ok(()),
         }
     }
 
@@ -162,27 +186,22 @@ impl Certificates {
                 tracing::info!(why, "changing Secret {}", names::WEBHOOK_CA_SECRET);
                 self.write(Some(&held.secret), &next).await
             }
-            Err(error) => Err(chain(&error)),
+            Err(error) => Err(error.into()),
         };
         if let Err(error) = done {
-            tracing::warn!(error, "trying again");
+            tracing::warn!(error = chain(&error), "trying again");
         }
         BREATH
     }
 
-    async fn publish(&self, configuration: &Configuration, bundle: &str) -> Result<(), String> {
+    async fn publish(&self, configuration: &Configuration, bundle: &str) -> Result<(), StepError> {
         let configurations = Api::<MutatingWebhookConfiguration>::all(self.client.clone());
         let parameters = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Json::<()>(configuration.patch(bundle));
         let patched = configurations.patch(names::WEBHOOK_CONFIGURATION, &parameters, &patch);
-        match timeout(CALL, patched).await {
-            Ok(Ok(_)) => {
-                tracing::info!("published the webhook's authority in caBundle");
-                Ok(())
-            }
-            Ok(Err(error)) => Err(format!("caBundle cannot be written: {}", chain(&error))),
-            Err(_) => Err("caBundle cannot be written: no answer".to_owned()),
-        }
+        timeout(CALL, patched).await?.map_err(StepError::Bundle)?;
+        tracing::info!("published the webhook's authority in caBundle");
+        Ok(())
     }
 
     /// Serves a certificate that is fresh and that the API server believes.

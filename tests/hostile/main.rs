@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../support/canary.rs"]
+mod canary;
 mod cases;
 mod load;
 #[path = "../support/stand_in.rs"]

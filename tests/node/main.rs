@@ -6,6 +6,8 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod audit;
+#[path = "../support/canary.rs"]
+mod canary;
 mod check;
 mod egress;
 mod frameworks;

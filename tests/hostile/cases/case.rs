@@ -1,4 +1,5 @@
 //! A case: what a peer says, and what it has to hear.
+#![allow(dead_code, reason = "each user needs its own part")]
 
 use std::io;
 use std::net::SocketAddr;

@@ -10,10 +10,10 @@ mod workload;
 pub use case::{Case, Hears, Say, patch};
 use serde_json::{Value, json};
 
+use crate::canary::CANARY;
+
 /// The uid of [`review`].
 pub const UID: &str = "0d0c7d44-a1ea-4a5c-9b1c-6b7b6d1f0a11";
-/// Stands wherever a secret may stand.
-pub const CANARY: &str = "canary-7f3a9c51e0b24d68";
 
 /// All cases; no two exercise the same.
 pub fn all() -> Vec<Case> {

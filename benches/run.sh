@@ -10,6 +10,7 @@ export OPERATOR_BINARY
 printf '%s, %s, commit %s\n' "$(date -u +%F)" "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)" "$(git rev-parse --short HEAD)"
 cargo bench --locked --quiet --bench admission
 cargo bench --locked --quiet --bench https
+cargo bench --locked --quiet --bench hostile
 
 # Against an API server without a node; the program that asks is not what is measured.
 trap 'tests/cluster/api.sh down' EXIT

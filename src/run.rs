@@ -9,6 +9,7 @@ use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -105,15 +106,27 @@ pub struct RunArgs {
 /// OpenShift's service CA as it stands beside the token, and what the install mounts.
 const CA_FILES: [&str; 2] = ["/var/run/secrets/kubernetes.io/serviceaccount/service-ca.crt", "/etc/agent-tracing/ca"];
 
-/// Runs the operator until SIGTERM or SIGINT; the second one ends it without waiting for callers to leave.
-pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+/// Runs the operator until SIGTERM or SIGINT; the second one ends it without waiting for callers to leave. What ends it
+/// otherwise stands in the log, like all that it says; only an error of the log itself comes back.
+pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    telemetry::log(&args.log_level)?;
+    Ok(match operate(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "ended");
+            ExitCode::from(2)
+        }
+    })
+}
+
+async fn operate(args: RunArgs) -> anyhow::Result<()> {
     let RunArgs {
         namespace,
         identity,
         webhook_addr,
         http_addr,
         cluster_domain,
-        log_level,
+        log_level: _,
         webhook_host,
         certificate_source,
         certificate_dir,
@@ -129,7 +142,6 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         merge_ca_cpu,
         merge_ca_memory,
     } = args;
-    telemetry::log(&log_level)?;
     let identity = identity.filter(|identity| !identity.is_empty()).unwrap_or_else(host_and_process);
     let mut signals = Signals::new()?;
     let webhook_listener = listen("webhook", webhook_addr).await?;

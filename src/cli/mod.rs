@@ -133,10 +133,7 @@ impl Cli {
     /// Carries out the command.
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Run(args) => {
-                runtime()?.block_on(crate::run::run(*args))?;
-                Ok(ExitCode::SUCCESS)
-            }
+            Command::Run(args) => runtime()?.block_on(crate::run::run(*args)),
             Command::Crds => {
                 print!("{}", crd_yaml()?);
                 Ok(ExitCode::SUCCESS)

@@ -247,7 +247,7 @@ impl Children<'_> {
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
                 let obstacle = self.refused(&kind, &name, &status);
-                tracing::warn!(kind, namespace, name, message = status.message, "refused");
+                tracing::warn!(kind, namespace, name, said = shortened(&status.message), "refused");
                 // A quota may become free at any time; what is invalid stays so until either side changes.
                 if status.code != 403 {
                     self.refusals.insert(key, (asked, obstacle.clone()));

@@ -57,7 +57,7 @@ pub(super) async fn bring(
     });
     if !is_so {
         for skipped in &merged.skipped {
-            tracing::info!(namespace = settings.namespace, skipped = %skipped, "certificate authorities");
+            tracing::warn!(namespace = settings.namespace, skipped = %skipped, "a certificate authority cannot be used");
         }
         apply::config_map(ctx, &wanted).await?; // IO
     }

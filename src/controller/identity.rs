@@ -49,6 +49,9 @@ impl Identity {
         let sources: Vec<_> = [Source { name: "public", bytes: roots.as_bytes() }].into_iter().chain(sources).collect();
         let merged = ca_bundle::merge(&sources, now);
         tracing::info!(kept = ?merged.kept, "certificate authorities");
+        for skipped in &merged.skipped {
+            tracing::warn!(skipped = %skipped, "a certificate authority cannot be used");
+        }
         let pem = merged.pem;
         let http = (self.make_http)(&pem)?;
         *current = Some((found, http.clone()));

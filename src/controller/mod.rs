@@ -193,7 +193,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
                     let _ = suspects.send(Suspect { namespace, tracing: gone.name });
                 }
                 Err(controller::Error::ReconcilerFailed(..)) => {}
-                Err(error) => tracing::warn!(%error, "controller"),
+                Err(error) => tracing::warn!(%error, "failed to follow a change"),
             }
         }
     });
@@ -283,7 +283,13 @@ fn after_failure(tracing: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Act
         Error::Panicked => Duration::from_secs(300),
         _ => Duration::from_secs(1 << failures.min(6)),
     };
-    tracing::warn!(name, namespace, failures, error = report(error), retry_in = ?delay, "failed to reconcile");
+    let error_text = report(error);
+    match error {
+        Error::Apply(e) if e.is_conflict() => {
+            tracing::debug!(name, namespace, failures, error = error_text, retry_in = ?delay, "somebody else wrote in between");
+        }
+        _ => tracing::warn!(name, namespace, failures, error = error_text, retry_in = ?delay, "failed to reconcile"),
+    }
     Action::requeue(delay)
 }
 

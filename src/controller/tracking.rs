@@ -114,7 +114,7 @@ pub(super) async fn experiments(
                 }
                 // The server has trouble: every further question would cost as much.
                 Err(error) => {
-                    tracing::warn!(namespace = settings.namespace, name = settings.name, %error, "experiments");
+                    tracing::warn!(namespace = settings.namespace, name = settings.name, %error, "failed to ask MLflow for experiments; trying again");
                     break;
                 }
             };
@@ -273,7 +273,7 @@ async fn look(
                 memory.looked.insert(id.to_owned(), Looked { at: now, trace });
             }
             Err(error) => {
-                tracing::warn!(id, %error, "looking for traces");
+                tracing::warn!(id, %error, "failed to look for traces; trying again");
                 break;
             }
         }

@@ -8,9 +8,11 @@ mod pod;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Deref;
 
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use super::kind::Kind;
@@ -105,18 +107,18 @@ impl<'a> Workload<'a> {
     /// The same where there may be `null`.
     pub fn read_optional<D: Deserializer<'a>>(kind: Kind, deserializer: D) -> Result<Option<Self>, D::Error> {
         let of = |metadata, template, claims: Option<Vec<Named<'a>>>| {
-            let Template { metadata: of_template, spec: pod } = template;
+            let Fields(Template { metadata: of_template, spec: Fields(pod) }) = template;
             Self { kind, metadata, pod, claims: claims.unwrap_or_default(), template: of_template }
         };
         Ok(match kind {
             Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Job => {
-                Option::<Object<'a, Templated<'a>>>::deserialize(deserializer)?
-                    .map(|o| of(o.metadata, o.spec.template, o.spec.volume_claim_templates))
+                Option::<Fields<Object<'a, Templated<'a>>>>::deserialize(deserializer)?
+                    .map(|Fields(o)| of(o.metadata, o.spec.0.template, o.spec.0.volume_claim_templates))
             }
-            Kind::CronJob => Option::<Object<'a, Scheduled<'a>>>::deserialize(deserializer)?
-                .map(|o| of(o.metadata, o.spec.job_template.spec.template, None)),
-            Kind::Pod => Option::<Object<'a, PodSpec<'a>>>::deserialize(deserializer)?
-                .map(|o| of(o.metadata, Template { metadata: None, spec: o.spec }, None)),
+            Kind::CronJob => Option::<Fields<Object<'a, Scheduled<'a>>>>::deserialize(deserializer)?
+                .map(|Fields(o)| of(o.metadata, o.spec.0.job_template.0.spec.0.template, None)),
+            Kind::Pod => Option::<Fields<Object<'a, PodSpec<'a>>>>::deserialize(deserializer)?
+                .map(|Fields(o)| of(o.metadata, Fields(Template { metadata: None, spec: o.spec }), None)),
         })
     }
 
@@ -340,18 +342,40 @@ impl<'de: 'a, 'a> Deserialize<'de> for Metadata<'a> {
     }
 }
 
+/// Read from an object only. What serde derives takes a list for a struct, too, field by field, and a patch of ours would
+/// not fit to that.
+#[derive(Debug)]
+pub(crate) struct Fields<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Fields<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for FieldsVisitor<T> {
+            type Value = Fields<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Fields)
+            }
+        }
+        deserializer.deserialize_map(FieldsVisitor(PhantomData))
+    }
+}
+
 #[derive(Deserialize)]
+#[serde(bound = "Spec: Deserialize<'de>")]
 struct Object<'a, Spec> {
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     metadata: Metadata<'a>,
-    spec: Spec,
+    spec: Fields<Spec>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Templated<'a> {
     #[serde(borrow)]
-    template: Template<'a>,
+    template: Fields<Template<'a>>,
     #[serde(borrow, default)]
     volume_claim_templates: Option<Vec<Named<'a>>>,
 }
@@ -360,13 +384,13 @@ struct Templated<'a> {
 #[serde(rename_all = "camelCase")]
 struct Scheduled<'a> {
     #[serde(borrow)]
-    job_template: JobTemplate<'a>,
+    job_template: Fields<JobTemplate<'a>>,
 }
 
 #[derive(Deserialize)]
 struct JobTemplate<'a> {
     #[serde(borrow)]
-    spec: Templated<'a>,
+    spec: Fields<Templated<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -374,7 +398,7 @@ struct Template<'a> {
     #[serde(borrow, default)]
     metadata: Option<Metadata<'a>>,
     #[serde(borrow)]
-    spec: PodSpec<'a>,
+    spec: Fields<PodSpec<'a>>,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 pub mod authority;
 pub mod certs;
 pub mod clock;
+mod limits;
 pub mod memory;
 pub mod owner;
 mod review;
@@ -20,13 +21,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures::StreamExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant as Moment, timeout_at};
 
 use crate::core::decide::{Decision, decide};
 use crate::core::select::Surroundings;
@@ -36,7 +38,7 @@ use crate::names;
 use crate::telemetry::Metrics;
 use memory::{Known, Memory};
 use review::{Read, Skipped};
-use verdict::{Refusal, Verdict};
+use verdict::{Answered, Refusal, Verdict};
 
 /// Everything that answering a review needs.
 #[derive(Debug)]
@@ -47,8 +49,10 @@ pub struct Webhook {
     platforms: [Platform; 2],
     /// User name of the operator's own service account.
     operator_user: String,
-    reviews: Semaphore,
-    kibibytes: Semaphore,
+    /// In KiB, for what bodies have beyond [`SMALL`].
+    room: Semaphore,
+    /// Held while a body beyond [`SMALL`] is decided: what it is read into may be several times as large.
+    turn: Semaphore,
     decide: Decide,
 }
 
@@ -67,8 +71,8 @@ impl Webhook {
             metrics,
             operator_user: format!("system:serviceaccount:{}:{}", platform.operator_namespace, names::SERVICE_ACCOUNT),
             platforms: [false, true].map(|openshift| Platform { openshift, ..platform.clone() }),
-            reviews: Semaphore::new(MAX_REVIEWS),
-            kibibytes: Semaphore::new(MAX_KIBIBYTES as usize),
+            room: Semaphore::new(ROOM),
+            turn: Semaphore::new(1),
             decide,
         }
     }
@@ -76,40 +80,30 @@ impl Webhook {
     /// Answers the body of one request, whatever it holds.
     pub fn answer(&self, body: &[u8]) -> Result<Vec<u8>, Refused> {
         let started = Instant::now();
-        let (answer, verdict) = match std::panic::catch_unwind(AssertUnwindSafe(|| self.review(body))) {
-            Ok(Ok(answered)) => answered,
-            Ok(Err(refused)) => {
-                self.count_refusal(Refusal::NotAReview, started);
-                return Err(refused);
-            }
+        let answered = std::panic::catch_unwind(AssertUnwindSafe(|| self.review(body, started)));
+        let answered = answered.unwrap_or_else(|_| {
             // The request itself was read without panicking, unless the reader is what panics.
-            Err(_) => match std::panic::catch_unwind(|| Skipped::parse(body)) {
-                Ok(Ok(request)) => (review::answer(&request.uid, &[], &[]), Verdict::panicked()),
-                _ => return Err(self.refuse(Refusal::NotAReview, started)),
-            },
-        };
-        let took = started.elapsed();
-        self.metrics.admission(verdict.result.as_str(), verdict.reason, took);
-        Ok(answer)
+            let read = std::panic::catch_unwind(|| Skipped::parse(body).ok()).ok().flatten();
+            let request = read.ok_or_else(|| Refusal::NotAReview.message().to_owned())?;
+            Ok(self.finish(&request, &Verdict::panicked(), started))
+        });
+        answered.map_err(|reason| self.refuse(Refusal::NotAReview, reason, started))
     }
 
-    fn review(&self, body: &[u8]) -> Result<(Vec<u8>, Verdict), Refused> {
-        let started = Instant::now();
-        let error = match Read::parse(body) {
-            Ok(request) => {
-                let verdict = self.verdict(&request, body);
-                return Ok(finish(&request, verdict, started));
-            }
-            Err(error) => error,
+    /// The answer, or why this is no review.
+    fn review(&self, body: &[u8], started: Instant) -> Result<Vec<u8>, String> {
+        let unreadable = match limits::body(body) {
+            Ok(()) => match Read::parse(body) {
+                Ok(request) => return Ok(self.finish(&request, &self.verdict(&request, body), started)),
+                Err(error) => error.to_string(),
+            },
+            Err(limit) => limit.to_string(),
         };
         // The review or the object in it: without the object the review may be readable.
         match Skipped::parse(body) {
-            Ok(request) if request.is_ours() => {
-                tracing::warn!(error = error.to_string(), "the object of a review cannot be read");
-                Ok(finish(&request, Verdict::undecodable(), started))
-            }
-            Ok(request) => Ok(finish(&request, Verdict::other_kind(), started)),
-            Err(_) => Err(Refused { status: StatusCode::BAD_REQUEST, reason: error.to_string() }),
+            Ok(request) if request.is_ours() => Ok(self.finish(&request, &Verdict::undecodable(unreadable), started)),
+            Ok(request) => Ok(self.finish(&request, &Verdict::other_kind(), started)),
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -117,7 +111,10 @@ impl Webhook {
         if !request.is_ours() {
             return Verdict::other_kind();
         }
-        let Some(workload) = &request.object else { return Verdict::undecodable() };
+        let Some(workload) = &request.object else { return Verdict::undecodable("there is no object") };
+        if let Err(limit) = limits::workload(workload) {
+            return Verdict::undecodable(limit.to_string());
+        }
         // The controller's own patches must not come back changed, or it could never take anything out.
         let from_operator = request.is_from(&self.operator_user);
         if from_operator && review::is_untouched(body) {
@@ -135,27 +132,75 @@ impl Webhook {
         Verdict::of(decision, workload.kind, &request.namespace, !from_operator)
     }
 
-    /// Takes room for a review, or says why there is none.
-    fn room(&self, length: Option<usize>) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), Refusal> {
-        if length.is_some_and(|length| length > MAX_BODY) {
+    /// Reads a body and takes room for what it has beyond [`SMALL`], which belongs to the connection. Room is taken when the
+    /// bytes are there: whoever only announces them keeps nobody else out.
+    async fn read(&self, body: Body) -> Result<Arrived<'_>, Refusal> {
+        let announced = body.size_hint();
+        if announced.lower() > MAX_BODY as u64 {
             return Err(Refusal::TooLarge);
         }
         // Without a length the body may become the largest one.
-        let kibibytes = length.unwrap_or(MAX_BODY).div_ceil(1024) as u32;
-        let review = self.reviews.try_acquire().map_err(|_| Refusal::TooBusy)?;
-        let room = self.kibibytes.try_acquire_many(kibibytes).map_err(|_| Refusal::TooBusy)?;
-        Ok((review, room))
+        let most = announced.exact().map_or(MAX_BODY, |length| length as usize);
+        let mut arrived = Arrived { bytes: Vec::with_capacity(most.min(SMALL)), room: None };
+        let mut frames = body.into_data_stream();
+        while let Some(frame) = frames.next().await {
+            let frame = frame.map_err(|_| Refusal::CutOff)?;
+            let length = arrived.bytes.len() + frame.len();
+            if length > MAX_BODY {
+                return Err(Refusal::TooLarge);
+            }
+            if length > SMALL && arrived.room.is_none() {
+                let kibibytes = (most.max(length) - SMALL).div_ceil(1024) as u32;
+                arrived.room = Some(self.room.try_acquire_many(kibibytes).map_err(|_| Refusal::TooBusy)?);
+                // Once, or the old and the new one would be there together whenever it grows.
+                arrived.bytes.reserve_exact(most.max(length) - arrived.bytes.len());
+            }
+            arrived.bytes.extend_from_slice(&frame);
+        }
+        Ok(arrived)
     }
 
-    fn refuse(&self, refusal: Refusal, started: Instant) -> Refused {
-        self.count_refusal(refusal, started);
-        tracing::warn!(reason = refusal.as_str(), "refused a request");
-        Refused { status: refusal.status(), reason: refusal.message().to_owned() }
-    }
-
-    fn count_refusal(&self, refusal: Refusal, started: Instant) {
+    fn refuse(&self, refusal: Refusal, reason: String, started: Instant) -> Refused {
         self.metrics.admission("refused", refusal.as_str(), started.elapsed());
+        tracing::warn!(result = "refused", reason = refusal.as_str(), error = reason, "admission");
+        Refused { status: refusal.status(), reason }
     }
+
+    /// The answer, counted, and one line in the log: names and outcome, never the object.
+    fn finish<O, P>(&self, request: &review::Request<'_, O, P>, verdict: &Verdict, started: Instant) -> Vec<u8> {
+        let answer = review::answer(&request.uid, &verdict.patch, &verdict.warnings);
+        let took = started.elapsed();
+        self.metrics.admission(verdict.result.as_str(), verdict.reason, took);
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    namespace = short(&request.namespace),
+                    kind = short(&request.kind.kind),
+                    name = short(&request.name),
+                    operation = short(&request.operation),
+                    dry_run = request.dry_run.unwrap_or_default(),
+                    result = verdict.result.as_str(),
+                    reason = verdict.reason,
+                    error = verdict.error.as_deref(),
+                    tracing = verdict.tracing,
+                    operations = verdict.patch.len(),
+                    micros = took.as_micros() as u64,
+                    "admission"
+                )
+            };
+        }
+        match verdict.result {
+            Answered::Failed => line!(warn),
+            Answered::Injected | Answered::Unchanged | Answered::Removed | Answered::Left => line!(info),
+        }
+        answer
+    }
+}
+
+/// A body, and the room that it takes until it is answered.
+struct Arrived<'w> {
+    bytes: Vec<u8>,
+    room: Option<SemaphorePermit<'w>>,
 }
 
 /// A request that gets no AdmissionReview back.
@@ -171,25 +216,6 @@ impl IntoResponse for Refused {
     }
 }
 
-/// The answer and one line in the log: names and outcome, never the object.
-fn finish<O, P>(request: &review::Request<'_, O, P>, verdict: Verdict, started: Instant) -> (Vec<u8>, Verdict) {
-    let answer = review::answer(&request.uid, &verdict.patch, &verdict.warnings);
-    tracing::info!(
-        namespace = short(&request.namespace),
-        kind = short(&request.kind.kind),
-        name = short(&request.name),
-        operation = short(&request.operation),
-        dry_run = request.dry_run.unwrap_or_default(),
-        result = verdict.result.as_str(),
-        reason = verdict.reason,
-        tracing = verdict.tracing,
-        operations = verdict.patch.len(),
-        micros = started.elapsed().as_micros() as u64,
-        "admission"
-    );
-    (answer, verdict)
-}
-
 /// No name in a cluster is longer; a peer that is no API server must not fill the log.
 fn short(name: &str) -> &str {
     &name[..name.floor_char_boundary(253)]
@@ -197,42 +223,27 @@ fn short(name: &str) -> &str {
 
 async fn mutate(State(webhook): State<Arc<Webhook>>, request: Request) -> Result<Response, Refused> {
     let started = Instant::now();
+    let deadline = Moment::now() + DEADLINE;
     let _in_flight = webhook.metrics.in_flight();
-    let refuse = |refusal| webhook.refuse(refusal, started);
+    let refuse = |refusal: Refusal| webhook.refuse(refusal, refusal.message().to_owned(), started);
 
-    let length = length(request.headers());
-    let room = webhook.room(length).map_err(refuse)?;
-    let body = tokio::time::timeout(DEADLINE, read(request.into_body(), length.unwrap_or_default())).await;
-    let body = body.map_err(|_| refuse(Refusal::TooSlow))?.map_err(refuse)?;
-    let answer = webhook.answer(&body)?;
-    drop(room);
+    let arrived = timeout_at(deadline, webhook.read(request.into_body())).await;
+    let arrived = arrived.map_err(|_| refuse(Refusal::TooSlow))?.map_err(refuse)?;
+    let turn = match arrived.room {
+        Some(_) => Some(timeout_at(deadline, webhook.turn.acquire()).await.map_err(|_| refuse(Refusal::TooBusy))?),
+        None => None,
+    };
+    let answer = webhook.answer(&arrived.bytes)?;
+    drop((turn, arrived));
     Ok(([(header::CONTENT_TYPE, APPLICATION_JSON)], answer).into_response())
-}
-
-async fn read(body: Body, length: usize) -> Result<Vec<u8>, Refusal> {
-    let mut whole = Vec::with_capacity(length);
-    let mut frames = body.into_data_stream();
-    while let Some(frame) = frames.next().await {
-        let frame = frame.map_err(|_| Refusal::CutOff)?;
-        if whole.len() + frame.len() > MAX_BODY {
-            return Err(Refusal::TooLarge);
-        }
-        whole.extend_from_slice(&frame);
-    }
-    Ok(whole)
-}
-
-/// The length that the request announces; without one the body may become the largest.
-fn length(headers: &HeaderMap) -> Option<usize> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// An UPDATE carries the object twice, each up to the API server's 3 MiB.
 const MAX_BODY: usize = 7 << 20;
-/// Reviews in flight.
-const MAX_REVIEWS: usize = 64;
-/// Room for the bodies of all reviews in flight: the pod has 128 MiB, and 64 of the largest would be 448.
-const MAX_KIBIBYTES: u32 = 32 << 10;
+/// What a body may have for nothing: the reviews of almost every workload. The 256 connections hold 16 MiB of it.
+const SMALL: usize = 64 << 10;
+/// KiB for all that is larger: with those 16 MiB, 48 MiB of bodies at most. The pod has 128 MiB.
+const ROOM: usize = 32 << 10;
 /// Within the API server's 2 seconds. Only reading the body can take time: a decision has nothing to wait for.
 const DEADLINE: Duration = Duration::from_millis(1500);
 const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");

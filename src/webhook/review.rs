@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::verdict::place;
 use crate::core::kind::Kind;
-use crate::core::view::{Metadata, Text, Workload};
+use crate::core::view::{Fields, Metadata, Text, Workload};
 use crate::names;
 
 /// The request of an AdmissionReview; `Object` is what the new object is read as, `Old` the old one.
@@ -25,6 +25,8 @@ pub(super) struct Request<'a, Object, Old> {
     pub namespace: Text<'a>,
     pub name: Text<'a>,
     pub operation: Text<'a>,
+    /// Empty for the object itself.
+    sub_resource: Text<'a>,
     pub dry_run: Option<bool>,
     user_info: UserInfo<'a>,
     pub object: Option<Object>,
@@ -114,6 +116,7 @@ impl<'de: 'a, 'a, Object: Readable<'de>, Old: Readable<'de>> Visitor<'de> for Re
             namespace: Text::default(),
             name: Text::default(),
             operation: Text::default(),
+            sub_resource: Text::default(),
             dry_run: None,
             user_info: UserInfo::default(),
             object: None,
@@ -122,12 +125,13 @@ impl<'de: 'a, 'a, Object: Readable<'de>, Old: Readable<'de>> Visitor<'de> for Re
         while let Some(key) = map.next_key::<Text<'de>>()? {
             match &*key {
                 "uid" => request.uid = map.next_value()?,
-                "kind" => request.kind = map.next_value()?,
+                "kind" => request.kind = map.next_value::<Fields<_>>()?.0,
                 "namespace" => request.namespace = map.next_value()?,
                 "name" => request.name = map.next_value()?,
                 "operation" => request.operation = map.next_value()?,
+                "subResource" => request.sub_resource = map.next_value()?,
                 "dryRun" => request.dry_run = map.next_value()?,
-                "userInfo" => request.user_info = map.next_value()?,
+                "userInfo" => request.user_info = map.next_value::<Fields<_>>()?.0,
                 "object" => request.object = map.next_value_seed(As(request.kind.known(), PhantomData))?,
                 "oldObject" => request.old_object = map.next_value_seed(As(request.kind.known(), PhantomData))?,
                 _ => {
@@ -163,7 +167,7 @@ impl<'a, Object: Readable<'a>, Old: Readable<'a>> Request<'a, Object, Old> {
             #[serde(borrow, default = "none")]
             request: Option<Request<'a, Object, Old>>,
         }
-        let review: Review<'a, Object, Old> = serde_json::from_slice(body)?;
+        let Fields(review): Fields<Review<'a, Object, Old>> = serde_json::from_slice(body)?;
         if &*review.api_version != API_VERSION || &*review.kind != KIND {
             return Err(NotAReview::OtherKind);
         }
@@ -177,11 +181,12 @@ impl<'a, Object: Readable<'a>, Old: Readable<'a>> Request<'a, Object, Old> {
 
     /// Whether this is a kind that is wired, on its way in. What has no second chance cannot be changed later.
     pub fn is_ours(&self) -> bool {
-        self.kind.known().is_some_and(|kind| match &*self.operation {
+        let on_its_way = |kind: Kind| match &*self.operation {
             "CREATE" => true,
             "UPDATE" => kind.has_second_chance(),
             _ => false,
-        })
+        };
+        self.sub_resource.is_empty() && self.kind.known().is_some_and(on_its_way)
     }
 
     /// Whether `user` sent this.

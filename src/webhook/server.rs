@@ -163,6 +163,8 @@ where
             // hyper's limit runs between requests too; the one for a started header is ours.
             .header_read_timeout(limits.idle)
             .max_buf_size(BUFFER)
+            // A peer may say that nothing more comes and still listen.
+            .half_close(true)
             .serve_connection(TokioIo::new(stream), service)
     );
     let ended = tokio::select! {

@@ -1,4 +1,4 @@
-//! What needs a look inside: panics and full houses. Everything else goes through the router in tests/webhook_http.rs.
+//! What needs a look inside: panics and a full house. Everything else goes through the router in tests/webhook_http.rs.
 
 use axum::http::Request;
 use futures::{StreamExt, stream};
@@ -26,23 +26,38 @@ fn before_the_first_lists_are_there_nothing_is_decided() {
 }
 
 #[tokio::test]
-async fn the_sixty_fifth_review_in_flight_is_refused_and_the_next_one_after_it_is_not() {
+async fn large_bodies_have_a_limit_together_and_keep_no_small_one_out() {
     let webhook = Arc::new(webhook());
-    let taken = webhook.reviews.try_acquire_many(MAX_REVIEWS as u32).unwrap();
-    assert_eq!(post_to(&webhook, Body::from(review("7f1d"))).await, StatusCode::SERVICE_UNAVAILABLE);
+    let padded = |length: usize| {
+        let mut review = review("7f1d");
+        review.resize(length, b' ');
+        Body::from(review)
+    };
+    let taken = webhook.room.try_acquire_many(ROOM as u32 - 7).unwrap();
+    assert_eq!(post_to(&webhook, padded(SMALL + (8 << 10))).await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(post_to(&webhook, padded(SMALL + (7 << 10))).await, StatusCode::OK);
+    let all = webhook.room.try_acquire_many(7).unwrap();
+    assert_eq!(post_to(&webhook, padded(SMALL + 1)).await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(post_to(&webhook, padded(SMALL)).await, StatusCode::OK);
+    drop((taken, all));
+    // Without a length it may become the largest one.
+    let without = || Body::from_stream(stream::iter([Ok::<_, std::io::Error>(vec![b' '; SMALL + 1])]));
+    let taken = webhook.room.try_acquire_many((ROOM - (MAX_BODY - SMALL) / 1024 + 1) as u32).unwrap();
+    assert_eq!(post_to(&webhook, without()).await, StatusCode::SERVICE_UNAVAILABLE);
     drop(taken);
-    assert_eq!(post_to(&webhook, Body::from(review("7f1d"))).await, StatusCode::OK);
+    assert_eq!(post_to(&webhook, without()).await, StatusCode::BAD_REQUEST);
+    assert_eq!(webhook.room.available_permits(), ROOM);
 }
 
-#[tokio::test]
-async fn bodies_in_flight_have_a_limit_together() {
+#[tokio::test(start_paused = true)]
+async fn large_reviews_are_decided_one_at_a_time() {
     let webhook = Arc::new(webhook());
-    let taken = webhook.kibibytes.try_acquire_many(MAX_KIBIBYTES - 7).unwrap();
-    let eight = Request::post("/mutate").header("content-length", "8192").body(Body::from(vec![b' '; 8192])).unwrap();
-    let refused = router(webhook.clone()).oneshot(eight).await.unwrap();
-    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-    drop(taken);
-    assert_eq!(webhook.kibibytes.available_permits(), MAX_KIBIBYTES as usize);
+    let turn = webhook.turn.try_acquire().unwrap();
+    let large = || Body::from(vec![b' '; SMALL + 1]);
+    assert_eq!(post_to(&webhook, large()).await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(post_to(&webhook, Body::from(review("7f1d"))).await, StatusCode::OK);
+    drop(turn);
+    assert_eq!(post_to(&webhook, large()).await, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test(start_paused = true)]
@@ -55,7 +70,7 @@ async fn a_body_that_trickles_is_given_up_within_the_api_servers_patience() {
     let started = tokio::time::Instant::now();
     assert_eq!(post_to(&webhook, Body::from_stream(trickle.boxed())).await, StatusCode::REQUEST_TIMEOUT);
     assert_eq!(started.elapsed(), DEADLINE);
-    assert_eq!(webhook.reviews.available_permits(), MAX_REVIEWS);
+    assert_eq!(webhook.room.available_permits(), ROOM);
 }
 
 async fn post_to(webhook: &Arc<Webhook>, body: Body) -> StatusCode {

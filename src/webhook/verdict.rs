@@ -21,6 +21,8 @@ pub(super) struct Verdict {
     pub reason: &'static str,
     /// The AgentTracing that applies; empty where none does.
     pub tracing: String,
+    /// For the log: what is wrong, in words that quote nothing of the object.
+    pub error: Option<String>,
 }
 
 /// What was answered. Metric label.
@@ -85,7 +87,7 @@ impl Refusal {
         match self {
             Self::NotAReview => "the body is not an AdmissionReview",
             Self::TooLarge => "the body is larger than 7 MiB",
-            Self::TooBusy => "too many reviews are in flight",
+            Self::TooBusy => "too many large reviews are in flight",
             Self::TooSlow => "the body did not arrive within 1.5 s",
             Self::CutOff => "the body ended too early",
         }
@@ -126,8 +128,9 @@ impl Verdict {
         Self { result: Answered::Failed, reason: "Panicked", ..Self::default() }
     }
 
-    pub fn undecodable() -> Self {
-        Self { result: Answered::Failed, reason: "Undecodable", ..Self::default() }
+    pub fn undecodable(error: impl Into<String>) -> Self {
+        let error = Some(error.into());
+        Self { result: Answered::Failed, reason: "Undecodable", error, ..Self::default() }
     }
 
     fn left(reason: &'static str) -> Self {
@@ -145,7 +148,7 @@ impl Verdict {
         // Where nothing changes nobody is told again at every apply.
         let news = if patch.is_empty() && skipped.is_none() { Vec::new() } else { notes };
         let warnings = news.iter().filter_map(|note| warning(note, &tracing)).collect();
-        Self { patch, warnings, result, reason, tracing }
+        Self { patch, warnings, result, reason, tracing, error: None }
     }
 
     fn leave(leave: Leave, kind: Kind, namespace: &str) -> Self {

@@ -7,6 +7,8 @@
 
 mod audit;
 mod availability;
+#[path = "../support/canary.rs"]
+mod canary;
 mod check;
 mod egress;
 mod frameworks;

@@ -6,6 +6,7 @@ use std::process::Command;
 use agent_tracing::names;
 use serde_json::Value;
 
+use crate::canary::assert_kept;
 use crate::world::{collection, delete_namespace, kubectl, typed, until, world};
 
 /// Where it is installed.
@@ -111,6 +112,31 @@ pub fn ready() -> Result<(), String> {
     match trusted() {
         bundle if bundle.is_empty() => Err("caBundle is empty".to_owned()),
         _ => Ok(()),
+    }
+}
+
+/// Neither what it says in its logs and metrics nor what it has written for people tells a secret.
+pub fn assert_secrets_are_kept() {
+    for pod in pods_that_answer() {
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        for more in [&[][..], &["--previous"]] {
+            // A pod that just went, or one that never started anew, has none.
+            let log = kubectl(&[&["-n", NAMESPACE, "logs", name], more].concat(), "").unwrap_or_default();
+            assert_kept(&format!("the log of {name}"), &log);
+        }
+        let metrics = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:8080/proxy/metrics");
+        assert_kept("the metrics", &kubectl(&["get", "--raw", &metrics], "").unwrap_or_default());
+    }
+    for event in world().items(&collection("events", "")) {
+        // The kubelet and others have their say about pods; what is ours is said by us.
+        if event["reportingController"] == names::MANAGED_BY {
+            assert_kept("an event", &event.to_string());
+        }
+    }
+    for tracing in
+        world().get(&collection("agenttracings", "")).iter().flat_map(|list| list["items"].as_array()).flatten()
+    {
+        assert_kept("a status", &tracing["status"].to_string());
     }
 }
 

@@ -5,6 +5,7 @@ use agent_tracing::names;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::canary::CANARY;
 use crate::mlflow::Mlflow;
 use crate::operator;
 use crate::world::{
@@ -305,7 +306,7 @@ pub fn agent(name: &str, image: &str, more: Value) -> String {
             "workingDir": "/tmp",
             "env": [
                 {"name": "OPENAI_BASE_URL", "value": "http://llm.demo-llm.svc/v1"},
-                {"name": "OPENAI_API_KEY", "value": "not-needed"},
+                {"name": "OPENAI_API_KEY", "value": CANARY},
                 {"name": "QUESTION_EVERY_SECONDS", "value": "3"},
             ],
             "resources": {"requests": {"cpu": "20m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}},

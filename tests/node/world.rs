@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::audit::Audit;
+use crate::canary::CANARY;
 use crate::operator;
 
 /// How long anything may take that takes seconds on an idle machine.
@@ -131,13 +132,14 @@ pub struct Scene {
 }
 
 /// Plays a test: with the operator installed, in a new namespace that is labelled for injection or not. Afterwards nothing
-/// may have been refused to the operator.
+/// may have been refused to the operator, and it may have told no secret.
 pub fn scene(namespace: &str, labelled: bool, play: impl FnOnce(&mut Scene)) {
     let began = Instant::now();
     say(&format!("\n{namespace}"));
     operator::install();
     let mut scene = Scene::create(namespace, labelled, began);
     play(&mut scene);
+    operator::assert_secrets_are_kept();
     scene.audit.assert_nothing_was_forbidden();
     say(&format!("{:>7.1} s  in all: {namespace}", began.elapsed().as_secs_f64()));
 }
@@ -164,6 +166,9 @@ impl Scene {
         let object =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
         kubectl(&["create", "-f", "-"], &object.to_string()).unwrap();
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kept", "namespace": namespace},
+            "stringData": {"password": CANARY}});
+        kubectl(&["create", "-f", "-"], &secret.to_string()).unwrap();
         Self { namespace: namespace.to_owned(), audit, began }
     }
 
@@ -339,7 +344,7 @@ pub fn idle(name: &str) -> String {
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": name},
+        "metadata": {"name": name, "annotations": {"example.com/password": CANARY}},
         "spec": {
             "selector": {"matchLabels": {"app": name}},
             "template": {
@@ -351,6 +356,7 @@ pub fn idle(name: &str) -> String {
                         "name": "agent",
                         "image": "demo/idle:1",
                         "imagePullPolicy": "IfNotPresent",
+                        "env": [{"name": "API_KEY", "value": CANARY}],
                         "resources": {"requests": {"cpu": "1m", "memory": "8Mi"}},
                         "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
                     }],

@@ -1,6 +1,8 @@
 //! What several test files need.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod canary;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

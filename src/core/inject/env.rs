@@ -15,7 +15,7 @@ use crate::core::wiring::{AUTH_GROUP, EXPERIMENT_GROUP, Entry, Group, INSECURE_T
 pub(super) struct Present<'w, 'a> {
     /// Ours, untouched: index and entry by name.
     ours: BTreeMap<&'w str, Vec<(usize, &'w EnvEntry<'a>)>>,
-    /// The user's names, also those that were ours before the user edited them.
+    /// The user's names, also those that were ours before the user edited them; each as often as it is there.
     users: Vec<&'w str>,
 }
 
@@ -28,7 +28,7 @@ impl<'w, 'a> Present<'w, 'a> {
             let value = entry.value.as_deref().unwrap_or_default();
             if entry.value_from.is_none() && hash.is_some_and(|h| *h == value_hash(value)) {
                 ours.entry(&*entry.name).or_default().push((index, entry));
-            } else if !users.contains(&&*entry.name) {
+            } else {
                 users.push(&*entry.name);
             }
         }
@@ -68,7 +68,12 @@ pub(super) fn notes(container: &Container<'_>, env: &[Entry], present: &Present<
             || (ca && **name == INSECURE_TLS)
             || env.iter().any(|e| e.name == ***name)
     };
-    let variables: Vec<_> = present.users.iter().filter(concerns_us).map(|n| (*n).to_owned()).collect();
+    let mut variables: Vec<String> = Vec::new();
+    for name in present.users.iter().filter(concerns_us) {
+        if !variables.iter().any(|known| known == name) {
+            variables.push((*name).to_owned());
+        }
+    }
     let name = || container.name.to_string();
     let kept = (!variables.is_empty()).then(|| Note::KeptByUser { container: name(), variables });
     let sources = wired && container.env_from.as_ref().is_some_and(|sources| !sources.is_empty());

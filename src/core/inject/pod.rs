@@ -167,20 +167,28 @@ pub(super) fn of_container(container: &Container<'_>) -> String {
     // The token's is the API server's, which puts it into every container of a Pod.
     let mounts = container.volume_mounts.iter().flatten().filter(|m| &*m.mount_path != names::TOKEN_FOLDER);
     parts.extend(mounts.map(of_mount));
-    parts.push(container.security_context.as_ref().map(canonical).unwrap_or_default());
+    parts.push(container.security_context.as_ref().map(context).unwrap_or_default());
     // With a command it runs the agent's image, which it has to follow; the operator's may be an older one.
     parts.extend((!container.command.is_empty()).then(|| container.image.to_string()));
     short_hash(parts.iter().map(String::as_str))
 }
 
-/// The same text whatever the order of the keys.
-fn canonical(value: &Value) -> String {
+/// The same text whatever the order of the keys, for all that an API server lets through. [`canonical`] doubles every
+/// backslash at each level: forty objects in one another would be a text of a tebibyte.
+fn context(value: &Value) -> String {
+    let text = value.to_string();
+    if text.len() > MAX_CONTEXT { text } else { canonical(value, MAX_LEVELS) }
+}
+
+fn canonical(value: &Value, levels: usize) -> String {
     match value {
-        Value::Object(map) => {
-            let sorted: BTreeMap<_, _> = map.iter().map(|(key, value)| (key, canonical(value))).collect();
+        Value::Object(map) if levels > 0 => {
+            let sorted: BTreeMap<_, _> = map.iter().map(|(key, value)| (key, canonical(value, levels - 1))).collect();
             format!("{sorted:?}")
         }
-        Value::Array(list) => format!("{:?}", list.iter().map(canonical).collect::<Vec<_>>()),
+        Value::Array(list) if levels > 0 => {
+            format!("{:?}", list.iter().map(|value| canonical(value, levels - 1)).collect::<Vec<_>>())
+        }
         other => other.to_string(),
     }
 }
@@ -350,6 +358,9 @@ pub const CA_CONFIG_MAPS: [(&str, &str); 3] = [
 const SIZE_LIMIT: &str = "32Mi";
 /// The uid of the operator's image.
 const NON_ROOT: i64 = 65532;
+/// Bytes and levels of a security context: one of every field of Kubernetes' has 1 KiB and three levels.
+const MAX_CONTEXT: usize = 4096;
+const MAX_LEVELS: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -381,6 +392,17 @@ mod tests {
         let of_list =
             |op: &&Value| op["path"].as_str().is_some_and(|p| p == path || p.starts_with(&format!("{path}/")));
         patch.as_array().unwrap().iter().find(of_list).map_or(Value::Null, |op| op["value"].clone())
+    }
+
+    #[test]
+    fn a_security_context_is_told_by_its_content_and_a_deep_or_long_one_costs_no_more() {
+        let parsed = |text: &str| context(&serde_json::from_str(text).unwrap());
+        let [one, other] = [r#"{"a": {"b": 1, "c": ["\\\""]}}"#, r#"{"a": {"c": ["\\\""], "b": 1}}"#].map(parsed);
+        assert_eq!(one, other);
+        let deep = format!("{}\"\\\\\"{}", "{\"a\":".repeat(100), "}".repeat(100));
+        assert!(parsed(&deep).len() < 64 * deep.len());
+        let long = format!("[[[[\"{}\"]]]]", "\\\\".repeat(1 << 20));
+        assert_eq!(parsed(&long), long);
     }
 
     #[test]

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
 
-use super::Text;
+use super::{Fields, Text};
 
 /// A pod's spec.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSpec<'a> {
     /// Containers.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "objects")]
     pub containers: Vec<Container<'a>>,
     /// Init containers; those with `restartPolicy: Always` are side containers.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "objects_or_null")]
     pub init_containers: Option<Vec<Container<'a>>>,
     /// Node labels; tells Windows pods.
     #[serde(borrow, default)]
@@ -203,4 +203,17 @@ pub struct EnvEntry<'a> {
 
 fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A list of objects, and of nothing else.
+fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let list = Vec::<Fields<T>>::deserialize(deserializer)?;
+    Ok(list.into_iter().map(|Fields(object)| object).collect())
+}
+
+fn objects_or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let list = Option::<Vec<Fields<T>>>::deserialize(deserializer)?;
+    Ok(list.map(|list| list.into_iter().map(|Fields(object)| object).collect()))
 }

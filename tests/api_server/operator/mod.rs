@@ -9,12 +9,14 @@ mod life;
 mod metrics;
 mod process;
 mod rest;
+mod secrets;
 
 use agent_tracing::core::kind::Kind;
 use agent_tracing::names;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Namespace, STRICT, install, kubectl, kustomize, operator, wait_until};
+use crate::support::canary::CANARY;
 use process::Operator;
 
 /// A labelled namespace with an AgentTracing whose MLflow has answered once, and the operator that looks after it.
@@ -181,12 +183,17 @@ fn agent(namespace: &str, name: &str) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {"app": name},
+            "annotations": {"kubectl.kubernetes.io/last-applied-configuration": format!("{{\"env\":\"{CANARY}\"}}\n")},
+        },
         "spec": {
             "replicas": 1,
             "selector": {"matchLabels": {"app": name}},
             "template": {
-                "metadata": {"labels": {"app": name}, "annotations": {"example.com/team": "tellers"}},
+                "metadata": {"labels": {"app": name}, "annotations": {"example.com/team": CANARY}},
                 "spec": {
                     "initContainers": [
                         {"name": "migrate", "image": "example.com/migrate:v1"},
@@ -199,6 +206,7 @@ fn agent(namespace: &str, name: &str) -> Value {
                             "env": [
                                 {"name": "STAGE", "value": "first"},
                                 {"name": "EMPTY", "value": ""},
+                                {"name": "API_KEY", "value": CANARY},
                                 {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
                             ],
                             "envFrom": [{"configMapRef": {"name": "settings", "optional": true}}],

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::audit::Audit;
 use crate::cluster::{Cluster, kubectl, operator_binary, wait_until};
 use crate::proxy::{Fault, Proxy};
+use crate::support::canary::{CANARY, assert_kept};
 
 /// A running operator. What it was refused is found out when it ends, however it ends.
 pub struct Operator {
@@ -22,6 +23,8 @@ pub struct Operator {
     pub webhook: u16,
     log: PathBuf,
     audit: Audit,
+    /// By which it is known to the API server.
+    token: String,
 }
 
 impl Operator {
@@ -52,6 +55,10 @@ impl Operator {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let log = folder.join(format!("operator-{identity}.log"));
         let [webhook, http] = free_ports();
+        let config = kubeconfig_of(&folder.join(format!("operator-{identity}.kubeconfig")), server);
+        let token = token_in(&config);
+        let mlflow_token = folder.join("token-for-mlflow");
+        std::fs::write(&mlflow_token, CANARY).unwrap();
         let child = Command::new(operator_binary())
             .args([
                 "run",
@@ -63,15 +70,16 @@ impl Operator {
                 "127.0.0.1",
             ])
             .args(["--webhook-addr", &format!("127.0.0.1:{webhook}"), "--http-addr", &format!("127.0.0.1:{http}")])
-            .args(["--log-level", "info,agent_tracing=debug"])
+            .args(["--log-level", "info,agent_tracing=debug", "--trusted-mlflow-hosts", "127.0.0.1", "--token-file"])
+            .arg(mlflow_token)
             .env_clear()
-            .env("KUBECONFIG", kubeconfig_of(&folder.join(format!("operator-{identity}.kubeconfig")), server))
+            .env("KUBECONFIG", config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Self { identity: identity.to_owned(), child, http, webhook, log, audit: Audit::from_now() }
+        Self { identity: identity.to_owned(), child, http, webhook, log, audit: Audit::from_now(), token }
     }
 
     pub fn wait_until_ready(&mut self) {
@@ -147,8 +155,29 @@ impl Operator {
         self.child.try_wait().unwrap()
     }
 
+    /// Neither what it says in its log and its metrics nor what it has written for people tells a secret.
+    fn assert_secrets_are_kept(&self) {
+        let log = std::fs::read_to_string(&self.log).unwrap();
+        assert_kept("the log", &log);
+        assert!(!log.contains(&self.token), "the log has the operator's token: {}", self.log.display());
+        if let Some((_, metrics)) = self.ask("/metrics") {
+            assert_kept("the metrics", &metrics);
+        }
+        if let Some((_, checks)) = self.ask("/readyz") {
+            assert_kept("the readiness", &checks);
+        }
+        let admin = Cluster::admin();
+        for event in admin.list("Event", "") {
+            assert_kept("an event", &event.to_string());
+        }
+        for tracing in admin.list("AgentTracing", "") {
+            assert_kept("a status", &tracing["status"].to_string());
+        }
+    }
+
     /// Ends it as a deployment does, but for the wait in which callers go away.
     pub fn stop(mut self) {
+        self.assert_secrets_are_kept();
         self.terminate();
         wait_until("the lease is handed over", || holder() != self.identity);
         self.terminate();
@@ -172,6 +201,10 @@ impl Operator {
 
 impl Drop for Operator {
     fn drop(&mut self) {
+        // While it can still be asked.
+        if !std::thread::panicking() {
+            self.assert_secrets_are_kept();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -234,6 +267,11 @@ fn kubeconfig_of(file: &Path, server: Option<&str>) -> PathBuf {
     }
     std::fs::write(file, config.to_string()).unwrap();
     file.to_owned()
+}
+
+fn token_in(kubeconfig: &Path) -> String {
+    let config: Value = serde_json::from_str(&std::fs::read_to_string(kubeconfig).unwrap()).unwrap();
+    config["users"][0]["user"]["token"].as_str().unwrap().to_owned()
 }
 
 fn free_ports<const N: usize>() -> [u16; N] {

@@ -1,0 +1,195 @@
+//! The real operator as a process of its own, and as much of an API server as it needs to start, in this process and on
+//! loopback.
+#![allow(dead_code, reason = "each user needs its own part")]
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener as Listener};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::http::{Method, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures::stream;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+/// The binary, logging to a pipe as in a pod; ended with this value.
+pub struct Operator {
+    process: Child,
+    pub started: Instant,
+    pub webhook: SocketAddr,
+    pub http: SocketAddr,
+    log: Arc<Mutex<String>>,
+}
+
+impl Operator {
+    /// Starts `OPERATOR_BINARY`, else the one that Cargo built.
+    pub fn start(api: &ApiServer) -> Self {
+        // Nobody holds the lease: this one leads, so that what is measured is the busier of two replicas.
+        api.written.lock().unwrap().clear();
+        let [webhook, http] = free_addresses();
+        let started = Instant::now();
+        let binary = std::env::var_os("OPERATOR_BINARY");
+        let mut process = Command::new(binary.unwrap_or(env!("CARGO_BIN_EXE_agent-tracing-operator").into()))
+            .args(["run", &format!("--http-addr={http}"), &format!("--webhook-addr={webhook}")])
+            .env("KUBECONFIG", &api.kubeconfig)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (lines, log) = (BufReader::new(process.stderr.take().unwrap()), Arc::<Mutex<String>>::default());
+        let kept = log.clone();
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                let mut kept = kept.lock().unwrap();
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
+        Self { process, started, webhook, http, log }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
+    }
+
+    pub fn cpu(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        let nanoseconds = |task: std::fs::DirEntry| {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+        };
+        Duration::from_nanos(tasks.map(|task| nanoseconds(task.unwrap())).sum())
+    }
+
+    pub fn memory_by_kind(&self) -> String {
+        format!("{} of it its own, {} file-backed", self.memory("RssAnon"), self.memory("RssFile"))
+    }
+
+    /// A field of its status, in KiB.
+    pub fn memory(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// As much of an API server as the operator needs to start: it lists one AgentTracing and one labelled namespace, keeps
+/// what is written, and its watches never tell anything.
+pub struct ApiServer {
+    kubeconfig: std::path::PathBuf,
+    written: Written,
+}
+
+type Written = Arc<Mutex<std::collections::BTreeMap<String, Value>>>;
+
+impl ApiServer {
+    pub async fn start(tracing: Value) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let kubeconfig = std::env::temp_dir().join(format!(
+            "agent-tracing-{}-{}",
+            std::process::id(),
+            listener.local_addr().unwrap().port()
+        ));
+        std::fs::write(&kubeconfig, Self::kubeconfig(listener.local_addr().unwrap())).unwrap();
+        let written = Written::default();
+        let store = written.clone();
+        let router = axum::Router::new().fallback(move |request| answer(request, store.clone(), tracing.clone()));
+        tokio::spawn(async { axum::serve(listener, router).await });
+        Self { kubeconfig, written }
+    }
+
+    fn kubeconfig(address: SocketAddr) -> String {
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "bench",
+            "clusters": [{"name": "bench", "cluster": {"server": format!("http://{address}")}}],
+            "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
+            "users": [{"name": "bench", "user": {}}],
+        })
+        .to_string()
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.kubeconfig);
+    }
+}
+
+async fn answer(request: Request<Body>, written: Written, tracing: Value) -> Response {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    if parts.uri.query().unwrap_or_default().contains("watch=true") {
+        return Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>()).into_response();
+    }
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let mut object: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let known = written.lock().unwrap().get(&path).cloned();
+    let answer = match (parts.method, path.rsplit('/').next().unwrap_or_default(), known) {
+        (Method::GET, "apis", _) => json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []}),
+        (Method::GET, "agenttracings", _) => list([tracing]),
+        (Method::GET, "tracing", _) => tracing,
+        (Method::GET, "namespaces", _) => list([namespace()]),
+        (Method::GET, "bank", _) => namespace(),
+        (Method::GET, "mutatingwebhookconfigurations", _) => list([configuration("")]),
+        (Method::GET, _, Some(object)) => object,
+        (Method::GET, _, None) if is_collection(&path) => list([]),
+        (Method::GET, _, None) => return not_found(),
+        (Method::PATCH, "agent-tracing-webhook", _) => configuration(object[1]["value"].as_str().unwrap()),
+        (method, _, _) => {
+            object["metadata"]["resourceVersion"] = json!("2");
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let path = if method == Method::POST { format!("{path}/{name}") } else { path };
+            written.lock().unwrap().insert(path, object.clone());
+            object
+        }
+    };
+    ([(header::CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
+}
+
+/// `/api/v1/<kind>` or `/apis/<group>/<version>/namespaces/<namespace>/<kind>`: an odd number of parts after the version.
+fn is_collection(path: &str) -> bool {
+    let version = if path.starts_with("/api/") { 3 } else { 4 };
+    path.split('/').count().saturating_sub(version) % 2 == 1
+}
+
+fn namespace() -> Value {
+    json!({"metadata": {"name": "bank", "resourceVersion": "1", "labels": {"agenttracing.dev/injection": "enabled"}}})
+}
+
+fn configuration(bundle: &str) -> Value {
+    json!({
+        "metadata": {"name": "agent-tracing-webhook", "resourceVersion": "1"},
+        "webhooks": [{"name": "inject.agenttracing.dev", "clientConfig": {"caBundle": bundle},
+            "sideEffects": "None", "admissionReviewVersions": ["v1"]}],
+    })
+}
+
+fn list<const N: usize>(items: [Value; N]) -> Value {
+    json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items.to_vec()})
+}
+
+fn not_found() -> Response {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
+        "message": "not found"});
+    (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "application/json")], status.to_string()).into_response()
+}
+
+fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    // Held together, so that no two are the same.
+    let listeners = [(); N].map(|()| Listener::bind("127.0.0.1:0").unwrap());
+    listeners.each_ref().map(|listener| listener.local_addr().unwrap())
+}

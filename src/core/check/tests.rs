@@ -111,7 +111,7 @@ fn of_everything_that_can_be_broken_the_one_cause_is_named() {
         (
             "webhook",
             Facts { webhook: Fact::Known(Some(Webhook { bundles: vec![b"garbage".to_vec()] })), ..facts() },
-            "kubectl delete secret -n agent-tracing-system agent-tracing-webhook-ca",
+            "holds no certificate that is valid now",
         ),
         (
             "namespace label",

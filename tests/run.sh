@@ -33,7 +33,7 @@ everything() {
   "$CLUSTER/images.sh"
   quick
   "$CLUSTER/operator-image.sh"
-  step 'fuzzing: certificate authorities, answers of MLflow' tests/fuzz.sh "${SOAK:+300}"
+  step 'fuzzing: certificate authorities, answers of MLflow, admission reviews' tests/fuzz.sh "${SOAK:+300}"
   api_server
   node
 }

@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-TARGETS=(ca_merge mlflow_answer)
+TARGETS=(ca_merge mlflow_answer review)
 TRIPLE=$(rustc -vV | sed -n 's/^host: //p')
 OUT=$PWD/target/fuzz
 

@@ -51,7 +51,7 @@ pub(super) fn workload(workload: &Workload<'_>) -> Result<(), Limit> {
     if bytes > MAX_ANNOTATIONS { Err(Limit::Annotations) } else { Ok(()) }
 }
 
-/// Ten times what a workload of 450 KB has; what etcd stores (1.5 MiB) rarely has more, and the controller wires that.
+/// Five times what an UPDATE of 450 KB has. Beyond a megabyte a workload may have more; the controller wires it then.
 const MAX_VALUES: usize = 100_000;
 /// The record of what we added takes up to 250 bytes for each, and an object's annotations may have 256 KiB.
 const MAX_CONTAINERS: usize = 500;

@@ -244,7 +244,8 @@ const MAX_BODY: usize = 7 << 20;
 const SMALL: usize = 64 << 10;
 /// KiB for all that is larger: with those 16 MiB, 48 MiB of bodies at most. The pod has 128 MiB.
 const ROOM: usize = 32 << 10;
-/// Within the API server's 2 seconds. Only reading the body can take time: a decision has nothing to wait for.
+/// Within the API server's 2 seconds, for reading the body and, where it is a large one, for its turn. A decision has nothing
+/// else to wait for.
 const DEADLINE: Duration = Duration::from_millis(1500);
 const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
 

@@ -26,17 +26,17 @@ main() {
     *) usage "$0" >&2; exit 2 ;;
   esac
   cd "$ROOT"
-  step 'static binary of the operator' build Cargo.toml
+  step 'static binary of the operator' build . target
   if [[ ! -s $ARCHIVE || $BINARY -nt $ARCHIVE || Dockerfile -nt $ARCHIVE ]]; then
     step 'image of the operator' archive
   fi
   printf '  %s\n  as an archive: %s\n' "$TAG" "target/${ARCHIVE##*/}"
 }
 
-# build MANIFEST: into this checkout's target, whose dependencies the commit before shares.
+# build SOURCE TARGET-FOLDER
 build() {
   env "CC_${TARGET//-/_}=musl-gcc" cargo build --locked --release --target "$TARGET" --bin agent-tracing-operator \
-    --manifest-path "$1" --target-dir target
+    --manifest-path "$1/Cargo.toml" --target-dir "$2"
 }
 
 archive() { pack . "$BINARY" "$TAG" "$ARCHIVE"; }
@@ -49,22 +49,34 @@ pack() {
   mv "$4.part" "$4"
 }
 
+# share_dependencies FOLDER: a target folder with all that is built here but for the operator itself. Not the same folder: cargo
+# takes two checkouts of a package for one, and the older for built.
+share_dependencies() {
+  local part
+  for part in release "$TARGET/release"; do
+    mkdir -p "$1/$part"
+    cp -a "target/$part/deps" "target/$part/build" "target/$part/.fingerprint" "$1/$part/"
+    rm -rf "$1/$part"/.fingerprint/agent-tracing-operator-*
+  done
+}
+
 previous() {
-  local commit kept source=target/previous/source
+  local commit kept source=target/previous/source built=target/previous/build
   rm -rf target/previous
   commit=$(git rev-parse --verify --quiet 'HEAD^{commit}^') || return 0
   kept=$CACHE/previous/$commit
   if [[ ! -s $kept/install.yaml ]]; then
     mkdir -p "$source" "$kept"
     git archive "$commit" | tar -x -C "$source"
-    step 'static binary of the commit before' build "$source/Cargo.toml"
+    share_dependencies "$built"
+    step 'static binary of the commit before' build "$source" "$built"
     mkdir -p "$source/${BINARY%/*}"
-    cp "$BINARY" "$source/$BINARY"
+    cp "$built/${BINARY#*/}" "$source/$BINARY"
     step 'image of the commit before' pack "$source" "$BINARY" "${TAG%:*}:previous" "$kept/operator.tar"
     "$BIN/kubectl" kustomize "$source/config/default" \
       | sed "s|${TAG%:*}:v[0-9.]*|${TAG%:*}:previous|" >"$kept/install.yaml.part"
     mv "$kept/install.yaml.part" "$kept/install.yaml"
-    rm -rf "$source"
+    rm -rf "$source" "$built"
     # Of others than this one nobody asks again.
     find "$CACHE/previous" -mindepth 1 -maxdepth 1 ! -name "$commit" -exec rm -rf {} +
   fi

@@ -56,3 +56,14 @@ async fn a_running_operator_recovers_within_minutes_when_the_clock_is_set_back_b
     world.walk(DAY).await;
     assert_eq!(world.refused, [] as [&str; 0]);
 }
+
+#[tokio::test]
+async fn a_running_replica_signs_anew_within_a_minute_when_the_clock_is_set_back_before_its_certificate() {
+    let mut world = World::aged(start() + 100 * DAY).await;
+    world.clock.set(start() + 50 * DAY);
+    world.step(MINUTE).await;
+    world.refused.clear();
+    world.walk(DAY).await;
+    assert_eq!(world.refused, [] as [&str; 0]);
+    assert_eq!(world.cluster.writes(), ["patch mutatingwebhookconfigurations"], "the authority was valid then");
+}

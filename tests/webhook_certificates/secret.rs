@@ -115,6 +115,7 @@ async fn an_older_installs_authority_of_ten_years_goes_on_and_is_rotated_without
 pub async fn in_phase(writes: usize) -> World {
     let mut world = World::aged(start() + 243 * DAY).await;
     while world.cluster.writes().len() < writes {
+        assert!(world.now() < start() + 250 * DAY, "it does not come to its {writes}. write");
         world.walk(Duration::from_secs(1)).await;
     }
     world

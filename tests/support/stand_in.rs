@@ -143,12 +143,15 @@ async fn answer(request: Request<Body>, written: Written, tracing: Value) -> Res
         (Method::GET, "agenttracings", _) => list([tracing]),
         (Method::GET, "tracing", _) => tracing,
         (Method::GET, "namespaces", _) => list([namespace()]),
-        (Method::GET, "bank", _) => namespace(),
+        (Method::GET, "bank" | "agent-tracing-system", _) => namespace(),
         (Method::GET, "mutatingwebhookconfigurations", _) => list([configuration("")]),
         (Method::GET, _, Some(object)) => object,
         (Method::GET, _, None) if is_collection(&path) => list([]),
         (Method::GET, _, None) => return not_found(),
-        (Method::PATCH, "agent-tracing-webhook", _) => configuration(object[1]["value"].as_str().unwrap()),
+        // The certificate's bundle comes as a JSON patch, the owner as a merge patch.
+        (Method::PATCH, "agent-tracing-webhook", _) => {
+            configuration(object.get(1).and_then(|add| add["value"].as_str()).unwrap_or_default())
+        }
         (method, _, _) => {
             object["metadata"]["resourceVersion"] = json!("2");
             let name = object["metadata"]["name"].as_str().unwrap_or_default();

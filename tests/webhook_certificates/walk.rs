@@ -183,9 +183,9 @@ impl World {
         let mut bundles = vec![&now];
         bundles.extend((self.before != now).then_some(&self.before));
         bundles.retain(|bundle| self.vandalised.as_ref() != Some(*bundle));
-        let ready = self.replicas.iter().filter(|replica| replica.is_ready_now());
+        let called = self.replicas.iter().filter(|replica| self.called.contains(&replica.address));
         let calls =
-            ready.flat_map(|replica| bundles.iter().map(move |bundle| call(replica.address, bundle, &self.clock)));
+            called.flat_map(|replica| bundles.iter().map(move |bundle| call(replica.address, bundle, &self.clock)));
         join_all(calls).await.into_iter().map(|answer| answer.map(|_| ())).collect()
     }
 

@@ -28,10 +28,24 @@ pub struct AgentTracingStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"]))]
     pub workloads: Vec<WorkloadStatus>,
+    /// How many workloads are in which state, those beyond the 100 included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["state"]))]
+    pub workload_states: Vec<StateCount>,
     /// `Ready` sums up the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// How many workloads are in a state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StateCount {
+    /// The state.
+    pub state: WorkloadState,
+    /// How many workloads.
+    pub count: i32,
 }
 
 /// The MLflow that answered.

@@ -107,6 +107,7 @@ pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> (
         experiments: experiments(&old, found),
         service_accounts: accounts(&old, found),
         workloads: listed,
+        workload_states: rows::counts(&states),
         conditions: conditions(tracing, &verdicts, now),
     };
     (status, states)

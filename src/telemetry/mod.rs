@@ -57,8 +57,12 @@ fn targets(level: &str) -> Result<Targets, LogError> {
     if !level.split(',').all(is_level) {
         return Err(refused());
     }
-    level.parse().map_err(|_| refused())
+    let targets: Targets = level.parse().map_err(|_| refused())?;
+    // kube logs the whole of an answer that it cannot read, as a warning: somebody's workload, somebody's Secret.
+    Ok(targets.with_target(KUBE_ANSWERS, LevelFilter::ERROR))
 }
+
+const KUBE_ANSWERS: &str = "kube_client::client";
 
 /// What this replica still lacks before it can answer correctly.
 #[derive(Debug, Default)]
@@ -176,5 +180,12 @@ mod tests {
             assert!(error.contains(&format!("{level:?}")) && error.contains("info"), "{error}");
         }
         assert!(targets("info").is_ok() && targets("warn,agent_tracing=debug").is_ok());
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_never_logged_as_a_whole() {
+        for level in ["info", "trace", "info,kube=debug", "kube_client=trace"] {
+            assert!(!targets(level).unwrap().would_enable(KUBE_ANSWERS, &tracing::Level::WARN), "{level}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::stream;
+use futures::{Stream, stream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -88,7 +88,7 @@ impl Drop for Operator {
 }
 
 /// As much of an API server as the operator needs to start: it lists one AgentTracing and one labelled namespace, keeps
-/// what is written, and its watches never tell anything.
+/// what is written, and its watches tell only of the webhook's certificate.
 pub struct ApiServer {
     kubeconfig: std::path::PathBuf,
     written: Written,
@@ -133,7 +133,7 @@ async fn answer(request: Request<Body>, written: Written, tracing: Value) -> Res
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     if parts.uri.query().unwrap_or_default().contains("watch=true") {
-        return Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>()).into_response();
+        return Body::from_stream(changes(path, written)).into_response();
     }
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let mut object: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -149,18 +149,53 @@ async fn answer(request: Request<Body>, written: Written, tracing: Value) -> Res
         (Method::GET, _, None) if is_collection(&path) => list([]),
         (Method::GET, _, None) => return not_found(),
         // The certificate's bundle comes as a JSON patch, the owner as a merge patch.
-        (Method::PATCH, "agent-tracing-webhook", _) => {
-            configuration(object.get(1).and_then(|add| add["value"].as_str()).unwrap_or_default())
+        (Method::PATCH, "agent-tracing-webhook", known) => {
+            let bundle = object.get(1).map(|add| configuration(add["value"].as_str().unwrap()));
+            keep(&written, path, bundle.or(known).unwrap_or_else(|| configuration("")))
         }
         (method, _, _) => {
-            object["metadata"]["resourceVersion"] = json!("2");
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
             let path = if method == Method::POST { format!("{path}/{name}") } else { path };
-            written.lock().unwrap().insert(path, object.clone());
-            object
+            keep(&written, path, object.take())
         }
     };
     ([(header::CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
+}
+
+/// Each write is a version of its own.
+fn keep(written: &Written, path: String, mut object: Value) -> Value {
+    let mut written = written.lock().unwrap();
+    let version = written.values().map(version).max().unwrap_or(1) + 1;
+    object["metadata"]["resourceVersion"] = json!(version.to_string());
+    written.insert(path, object.clone());
+    object
+}
+
+fn version(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+}
+
+/// What is written of the kinds of which the operator waits to hear; of others its watches never tell anything.
+fn changes(path: String, written: Written) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
+    let told = ["secrets", "mutatingwebhookconfigurations"].iter().any(|kind| path.ends_with(kind));
+    stream::unfold(1, move |seen| {
+        let (written, below) = (written.clone(), format!("{path}/"));
+        async move {
+            loop {
+                let next = {
+                    let written = written.lock().unwrap();
+                    let of_kind =
+                        written.iter().filter(|(path, object)| path.starts_with(&below) && version(object) > seen);
+                    of_kind.map(|(_, object)| object.clone()).min_by_key(version)
+                };
+                if let Some(object) = next.filter(|_| told) {
+                    let event = json!({"type": "MODIFIED", "object": object});
+                    return Some((Ok(Bytes::from(format!("{event}\n"))), version(&object)));
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    })
 }
 
 /// `/api/v1/<kind>` or `/apis/<group>/<version>/namespaces/<namespace>/<kind>`: an odd number of parts after the version.

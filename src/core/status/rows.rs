@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{About, Evidence, Findings, is_counted};
-use crate::api::{AgentTracingStatus, Reason, WorkloadState, WorkloadStatus};
+use crate::api::{AgentTracingStatus, Reason, StateCount, WorkloadState, WorkloadStatus};
 use crate::core::rollout::{Rest, halt, is_stuck, next_touch};
 use crate::core::wiring::Missing;
 use crate::core::workload::{Judged, Standing, Target};
@@ -32,6 +32,15 @@ pub(super) fn list(
     rows.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| (&a.name, &a.kind).cmp(&(&b.name, &b.kind))));
     rows.truncate(MAX_WORKLOADS);
     (rows, states)
+}
+
+/// As they stand in status.
+pub(super) fn counts(states: &States) -> Vec<StateCount> {
+    let count = |(state, count): (&WorkloadState, &usize)| StateCount {
+        state: *state,
+        count: i32::try_from(*count).unwrap_or(i32::MAX),
+    };
+    states.iter().map(count).collect()
 }
 
 /// The row of a workload; `None` where it is not this AgentTracing's.

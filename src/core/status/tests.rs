@@ -208,6 +208,8 @@ fn the_list_is_bounded_and_keeps_the_worst() {
     assert_eq!(status.workloads[0].name, "zebra");
     let counted = States::from([(WorkloadState::Injected, 150), (WorkloadState::Pending, 1)]);
     assert_eq!(states, counted, "all of them are counted");
+    let told: Vec<_> = status.workload_states.iter().map(|of| (of.state, of.count)).collect();
+    assert_eq!(told, [(WorkloadState::Pending, 1), (WorkloadState::Injected, 150)], "the worst first");
 }
 
 #[test]

@@ -151,7 +151,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         steps.next(Step::Rollout);
         let pace = settings.policy.pace;
         let bring = rollout::Bring { tracing, pace, around: &around, workloads: &workloads, failing: &failing };
-        rollout::bring(ctx, &bring, memory, now).await?; // IO
+        rollout::bring(ctx, &bring, &mut memory.rollout, &mut memory.said, now).await?; // IO
     }
     memory.failures = 0;
     Ok(Action::requeue(if facts_hold { pace } else { Duration::from_secs(1) }))

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::reconcile::Memory as Pass;
 use super::{Context, Error, apply, events, observe};
 use crate::api::AgentTracing;
 use crate::core::health::shortened;
 use crate::core::kind::Kind;
-use crate::core::rollout::{Pace, due, next_touch, note_overdue, rolling};
+use crate::core::policy::Pace;
+use crate::core::rollout::{due, next_touch, note_overdue, rolling};
 use crate::core::select::Surroundings;
 use crate::core::workload::{Judged, Standing, judge};
 
@@ -112,7 +112,13 @@ pub(super) struct Bring<'a> {
 }
 
 /// Touches what is due and takes out what is astray.
-pub(super) async fn bring(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, now: Timestamp) -> Result<(), Error> {
+pub(super) async fn bring(
+    ctx: &Context,
+    this: &Bring<'_>,
+    memory: &mut Memory,
+    said: &mut events::Said,
+    now: Timestamp,
+) -> Result<(), Error> {
     let Bring { tracing, pace: _, around, workloads, failing } = *this;
     take_out(ctx, this, memory, now).await?;
     for workload in workloads.iter().filter(|workload| failing.contains(&workload.resource())) {
@@ -133,7 +139,7 @@ pub(super) async fn bring(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, no
         }
         let workload = &workloads[index];
         match touch(ctx, this, workload, memory).await? {
-            Touched::Wired => answered(ctx, tracing, workload, memory).await,
+            Touched::Wired => answered(ctx, tracing, workload, memory, said).await,
             Touched::Unanswered(as_it_is) => unanswered.push((workload, as_it_is)),
             Touched::Dropped => {}
         }
@@ -142,7 +148,7 @@ pub(super) async fn bring(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, no
         return Ok(());
     }
     // Known to be silent it need not be waited for again.
-    let silent = memory.rollout.is_webhook_silent(now);
+    let silent = memory.is_webhook_silent(now);
     if !silent {
         tokio::time::sleep(PATIENCE).await;
     }
@@ -151,30 +157,30 @@ pub(super) async fn bring(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, no
         if !silent && began.elapsed() < LONG_ENOUGH {
             match touch(ctx, this, &again, memory).await? {
                 Touched::Wired => {
-                    answered(ctx, tracing, before, memory).await;
+                    answered(ctx, tracing, before, memory, said).await;
                     continue;
                 }
                 Touched::Unanswered(as_it_is) => again = as_it_is,
                 Touched::Dropped => continue,
             }
         }
-        memory.rollout.silent_until = now.checked_add(GRUDGE).ok();
+        memory.silent_until = now.checked_add(GRUDGE).ok();
         ctx.options.metrics.unanswered();
         tracing::warn!(namespace = around.namespace, name = before.resource(), "the webhook does not answer");
         // Its owner would undo it, and the two would fight for ever.
         if !again.owned && wire(ctx, this, *again, memory).await? {
-            events::brought(ctx, tracing, before, &mut memory.said).await;
+            events::brought(ctx, tracing, before, said).await;
         }
     }
     Ok(())
 }
 
 /// Chooses what may be rolled now, and takes the places for it before anybody else can.
-fn reserve(ctx: &Context, this: &Bring<'_>, memory: &Pass, now: i64) -> Vec<usize> {
+fn reserve(ctx: &Context, this: &Bring<'_>, memory: &Memory, now: i64) -> Vec<usize> {
     let Bring { tracing, pace, workloads, .. } = *this;
     let uid = tracing.metadata.uid.as_deref().unwrap_or_default();
     let rolling = rolling(workloads, now);
-    let wanted = pace.max_concurrent.saturating_sub(rolling + memory.rollout.removed.len());
+    let wanted = pace.max_concurrent.saturating_sub(rolling + memory.removed.len());
     // What needs no place is due whatever is free.
     let due = due(workloads, pace, ctx.traffic.places(uid, rolling, wanted), now);
     let taken = due.iter().filter(|index| workloads[**index].rollout.replaces_pods()).count();
@@ -182,20 +188,26 @@ fn reserve(ctx: &Context, this: &Bring<'_>, memory: &Pass, now: i64) -> Vec<usiz
     due
 }
 
-async fn answered(ctx: &Context, tracing: &AgentTracing, workload: &Judged, memory: &mut Pass) {
-    memory.rollout.silent_until = None;
-    memory.rollout.unanswered.remove(&workload.resource());
-    events::brought(ctx, tracing, workload, &mut memory.said).await;
+async fn answered(
+    ctx: &Context,
+    tracing: &AgentTracing,
+    workload: &Judged,
+    memory: &mut Memory,
+    said: &mut events::Said,
+) {
+    memory.silent_until = None;
+    memory.unanswered.remove(&workload.resource());
+    events::brought(ctx, tracing, workload, said).await;
 }
 
 /// Wires a workload by a patch of our own. Its controller may write its status in between, so it is tried again.
-async fn wire(ctx: &Context, this: &Bring<'_>, workload: Judged, memory: &mut Pass) -> Result<bool, Error> {
+async fn wire(ctx: &Context, this: &Bring<'_>, workload: Judged, memory: &mut Memory) -> Result<bool, Error> {
     let name = this.tracing.metadata.name.as_deref().unwrap_or_default();
     let mut current = workload;
     for _ in 0..TRIES {
         let Standing::Wanting { patch, .. } = &current.standing else { return Ok(false) };
         if write(ctx, this.around, &current, patch, memory).await? {
-            memory.rollout.unanswered.remove(&current.resource());
+            memory.unanswered.remove(&current.resource());
             return Ok(true);
         }
         match observe::workload(ctx, current.kind, &current.name, name, this.around).await? {
@@ -214,7 +226,7 @@ enum Touched {
     Dropped,
 }
 
-async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut Pass) -> Result<Touched, Error> {
+async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut Memory) -> Result<Touched, Error> {
     let Bring { tracing, pace, around, workloads: _, failing: _ } = *this;
     let Ok(value) = next_touch(workload, pace, Timestamp::now().as_second()) else { return Ok(Touched::Dropped) };
     let name = &workload.name;
@@ -224,7 +236,7 @@ async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut 
         Ok(answer) => answer,
         Err(error) => return dropped(error, workload, memory).map(|()| Touched::Dropped),
     };
-    memory.rollout.touches.insert(workload.resource(), value.clone());
+    memory.touches.insert(workload.resource(), value.clone());
     let tracing = tracing.metadata.name.as_deref().unwrap_or_default();
     let source = |source| observe::Error::Decode { what: written(around, workload).to_string(), source };
     let judged = judge(workload.kind, &answer, tracing, around).map_err(source)?;
@@ -232,7 +244,7 @@ async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut 
     Ok(match judged {
         Some(Judged { standing: Standing::Current, .. }) => Touched::Wired,
         Some(judged) if matches!(judged.standing, Standing::Wanting { .. }) => {
-            memory.rollout.unanswered.insert(judged.resource());
+            memory.unanswered.insert(judged.resource());
             Touched::Unanswered(Box::new(Judged { unanswered: true, ..judged }))
         }
         _ => Touched::Dropped,
@@ -241,20 +253,20 @@ async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut 
 
 /// Takes our wiring out of workloads to which it no longer applies, after everything was read again: live, not from a store.
 /// They roll for it, a few at a time.
-async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, now: Timestamp) -> Result<(), Error> {
+async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Memory, now: Timestamp) -> Result<(), Error> {
     let Bring { tracing, pace, around, workloads, failing: _ } = *this;
-    memory.rollout.removed.retain(|_, since| now.duration_since(*since) < PATIENCE_FOR_REMOVED);
+    memory.removed.retain(|_, since| now.duration_since(*since) < PATIENCE_FOR_REMOVED);
     let name = tracing.metadata.name.as_deref().unwrap_or_default();
-    let removed: Vec<_> = memory.rollout.removed.keys().cloned().collect();
+    let removed: Vec<_> = memory.removed.keys().cloned().collect();
     for (kind, name) in removed {
         if observe::is_settled(&ctx.client, kind, around.namespace, &name).await? {
-            memory.rollout.removed.remove(&(kind, name));
+            memory.removed.remove(&(kind, name));
         }
     }
     // Places beside those of touches.
     let places = format!("{}/out", tracing.metadata.uid.as_deref().unwrap_or_default());
     let astray: Vec<_> = workloads.iter().filter(|j| removal(j).is_some()).take(MOST_REMOVALS).collect();
-    let removed = memory.rollout.removed.len();
+    let removed = memory.removed.len();
     if astray.is_empty() {
         ctx.traffic.places(&places, removed, 0);
         return Ok(());
@@ -278,11 +290,11 @@ async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Pass, now: Times
             events::removed(ctx, tracing, &confirmed).await;
             if rolls {
                 free -= 1;
-                memory.rollout.removed.insert((confirmed.kind, confirmed.name), now);
+                memory.removed.insert((confirmed.kind, confirmed.name), now);
             }
         }
     }
-    ctx.traffic.places(&places, memory.rollout.removed.len(), 0);
+    ctx.traffic.places(&places, memory.removed.len(), 0);
     Ok(())
 }
 
@@ -300,7 +312,7 @@ async fn write(
     around: &Surroundings<'_>,
     workload: &Judged,
     patch: &[json_patch::PatchOperation],
-    memory: &mut Pass,
+    memory: &mut Memory,
 ) -> Result<bool, Error> {
     ctx.traffic.turn().await;
     match apply::patch(&ctx.client, written(around, workload), &workload.resource_version, patch).await {
@@ -310,11 +322,11 @@ async fn write(
 }
 
 /// One workload that cannot be changed must not keep the others from it.
-fn dropped(error: apply::Error, workload: &Judged, memory: &mut Pass) -> Result<(), Error> {
+fn dropped(error: apply::Error, workload: &Judged, memory: &mut Memory) -> Result<(), Error> {
     if let Some(said) = error.refusal() {
         let workload = workload.resource();
         tracing::warn!(workload, said, "the API server refuses a change of a workload");
-        memory.rollout.refused.insert(workload, shortened(&said));
+        memory.refused.insert(workload, shortened(&said));
         return Ok(());
     }
     if error.is_conflict() { Ok(()) } else { Err(error.into()) }

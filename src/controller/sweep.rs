@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::traffic::Traffic;
 use super::{Context, Error, apply, coalesced, events, observe, report};
 use crate::core::kind::Kind;
-use crate::core::rollout::Pace;
+use crate::core::policy::Pace;
 use crate::core::select::Surroundings;
 use crate::core::workload::{Orphan, orphan, wired, wired_by};
 

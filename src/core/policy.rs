@@ -3,13 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::kind::Kind;
-use super::settings::DEFAULT_PORT;
 use super::view::Workload;
 use crate::api::{
     AgentTracing, AuthMethod, CaBundleMode, CaBundleStrategy, ConfigMapKey, ContainerNames, EnvVar, Experiment,
-    LabelSelector, LabelSelectorRequirement, MlflowMode, Rollout, Sdk, SelectorOperator,
+    LabelSelector, LabelSelectorRequirement, MlflowMode, Rollout, RolloutPolicy, Sdk, SelectorOperator,
 };
-use crate::core::rollout::Pace;
 use crate::names;
 
 /// What one AgentTracing wants of workloads, and the facts that its status keeps.
@@ -128,6 +126,24 @@ impl Policy {
         }
     }
 }
+
+/// How fast workloads may be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Who changes them.
+    pub policy: RolloutPolicy,
+    /// How many of one AgentTracing may be unavailable at a time because of us.
+    pub max_concurrent: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { policy: RolloutPolicy::Automatic, max_concurrent: 5 }
+    }
+}
+
+/// Port of a standalone server.
+pub const DEFAULT_PORT: u16 = 5500;
 
 fn pace(rollout: Option<Rollout>) -> Pace {
     let Rollout { policy, max_concurrent } = rollout.unwrap_or_default();

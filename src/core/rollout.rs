@@ -9,24 +9,10 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::kind::Kind;
+use super::policy::Pace;
 use super::record::Record;
 use super::workload::{Judged, Standing, Trouble};
 use crate::api::{AgentTracing, RolloutPolicy, WorkloadState};
-
-/// How fast workloads may be changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// Who changes them.
-    pub policy: RolloutPolicy,
-    /// How many of one AgentTracing may be unavailable at a time because of us.
-    pub max_concurrent: usize,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { policy: RolloutPolicy::Automatic, max_concurrent: 5 }
-    }
-}
 
 /// Repairs of one cause within [`WINDOW`] before somebody is let have their way.
 const MAX_REPAIRS: u32 = 3;

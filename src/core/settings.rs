@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::policy::Policy;
+use super::policy::{DEFAULT_PORT, Policy};
 use super::quantity;
 use crate::api::{
     AgentTracing, Artifacts, DeletionPolicy, ImagePullPolicy, LabelSelectorRequirement, MlflowMode, NetworkPolicy,
@@ -351,8 +351,6 @@ const LABEL_KEY: &str = "write a label key: an optional DNS name and '/', then a
 
 /// Image of the server: what Red Hat OpenShift AI 3.4 ships.
 pub const DEFAULT_IMAGE: &str = "ghcr.io/mlflow/mlflow:v3.10.1";
-/// Port of the server.
-pub const DEFAULT_PORT: u16 = 5500;
 /// Size of the volume.
 pub const DEFAULT_SIZE: &str = "5Gi";
 

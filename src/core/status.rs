@@ -12,7 +12,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::health::{Verdict, port_of};
 use super::kind::Kind;
-use super::rollout::{Pace, Rest, halt, is_stuck, next_touch};
+use super::policy::Pace;
+use super::rollout::{Rest, halt, is_stuck, next_touch};
 use super::workload::{Judged, Standing, Target};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason};
 use crate::names;

@@ -134,8 +134,6 @@ impl Load {
         let calls = world().runtime.spawn(async move {
             let (mut calls, mut under_way) = (Vec::new(), JoinSet::new());
             let mut beat = tokio::time::interval(Duration::from_secs(1) / A_SECOND);
-            // A load that falls behind must not make up for it by a burst.
-            beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             while !until.load(Ordering::Relaxed) {
                 beat.tick().await;
                 under_way.spawn(call(path.clone(), body.clone()));

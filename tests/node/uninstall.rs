@@ -130,10 +130,11 @@ fn each_agent_is_what_it_was_after_one_rollout(scene: &Scene, before: &[Value]) 
 }
 
 /// What in the cluster has a name, label, annotation or field of ours. Not counted: events, which expire, the history of
-/// other people's workloads, the label of their namespaces, and nodes, which list the images that they hold.
+/// other people's workloads, the label of their namespaces, and what is the cluster's: volumes, whose paths have our name here, and
+/// nodes, which list the images that they hold.
 fn ours() -> Vec<String> {
     let kinds = typed(&["api-resources", "--verbs=list", "-o", "name"]);
-    let history = ["events", "replicasets", "controllerrevisions", "nodes"];
+    let history = ["events", "replicasets", "controllerrevisions", "persistentvolumes", "nodes"];
     let kinds: Vec<_> = kinds.lines().filter(|kind| !history.iter().any(|past| kind.starts_with(past))).collect();
     let all = typed(&["get", &kinds.join(","), "-A", "-o", "json"]);
     let mut all: Value = serde_json::from_str(&all).unwrap();

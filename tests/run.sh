@@ -24,8 +24,8 @@ main() {
       export SOAK=1 PROPTEST_CASES=${PROPTEST_CASES:-100000}
       everything
       ;;
-    api) api_server ;;
-    node) node ;;
+    api) api_server; return ;;
+    node) node; return ;;
     down) down; return ;;
     *) usage "$0" >&2; exit 2 ;;
   esac
@@ -53,6 +53,7 @@ side_by_side() {
   beside=$!
   node
   wait "$beside" || rc=$?
+  beside=''
   cat "$log"
   return "$rc"
 }

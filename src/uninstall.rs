@@ -40,6 +40,7 @@ pub async fn uninstall(args: UninjectAllArgs) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::from(1));
     }
+    delete_tracings(&client).await?;
     let definition = AgentTracing::crd().name_any();
     let definitions = Api::<CustomResourceDefinition>::all(client.clone());
     delete(&definitions, &definition).await?;
@@ -79,6 +80,41 @@ async fn stop_operator(client: &Client, namespace: &str) -> anyhow::Result<()> {
                 "the operator does not end ({replicas} pods, led by {holder:?}); whoever brings it back, such as Argo CD or \
                  Flux, must stop doing so first: kubectl get -n {namespace} deployment/{} -o yaml --show-managed-fields",
                 names::MANAGED_BY
+            );
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Before their kind: with the kind gone, Kubernetes may no longer find out whose the MLflow servers are, and leave them.
+async fn delete_tracings(client: &Client) -> anyhow::Result<()> {
+    let tracings = Api::<AgentTracing>::all(client.clone());
+    let servers = Api::<Deployment>::all(client.clone());
+    let ours = ListParams::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let left = match tracings.list_metadata(&ListParams::default()).await {
+            Ok(list) => list.items,
+            // The kind is gone already.
+            Err(kube::Error::Api(status)) if status.is_not_found() => Vec::new(),
+            Err(error) => return Err(error).context("failed to list AgentTracings"),
+        };
+        for tracing in left.iter().filter(|tracing| tracing.metadata.deletion_timestamp.is_none()) {
+            let namespace = tracing.namespace().unwrap_or_default();
+            delete(&Api::<AgentTracing>::namespaced(client.clone(), &namespace), &tracing.name_any()).await?;
+        }
+        let servers = servers.list_metadata(&ours).await.context("failed to list MLflow servers")?.items;
+        if left.is_empty() && servers.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            let named = left.iter().map(|t| t.metadata.clone()).chain(servers.iter().map(|s| s.metadata.clone()));
+            let named: Vec<_> =
+                named.map(|m| format!("{}/{}", m.namespace.unwrap_or_default(), m.name.unwrap_or_default())).collect();
+            bail!(
+                "still being deleted: {}; what holds them stands in their finalizers: kubectl get agenttracings,deployments -A \
+                 -o custom-columns=NAMESPACE:.metadata.namespace,NAME:.metadata.name,FINALIZERS:.metadata.finalizers",
+                named.join(", ")
             );
         }
         sleep(POLL).await;

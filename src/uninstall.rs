@@ -13,13 +13,14 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, CustomResourceExt, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::api::AgentTracing;
+use crate::controller;
 use crate::names;
 use crate::uninject::{self, UninjectAllArgs};
 
@@ -90,7 +91,6 @@ async fn stop_operator(client: &Client, namespace: &str) -> anyhow::Result<()> {
 async fn delete_tracings(client: &Client) -> anyhow::Result<()> {
     let tracings = Api::<AgentTracing>::all(client.clone());
     let servers = Api::<Deployment>::all(client.clone());
-    let ours = ListParams::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
     let end = Instant::now() + PATIENCE;
     loop {
         let left = match tracings.list_metadata(&ListParams::default()).await {
@@ -103,7 +103,7 @@ async fn delete_tracings(client: &Client) -> anyhow::Result<()> {
             let namespace = tracing.namespace().unwrap_or_default();
             delete(&Api::<AgentTracing>::namespaced(client.clone(), &namespace), &tracing.name_any()).await?;
         }
-        let servers = servers.list_metadata(&ours).await.context("failed to list MLflow servers")?.items;
+        let servers = servers.list_metadata(&ours()).await.context("failed to list MLflow servers")?.items;
         if left.is_empty() && servers.is_empty() {
             return Ok(());
         }
@@ -155,8 +155,7 @@ where
 
 /// What holds somebody's data stays, and is named.
 async fn kept(client: &Client) -> anyhow::Result<()> {
-    let ours = ListParams::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
-    let claims = Api::<PersistentVolumeClaim>::all(client.clone()).list_metadata(&ours).await;
+    let claims = Api::<PersistentVolumeClaim>::all(client.clone()).list_metadata(&ours()).await;
     let claims = claims.context("failed to list PersistentVolumeClaims")?;
     // What has an owner is on its way out with it.
     for claim in claims.iter().filter(|claim| claim.owner_references().is_empty()) {
@@ -166,9 +165,8 @@ async fn kept(client: &Client) -> anyhow::Result<()> {
              again; to delete it: kubectl delete pvc -n {namespace} {name}"
         );
     }
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("mlflow.opendatahub.io", "v1", "MLflow"));
     // Nothing to tell where there is no such kind.
-    if let Ok(servers) = Api::<DynamicObject>::all_with(client.clone(), &kind).list_metadata(&ours).await {
+    if let Ok(servers) = controller::mlflows(client).list_metadata(&ours()).await {
         for server in servers {
             let name = server.name_any();
             println!(
@@ -177,6 +175,11 @@ async fn kept(client: &Client) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the operator made.
+fn ours() -> ListParams {
+    ListParams::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY))
 }
 
 const POLL: Duration = Duration::from_secs(1);

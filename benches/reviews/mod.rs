@@ -1,7 +1,12 @@
 //! AdmissionReviews as an API server sends them, of a wanted size: a Deployment that was applied with kubectl, so with
 //! `last-applied-configuration` and `managedFields`.
 
+#[path = "../../tests/support/tracing.rs"]
+mod tracing;
+
 use serde_json::{Value, json};
+
+pub use tracing::tracing;
 
 /// A size, in KB of the whole review, and whether it is an UPDATE, which carries the object twice.
 pub const SIZES: [(usize, bool); 4] = [(3, false), (14, false), (28, true), (450, true)];
@@ -15,17 +20,6 @@ pub fn review(kilobytes: usize, update: bool) -> Vec<u8> {
         if sized(middle).len() < kilobytes * 1000 { low = middle + 1 } else { high = middle }
     }
     sized(low)
-}
-
-/// Namespace, AgentTracing and its address, as [`review`] wants them.
-pub fn tracing() -> Value {
-    json!({
-        "apiVersion": "agenttracing.dev/v1alpha1", "kind": "AgentTracing",
-        "metadata": {"name": "tracing", "namespace": "bank", "uid": "4b5b", "resourceVersion": "7", "generation": 1},
-        "spec": {"mlflow": {"mode": "Standalone"}},
-        "status": {"mlflow": {"url": "http://tracing-mlflow.bank.svc:5500", "version": "3.10.1", "workspaces": false,
-            "source": "Service"}},
-    })
 }
 
 fn review_of(variables: usize, update: bool) -> Value {

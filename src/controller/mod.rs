@@ -52,6 +52,7 @@ use crate::mlflow::{self, Access, Http};
 use crate::names;
 use crate::telemetry::Metrics;
 pub use identity::{Identity, MakeHttp};
+pub(crate) use observe::mlflows;
 use reconcile::Memory;
 use steps::Steps;
 use sweep::Suspect;

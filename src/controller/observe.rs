@@ -148,7 +148,7 @@ pub(super) async fn mlflow_resource(ctx: &Context, name: &str) -> Result<shared:
 }
 
 /// The API of the MLflow resources.
-pub(super) fn mlflows(client: &Client) -> Api<DynamicObject> {
+pub(crate) fn mlflows(client: &Client) -> Api<DynamicObject> {
     let kind = GroupVersionKind::gvk("mlflow.opendatahub.io", "v1", "MLflow");
     Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, "mlflows"))
 }

@@ -5,10 +5,13 @@ mod case;
 mod framing;
 mod review;
 mod tls;
+#[path = "../../support/tracing.rs"]
+mod tracing;
 mod workload;
 
 pub use case::{Case, Hears, Say, patch};
 use serde_json::{Value, json};
+pub use tracing::tracing;
 
 use crate::canary::CANARY;
 
@@ -27,16 +30,6 @@ pub fn request(headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let head =
         format!("POST /mutate HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n");
     [head.as_bytes(), body].concat()
-}
-
-pub fn tracing() -> Value {
-    json!({
-        "apiVersion": "agenttracing.dev/v1alpha1", "kind": "AgentTracing",
-        "metadata": {"name": "tracing", "namespace": "bank", "uid": "4b5b", "resourceVersion": "7", "generation": 1},
-        "spec": {"mlflow": {"mode": "Standalone"}},
-        "status": {"mlflow": {"url": "http://tracing-mlflow.bank.svc:5500", "version": "3.10.1", "workspaces": false,
-            "source": "Service"}},
-    })
 }
 
 /// A good one; every secret that it holds is the canary.

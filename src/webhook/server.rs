@@ -103,10 +103,11 @@ pub async fn serve(
                 }
             },
         };
-        let (tls, router, drain) = (tls.clone(), router.clone(), drain.clone());
+        let (tls, router) = (tls.clone(), router.clone());
+        let ends = Ends { limits, slots: slots.clone(), drain: drain.clone() };
         connections.spawn(async move {
             let _slot = slot;
-            if let Err(error) = connection(stream, tls, router, limits, drain).await {
+            if let Err(error) = connection(stream, tls, router, ends).await {
                 tracing::debug!(%error, "a connection failed");
             }
         });
@@ -118,28 +119,40 @@ pub async fn serve(
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    tls: Option<Tls>,
-    router: Router,
+/// What decides when a connection ends.
+struct Ends {
     limits: Limits,
+    slots: Arc<Semaphore>,
     drain: watch::Receiver<Drain>,
-) -> io::Result<()> {
+}
+
+impl Ends {
+    /// Whether an answer asks for a new connection. Where places are short every one does: whoever keeps a connection and
+    /// asks nothing takes at most three quarters of them, and the rest are free again as soon as they were answered.
+    fn announced(&self, old_from: Instant) -> bool {
+        // One more is in the hands of the loop that accepts.
+        let crowded = self.slots.available_permits() + 1 < self.limits.connections / 4;
+        crowded || *self.drain.borrow() >= Drain::Announced || Instant::now() >= old_from
+    }
+}
+
+async fn connection(stream: TcpStream, tls: Option<Tls>, router: Router, ends: Ends) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let Some(mut tls) = tls else { return http(stream, router, limits, drain).await };
+    let Some(mut tls) = tls else { return http(stream, router, ends).await };
     let handshake = async {
         let config = tls.wait_for(Option::is_some).await.ok().and_then(|config| config.clone());
         let config = config.ok_or(io::ErrorKind::NotConnected)?;
         TlsAcceptor::from(config).accept(stream).await
     };
-    let stream = timeout(limits.handshake, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    http(stream, router, limits, drain).await
+    let stream = timeout(ends.limits.handshake, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    http(stream, router, ends).await
 }
 
-async fn http<S>(stream: S, router: Router, limits: Limits, drain: watch::Receiver<Drain>) -> io::Result<()>
+async fn http<S>(stream: S, router: Router, ends: Ends) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let limits = ends.limits;
     let state = Arc::new(AtomicU8::new(HEADER));
     let stream =
         Impatient { stream, state: state.clone(), patience: limits.header, limit: Box::pin(sleep(limits.header)) };
@@ -151,7 +164,7 @@ where
         async {
             let mut response = answer.await?;
             state.store(IDLE, Ordering::Relaxed);
-            if *drain.borrow() >= Drain::Announced || Instant::now() >= old_from {
+            if ends.announced(old_from) {
                 response.headers_mut().insert(header::CONNECTION, CLOSE);
             }
             Ok::<_, std::convert::Infallible>(response)
@@ -169,7 +182,7 @@ where
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = closed(drain.clone()) => {
+        () = closed(ends.drain.clone()) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -328,6 +341,26 @@ mod tests {
         assert!(timeout(Duration::from_millis(100), second.asks()).await.is_err());
         drop(first);
         assert!(second.hears().await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn idle_connections_never_take_the_last_quarter_of_the_places() {
+        let server = Server::start(Limits { connections: 8, ..Limits::default() }).await;
+        let mut kept = Vec::new();
+        for _ in 0..6 {
+            let mut peer = server.connect().await;
+            assert!(!peer.asks().await.contains("connection: close"));
+            kept.push(peer);
+        }
+        for _ in 0..20 {
+            let mut peer = server.connect().await;
+            assert!(peer.asks().await.contains("connection: close"));
+            assert!(peer.is_cut_within(Duration::from_secs(1)).await);
+        }
+        // Nor do those that came first keep theirs for asking again while places are short.
+        let _more = [server.connect().await, server.connect().await];
+        sleep(Duration::from_millis(50)).await;
+        assert!(kept[0].asks().await.contains("connection: close"));
     }
 
     #[tokio::test]

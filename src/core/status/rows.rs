@@ -134,10 +134,12 @@ fn row(
                 ),
                 Err(Rest::Contested) => (
                     WorkloadState::Contested,
+                    // Who only takes out owns no field: the API server does not tell of them.
                     format!(
-                        "{} took the wiring out three times within ten minutes, so it is left alone until the spec changes; let it keep \
-                         what it did not write, or opt out: kubectl label -n {namespace} {resource} {}=false",
-                        judged.last_manager.as_deref().unwrap_or("Somebody"),
+                        "The wiring was taken out three times within ten minutes, so it is left alone until the spec changes; last \
+                         written, beside us, by {}: let it keep what it did not write, or opt out: kubectl label -n {namespace} \
+                         {resource} {}=false",
+                        judged.last_manager.as_deref().unwrap_or("somebody"),
                         names::LABEL_INJECT
                     ),
                 ),

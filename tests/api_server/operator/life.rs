@@ -1,6 +1,7 @@
 //! The life of a wired workload of each kind: repaired, changed, given back byte for byte, whoever was there to see it.
 
 use std::process::Command;
+use std::time::Duration;
 
 use agent_tracing::core::kind::Kind;
 use agent_tracing::names;
@@ -157,6 +158,49 @@ fn the_users_manifest_of_every_kind_comes_again_without_a_change() {
         assert_eq!(stored()["spec"], before["spec"], "{kind:?}");
         assert_eq!(generation(&stored()), generation(&before), "{kind:?}");
     }
+    site.close();
+}
+
+/// Takes everything of ours out of a template while no webhook answers, as a tool does that renders manifests by itself.
+fn strip(site: &mut Site) {
+    site.stop_operator();
+    let mut stripped = live(site, Kind::Deployment);
+    stripped["spec"] = site.stored_elsewhere(&agent_of(Kind::Deployment, &site.namespace.0, "teller"))["spec"].take();
+    stripped["metadata"]["resourceVersion"] = Value::Null;
+    // Something of its own, as such tools write: one that only takes out owns nothing, and is in no managedFields.
+    stripped["metadata"]["labels"]["app.kubernetes.io/instance"] = json!("bank");
+    let answer = site.admin.replace(&stripped, &format!("{STRICT}&fieldManager=argocd-controller")).unwrap();
+    assert_eq!(record(&answer), None);
+    site.start_operator();
+}
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn whoever_takes_the_wiring_out_a_fourth_time_is_named_and_left_alone_until_the_spec_changes() {
+    let mut site = Site::open("operator-contested");
+    site.admin.create(&agent_of(Kind::Deployment, &site.namespace.0, "teller"), STRICT).unwrap();
+    let wired = |site: &Site| record(&live(site, Kind::Deployment)).is_some();
+    let told = |site: &Site| site.row("teller").map(|row| row["state"].as_str().unwrap_or_default().to_owned());
+    wait_until("it is wired", || wired(&site) && told(&site).is_some_and(|state| state != "Pending"));
+    // The API server dates writers by the second.
+    std::thread::sleep(Duration::from_secs(1));
+    for repair in 1..=3 {
+        strip(&mut site);
+        wait_until(&format!("repair {repair}"), || wired(&site));
+    }
+    strip(&mut site);
+    wait_until("somebody is named", || told(&site).is_some_and(|state| state == "Contested"));
+    let message = site.row("teller").unwrap()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("by argocd-controller:"), "{message}");
+    assert!(!wired(&site), "it was left alone");
+    assert_eq!(site.condition("WorkloadsReady").unwrap()["reason"], "Contested");
+
+    let mut changed = site.tracing();
+    changed["spec"] = json!({"sdk": {"timeoutSeconds": 9}});
+    site.admin.merge(&changed, STRICT).unwrap();
+    wait_until("another spec is another matter", || {
+        wired(&site) && told(&site).is_some_and(|state| state != "Contested")
+    });
     site.close();
 }
 

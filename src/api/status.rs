@@ -211,6 +211,11 @@ macro_rules! reasons {
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name)),+ }
             }
+
+            /// The reason of that name.
+            pub fn named(name: &str) -> Option<Self> {
+                [$(Self::$name),+].into_iter().find(|reason| reason.as_str() == name)
+            }
         }
     };
 }

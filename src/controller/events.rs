@@ -1,12 +1,13 @@
 //! Events: what happened, once per transition, where `kubectl describe` shows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 
+use super::key::Key;
 use super::{Context, report};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, Reason, WorkloadState, WorkloadStatus};
 use crate::core::kind::Kind;
@@ -19,16 +20,16 @@ use crate::names::event;
 /// repeats nothing.
 #[derive(Debug, Default)]
 pub(super) struct Said {
-    workloads: BTreeMap<String, Word>,
+    workloads: BTreeMap<Key, Word>,
     seeded: bool,
     /// The list in status was full: what is not in it may have been said as well.
     unsure: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
     Wired,
-    Skipped(String),
+    Skipped(Reason),
 }
 
 /// Says what changed between two statuses.
@@ -59,28 +60,30 @@ pub(super) async fn transitions(
         publish(ctx, tracing, None, EventType::Warning, event::ROLLOUT_HALTED, message).await;
     }
     seed(said, old);
-    said.workloads.retain(|workload, _| judged.iter().any(|j| j.resource() == *workload));
+    let keys: BTreeSet<Key> = judged.iter().map(Key::of_workload).collect();
+    said.workloads.retain(|key, _| keys.contains(key));
     for workload in judged {
-        let before = said.workloads.get(&workload.resource());
+        let key = Key::of_workload(workload);
+        let before = said.workloads.get(&key).copied();
         let word = match &workload.standing {
             Standing::Current => Word::Wired,
-            Standing::Skipped { reason, .. } => Word::Skipped(reason.as_str().to_owned()),
+            Standing::Skipped { reason, .. } => Word::Skipped(*reason),
             _ => continue,
         };
-        if before != Some(&word) && !(before.is_none() && said.unsure) {
+        if before != Some(word) && !(before.is_none() && said.unsure) {
             let row = row(Some(new), workload);
             let message = row.and_then(|w| w.message.clone());
-            match &word {
+            match word {
                 Word::Wired => wired(ctx, tracing, workload, event::INJECTED).await,
                 Word::Skipped(reason) => {
-                    let note = format!("{reason}: {}", message.unwrap_or_default());
-                    let harmless = [Reason::OptedOut, Reason::OwnTrackingURI].iter().any(|r| r.as_str() == reason);
+                    let note = format!("{}: {}", reason.as_str(), message.unwrap_or_default());
+                    let harmless = [Reason::OptedOut, Reason::OwnTrackingURI].contains(&reason);
                     let kind = if harmless { EventType::Normal } else { EventType::Warning };
                     publish(ctx, tracing, Some(workload), kind, event::INJECTION_SKIPPED, note).await;
                 }
             }
         }
-        said.workloads.insert(workload.resource(), word);
+        said.workloads.insert(key, word);
     }
     said.unsure = false;
     let has_trace = |status, workload| row(status, workload).is_some_and(|row| row.last_trace_time.is_some());
@@ -95,7 +98,7 @@ pub(super) async fn brought(ctx: &Context, tracing: &AgentTracing, workload: &Ju
     let reason = if workload.wired { event::REPAIRED } else { event::INJECTED };
     ctx.options.metrics.wired(is_repair(workload), workload.rollout.replaces_pods());
     wired(ctx, tracing, workload, reason).await;
-    said.workloads.insert(workload.resource(), Word::Wired);
+    said.workloads.insert(Key::of_workload(workload), Word::Wired);
 }
 
 /// Says that the operator took its wiring out of a workload.
@@ -130,10 +133,14 @@ fn seed(said: &mut Said, old: Option<&AgentTracingStatus>) {
                 WorkloadState::Injected | WorkloadState::RollingOut | WorkloadState::Outdated | WorkloadState::Halted,
                 _,
             ) => Word::Wired,
-            (WorkloadState::Skipped, Some(reason)) => Word::Skipped(reason.clone()),
+            (WorkloadState::Skipped, Some(reason)) => match Reason::named(reason) {
+                Some(reason) => Word::Skipped(reason),
+                None => continue,
+            },
             _ => continue,
         };
-        said.workloads.entry(format!("{}/{}", row.kind.to_ascii_lowercase(), row.name)).or_insert(word);
+        let resource = format!("{}/{}", row.kind.to_ascii_lowercase(), row.name);
+        said.workloads.entry(Key::of(&resource)).or_insert(word);
     }
 }
 

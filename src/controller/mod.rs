@@ -11,6 +11,7 @@ mod apply;
 mod authorities;
 mod events;
 mod identity;
+mod key;
 mod observe;
 mod reconcile;
 mod rights;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::key::Key;
 use super::{Context, Error, apply, events, observe};
 use crate::api::AgentTracing;
 use crate::core::health::shortened;
@@ -34,15 +35,15 @@ const PATIENCE_FOR_REMOVED: SignedDuration = SignedDuration::from_mins(10);
 pub(super) struct Memory {
     silent_until: Option<Timestamp>,
     /// Workloads whose last touch brought nothing: no repair of theirs was undone.
-    unanswered: BTreeSet<String>,
+    unanswered: BTreeSet<Key>,
     /// Our last touch of each workload: whoever strips a whole object strips the annotation with it.
-    touches: BTreeMap<String, String>,
+    touches: BTreeMap<Key, Box<str>>,
     /// Since when a workload is well, with which touch, where it does not tell that itself.
-    well: BTreeMap<String, (Option<String>, Timestamp)>,
+    well: BTreeMap<Key, (Option<String>, Timestamp)>,
     /// Workloads that roll since we took their wiring out, and since when.
     removed: BTreeMap<(Kind, String), Timestamp>,
     /// Workloads whose change the API server refused, and its words.
-    refused: BTreeMap<String, String>,
+    refused: BTreeMap<Key, String>,
 }
 
 impl Memory {
@@ -53,39 +54,40 @@ impl Memory {
 
     /// Adds what the API server said to the workloads that it concerns.
     pub(super) fn annotate(&mut self, workloads: &mut [Judged], now: Timestamp) {
-        let all: BTreeMap<String, &Standing> = workloads.iter().map(|j| (j.resource(), &j.standing)).collect();
-        self.refused.retain(|name, _| all.get(name).is_some_and(|standing| **standing != Standing::Current));
-        self.well.retain(|name, _| all.contains_key(name));
-        self.unanswered.retain(|name| all.get(name).is_some_and(|standing| **standing != Standing::Current));
+        let all: BTreeMap<Key, &Standing> = workloads.iter().map(|j| (Key::of_workload(j), &j.standing)).collect();
+        self.refused.retain(|key, _| all.get(key).is_some_and(|standing| **standing != Standing::Current));
+        self.well.retain(|key, _| all.contains_key(key));
+        self.unanswered.retain(|key| all.get(key).is_some_and(|standing| **standing != Standing::Current));
         // What the user took out and put in again starts over.
         let counts = |standing: &Standing| matches!(standing, Standing::Current | Standing::Wanting { .. });
-        self.touches.retain(|name, _| all.get(name).is_some_and(|standing| counts(standing)));
+        self.touches.retain(|key, _| all.get(key).is_some_and(|standing| counts(standing)));
         for workload in workloads {
-            let name = workload.resource();
+            let key = Key::of_workload(workload);
+            let touched = self.touches.get(&key);
             if workload.touch.is_none() {
-                workload.touch = self.touches.get(&name).cloned();
+                workload.touch = touched.map(|touch| touch.to_string());
             }
             // Only of what an earlier process touched nothing better is known than what the workload shows.
-            if self.touches.contains_key(&name) {
-                workload.unanswered = self.unanswered.contains(&name);
+            if touched.is_some() {
+                workload.unanswered = self.unanswered.contains(&key);
             }
-            self.note_well(&name, workload, now);
-            if let Some(said) = self.refused.get(&name) {
+            self.note_well(key, workload, now);
+            if let Some(said) = self.refused.get(&key) {
                 workload.notes.push(format!("PatchRefused: {said}").chars().take(256).collect());
             }
         }
     }
 
     /// Notes since when a workload is well that does not tell.
-    fn note_well(&mut self, name: &str, workload: &mut Judged, now: Timestamp) {
+    fn note_well(&mut self, key: Key, workload: &mut Judged, now: Timestamp) {
         let Judged { kind, rollout, touch, .. } = &mut *workload;
         if !tells(*kind) && rollout.replaces_pods() {
             let is_well = rollout.complete && rollout.available >= rollout.wanted;
-            let before = self.well.get(name).filter(|(of, _)| of == touch).map(|(_, since)| *since);
+            let before = self.well.get(&key).filter(|(of, _)| of == touch).map(|(_, since)| *since);
             if is_well {
                 let since = before.unwrap_or(now);
                 rollout.available_since = Some(since);
-                self.well.insert(name.to_owned(), (touch.clone(), since));
+                self.well.insert(key, (touch.clone(), since));
             }
             note_overdue(workload, before.is_some(), now.as_second());
         }
@@ -196,7 +198,7 @@ async fn answered(
     said: &mut events::Said,
 ) {
     memory.silent_until = None;
-    memory.unanswered.remove(&workload.resource());
+    memory.unanswered.remove(&Key::of_workload(workload));
     events::brought(ctx, tracing, workload, said).await;
 }
 
@@ -207,7 +209,7 @@ async fn wire(ctx: &Context, this: &Bring<'_>, workload: Judged, memory: &mut Me
     for _ in 0..TRIES {
         let Standing::Wanting { patch, .. } = &current.standing else { return Ok(false) };
         if write(ctx, this.around, &current, patch, memory).await? {
-            memory.unanswered.remove(&current.resource());
+            memory.unanswered.remove(&Key::of_workload(&current));
             return Ok(true);
         }
         match observe::workload(ctx, current.kind, &current.name, name, this.around).await? {
@@ -236,7 +238,7 @@ async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut 
         Ok(answer) => answer,
         Err(error) => return dropped(error, workload, memory).map(|()| Touched::Dropped),
     };
-    memory.touches.insert(workload.resource(), value.clone());
+    memory.touches.insert(Key::of_workload(workload), value.as_str().into());
     let tracing = tracing.metadata.name.as_deref().unwrap_or_default();
     let source = |source| observe::Error::Decode { what: written(around, workload).to_string(), source };
     let judged = judge(workload.kind, &answer, tracing, around).map_err(source)?;
@@ -244,7 +246,7 @@ async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut 
     Ok(match judged {
         Some(Judged { standing: Standing::Current, .. }) => Touched::Wired,
         Some(judged) if matches!(judged.standing, Standing::Wanting { .. }) => {
-            memory.unanswered.insert(judged.resource());
+            memory.unanswered.insert(Key::of_workload(&judged));
             Touched::Unanswered(Box::new(Judged { unanswered: true, ..judged }))
         }
         _ => Touched::Dropped,
@@ -324,9 +326,8 @@ async fn write(
 /// One workload that cannot be changed must not keep the others from it.
 fn dropped(error: apply::Error, workload: &Judged, memory: &mut Memory) -> Result<(), Error> {
     if let Some(said) = error.refusal() {
-        let workload = workload.resource();
-        tracing::warn!(workload, said, "the API server refuses a change of a workload");
-        memory.refused.insert(workload, shortened(&said));
+        tracing::warn!(workload = workload.resource(), said, "the API server refuses a change of a workload");
+        memory.refused.insert(Key::of_workload(workload), shortened(&said));
         return Ok(());
     }
     if error.is_conflict() { Ok(()) } else { Err(error.into()) }

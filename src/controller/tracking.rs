@@ -1,11 +1,12 @@
 //! Everything that is asked of MLflow, at a calm pace and never more than a bounded number of questions in one pass.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::key::Key;
 use super::{Context, Error, observe};
 use crate::api::{AgentTracingStatus, MlflowMode, Reason};
 use crate::core::kind::Kind;
@@ -35,7 +36,7 @@ const STALE: SignedDuration = SignedDuration::from_mins(2);
 pub(super) struct Memory {
     experiments: BTreeMap<String, Checked>,
     looked: BTreeMap<String, Looked>,
-    wired: BTreeMap<String, Wired>,
+    wired: BTreeMap<Key, Wired>,
     seeded: bool,
     /// Whether OTLP is taken at a tracking URI.
     otlp: Option<(String, bool)>,
@@ -56,8 +57,6 @@ struct Looked {
 /// A workload's current wiring.
 #[derive(Clone, Debug)]
 struct Wired {
-    /// The record's hash: a namespace may have many workloads.
-    record: u64,
     seen: Timestamp,
     /// Since when pods with this wiring exist.
     since: Option<Timestamp>,
@@ -174,7 +173,7 @@ pub(super) async fn traces(
         .collect();
     let hurried: BTreeSet<&str> = current
         .iter()
-        .filter(|j| memory.wired.get(&j.uid).is_some_and(|wired| is_awaited(j, wired, now)))
+        .filter(|j| memory.wired.get(&Key::of_wiring(j)).is_some_and(|wired| is_awaited(j, wired, now)))
         .filter_map(|j| ids.get(j.uid.as_str()).copied())
         .collect();
     if let Some(mlflow) = mlflow {
@@ -183,7 +182,7 @@ pub(super) async fn traces(
 
     let mut evidence = BTreeMap::new();
     for workload in current {
-        let Some(wired) = memory.wired.get_mut(&workload.uid) else { continue };
+        let Some(wired) = memory.wired.get_mut(&Key::of_wiring(workload)) else { continue };
         let looked = ids.get(workload.uid.as_str()).and_then(|id| memory.looked.get(*id));
         let looked = looked.filter(|l| now.duration_since(l.at) < STALE);
         if let Some(Looked { trace: Some(trace), .. }) = looked {
@@ -216,11 +215,10 @@ pub(super) async fn traces(
 /// Keeps one entry per current wiring; a changed one starts over.
 fn remember(memory: &mut Memory, current: &[&Judged], old: &AgentTracingStatus, now: Timestamp) {
     let first = !std::mem::replace(&mut memory.seeded, true);
-    memory.wired.retain(|uid, wired| current.iter().any(|j| j.uid == *uid && hash_of(j) == wired.record));
+    let keys: BTreeSet<Key> = current.iter().map(|j| Key::of_wiring(j)).collect();
+    memory.wired.retain(|key, _| keys.contains(key));
     for workload in current {
-        if memory.wired.contains_key(&workload.uid) {
-            continue;
-        }
+        let Entry::Vacant(entry) = memory.wired.entry(Key::of_wiring(workload)) else { continue };
         // After a restart the status tells what was seen of this wiring; the pods that sent it may be gone.
         let row = old
             .workloads
@@ -228,15 +226,8 @@ fn remember(memory: &mut Memory, current: &[&Judged], old: &AgentTracingStatus, 
             .filter(|_| first)
             .find(|w| w.kind == workload.kind.as_str() && w.name == workload.name);
         let received = row.and_then(|w| w.last_trace_time.as_deref()?.parse().ok());
-        let wired = Wired { record: hash_of(workload), seen: now, since: received, received };
-        memory.wired.insert(workload.uid.clone(), wired);
+        entry.insert(Wired { seen: now, since: received, received });
     }
-}
-
-fn hash_of(workload: &Judged) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    workload.record.hash(&mut hasher);
-    hasher.finish()
 }
 
 fn is_awaited(workload: &Judged, wired: &Wired, now: Timestamp) -> bool {

@@ -4,7 +4,9 @@
 //! piece of memory, and typed structs would lose fields that this build does not know.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 
+use futures::AsyncReadExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
@@ -95,13 +97,17 @@ pub(in crate::controller) async fn for_each(
     let request = Request::new(url(kind, namespace));
     let mut params = ListParams::default().limit(PAGE);
     loop {
-        let text = match request.list(&params).map_err(kube::Error::BuildRequest) {
-            Ok(request) => client.request_text(request).await,
-            Err(error) => Err(error),
+        let answer = async {
+            let request = request.list(&params).map_err(kube::Error::BuildRequest)?;
+            let mut body = pin!(client.request_stream(request).await?);
+            let mut text = Vec::new();
+            // Read into place: collected, copied and checked as text it would be held three times.
+            body.read_to_end(&mut text).await.map_err(|error| kube::Error::Service(error.into()))?;
+            Ok(text)
         };
-        let text = text.map_err(|source| Error::Read { what: what(), source })?;
+        let text = answer.await.map_err(|source| Error::Read { what: what(), source })?;
         let decode = |source| Error::Decode { what: what(), source };
-        let page: Page<'_> = serde_json::from_str(&text).map_err(decode)?;
+        let page: Page<'_> = serde_json::from_slice(&text).map_err(decode)?;
         for item in page.items {
             each(item.get()).map_err(decode)?;
         }

@@ -1,5 +1,7 @@
 //! `check`: gathers what [`core::check`](crate::core::check) walks along, with the rights of whoever asks, and prints the links.
 
+mod pods;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -10,13 +12,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, Config};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::api::{AgentTracing, WorkloadState};
-use crate::core::check::{Fact, Facts, Link, Operator, Pods, State, Webhook, check as walk, exit_code};
+use crate::api::AgentTracing;
+use crate::core::check::{Fact, Facts, Link, Operator, State, Webhook, check as walk, exit_code};
 use crate::core::decide::{Decision, decide};
 use crate::core::kind::Kind;
 use crate::core::policy::Policy;
@@ -84,10 +86,12 @@ async fn gather(client: &Client, namespace: String, workload: Option<String>) ->
         Fact::Known(tracings) => tracings.clone(),
         Fact::Unknown(_) => Vec::new(),
     };
+    let (pods, authorities) = pods::look(client, &namespace, &known(&tracings), workload.as_deref()).await;
     Facts {
         leader: leader(client, &home).await,
         probe: probe(client, &namespace, &labels, &known(&tracings), &home).await,
-        pods: pods(client, &namespace, &known(&tracings)).await,
+        pods,
+        authorities,
         namespace,
         workload,
         definition,
@@ -182,42 +186,6 @@ async fn probe(
 }
 
 const PROBE: &str = "agent-tracing-check";
-
-/// The pods of those workloads of which status says that they are wired.
-async fn pods(client: &Client, namespace: &str, tracings: &[AgentTracing]) -> Fact<BTreeMap<String, Pods>> {
-    let rows = tracings.iter().filter_map(|tracing| tracing.status.as_ref()).flat_map(|status| &status.workloads);
-    let wired = rows.filter(|row| row.state == WorkloadState::Injected);
-    let mut found = BTreeMap::new();
-    for row in wired {
-        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == row.kind && kind.rolls()) else { continue };
-        match pods_of(client, namespace, kind, &row.name).await {
-            Ok(pods) => found.insert(format!("{}/{}", row.kind.to_ascii_lowercase(), row.name), pods),
-            Err(error) => return Fact::Unknown(trouble(&error)),
-        };
-    }
-    Fact::Known(found)
-}
-
-async fn pods_of(client: &Client, namespace: &str, kind: Kind, name: &str) -> Result<Pods, kube::Error> {
-    let resource = ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk(kind.group(), kind.version(), kind.as_str()),
-        kind.plural(),
-    );
-    let object = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource).get(name).await?;
-    let labels = object.data.pointer("/spec/selector/matchLabels").and_then(Value::as_object).into_iter().flatten();
-    let labels: Vec<_> = labels.filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?))).collect();
-    let record =
-        object.data.pointer("/spec/template/metadata/annotations").and_then(|all| all.get(names::ANNOTATION_RECORD));
-    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
-    let list = pods.list_metadata(&ListParams::default().labels(&labels.join(",")).limit(500)).await?;
-    let mut counted = Pods::default();
-    for pod in list.items.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
-        let carried = pod.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_RECORD));
-        counted.running += 1;
-        counted.current += usize::from(carried.map(String::as_str) == record.and_then(Value::as_str));
-    }
-    Ok(counted)
-}
 
 fn text(links: &[Link], colour: bool) -> String {
     let shown = || links.iter().filter(|link| link.state != State::Skipped);

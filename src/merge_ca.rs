@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::core::ca_bundle::{self, Merged, Source};
+use crate::core::ca_bundle::{self, Merged, Source, log};
 
 /// Arguments of `merge-ca`. An agent's pod gives none.
 #[derive(Args, Clone, Debug)]
@@ -36,6 +36,7 @@ pub fn merge_ca(args: &MergeCaArgs) {
         say(&format!("argument {} and all after it are not known here, and left out", first.display()));
     }
     let mut read = Reader { files: Vec::new(), left: MAX_READ };
+    let public = usize::from(!args.no_system_roots);
     if !args.no_system_roots {
         // First: whatever follows is cut before they are.
         read.files.push((SYSTEM_ROOTS.to_owned(), ca_bundle::system_roots().into_bytes()));
@@ -45,10 +46,14 @@ pub fn merge_ca(args: &MergeCaArgs) {
     let merged = ca_bundle::merge(&sources, Timestamp::now());
     report(&merged);
     let output = args.output.display();
-    match write(&args.output, merged.pem.as_bytes()) {
+    let written = write(&args.output, merged.pem.as_bytes());
+    match &written {
         Ok(()) if merged.pem.is_empty() => say(&format!("wrote {output} without any certificate: it trusts nobody")),
         Ok(()) => say(&format!("wrote {output}: {}", summary(&merged))),
         Err(error) => say(&format!("failed to write {output}: {error}; agents find no new bundle there")),
+    }
+    if written.is_ok() {
+        log::lines(merged.held.iter().filter(|held| held.source >= public)).iter().for_each(|line| say(line));
     }
 }
 

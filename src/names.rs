@@ -54,6 +54,8 @@ pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
 pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
 /// Labels with the hash that ends the name of a pod's ReplicaSet: a Deployment's, an Argo Rollout's.
 pub const POD_TEMPLATE_HASHES: [&str; 2] = ["pod-template-hash", "rollouts-pod-template-hash"];
+/// Label of a Job's pods with its name.
+pub const LABEL_JOB_NAME: &str = "batch.kubernetes.io/job-name";
 /// Label that every namespace carries with its own name.
 pub const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 

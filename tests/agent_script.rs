@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use agent_tracing::core::ca_bundle::{AGENT_SCRIPT, MAX_BYTES, OUTPUT, SOURCES_DIRECTORY};
+use agent_tracing::core::ca_bundle::log::{Named, Told, read};
+use agent_tracing::core::ca_bundle::{AGENT_SCRIPT, Held, MAX_BYTES, OUTPUT, SOURCES_DIRECTORY, Source, merge};
 use authorities::{Authority, certificates};
+use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -118,6 +120,7 @@ fn where_nothing_can_be_written_the_agent_starts_and_what_was_there_stays() {
         fs::remove_dir(image.path("/tmp/ca-bundle")).unwrap();
         let log = image.merges();
         assert!(log.contains("failed to write"), "{log}");
+        assert_eq!(read(&log), Told::NotWritten);
 
         // The bundle's place is taken by a folder that is not empty.
         fs::create_dir_all(image.path(OUTPUT)).unwrap();
@@ -125,6 +128,48 @@ fn where_nothing_can_be_written_the_agent_starts_and_what_was_there_stays() {
         let log = image.merges();
         assert!(log.contains("failed to write"), "{log}");
         assert!(image.path(OUTPUT).is_dir());
+    }
+}
+
+#[test]
+fn the_log_names_what_the_sources_gave_and_nothing_of_a_key_between() {
+    for image in images("named") {
+        let [public, service, one, two, absent] = ["public", "service", "one", "two", "absent"].map(Authority::new);
+        image.has(DEBIAN, &public.pem());
+        image.has(SERVICE_CA, &service.pem().replace('\n', "\r\n"));
+        let in_one_line = two.pem().replace('\n', "").replace("-----", "\n-----\n");
+        let in_one_line = in_one_line.replace("-----\nBEGIN CERTIFICATE\n-----", "-----BEGIN CERTIFICATE-----");
+        let in_one_line = in_one_line.replace("-----\nEND CERTIFICATE\n-----", "-----END CERTIFICATE-----");
+        image.has("/tmp/ca-sources/a.crt", &format!("{}{}{in_one_line}", one.pem(), one.key_pem()));
+        let log = image.merges();
+        let named = named(&log);
+        for authority in [&service, &one, &two] {
+            assert!(named.has(&held(authority)), "{log}");
+        }
+        assert!(!named.has(&held(&public)) && !named.has(&held(&absent)) && named.is_whole(), "{log}");
+        assert!(one.key_pem().lines().filter(|line| !line.starts_with('-')).all(|line| !log.contains(line)), "{log}");
+    }
+}
+
+#[test]
+fn of_hundreds_the_log_names_some_and_says_so() {
+    for image in images("hundreds") {
+        image.has("/tmp/ca-sources/a.crt", &certificates(600));
+        let log = image.merges();
+        assert!(!named(&log).is_whole() && log.ends_with("named 500 of 600 certificates beyond the public ones\n"));
+    }
+}
+
+fn held(authority: &Authority) -> Held {
+    let pem = authority.pem();
+    merge(&[Source { name: "a", bytes: pem.as_bytes() }], Timestamp::now()).held.remove(0)
+}
+
+#[track_caller]
+fn named(log: &str) -> Named {
+    match read(log) {
+        Told::Holds(named) => named,
+        other => panic!("{other:?}: {log}"),
     }
 }
 

@@ -1,7 +1,5 @@
 //! The merged certificate authorities of a namespace, where an AgentTracing wants them in a ConfigMap.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::Value;
@@ -10,7 +8,7 @@ use super::{Context, Error, apply, observe, rights};
 use crate::api::{AgentTracing, CaBundleStrategy};
 use crate::core::ca_bundle::{self, Source};
 use crate::core::desired::binding::ca_config_map;
-use crate::core::inject::CA_CONFIG_MAPS;
+use crate::core::inject::ca_sources;
 use crate::core::policy::{CaChoice, Policy};
 use crate::core::settings::Settings;
 use crate::names;
@@ -37,7 +35,7 @@ pub(super) async fn bring(
     let choices: Vec<CaChoice> = tracings.iter().filter_map(|tracing| Policy::of(tracing).ca).collect();
     let users = tracings.iter().filter(|t| Policy::of(t).ca.is_some()).filter_map(rights::user).collect();
     let mut found = Vec::new();
-    for (name, key) in sources(&choices) {
+    for (name, key) in ca_sources(choices.iter()) {
         if let Some(text) = observe::config_map_key(ctx, &settings.namespace, &name, &key).await? {
             found.push((format!("{name}/{key}"), text));
         }
@@ -62,13 +60,4 @@ pub(super) async fn bring(
         apply::config_map(ctx, &wanted).await?; // IO
     }
     Ok(())
-}
-
-/// ConfigMaps and keys, each once.
-fn sources(choices: &[CaChoice]) -> Vec<(String, String)> {
-    let known = CA_CONFIG_MAPS.map(|(name, key)| (name.to_owned(), key.to_owned()));
-    let users =
-        choices.iter().flat_map(|choice| &choice.config_maps).map(|source| (source.name.clone(), source.key.clone()));
-    let mut seen = BTreeSet::new();
-    known.into_iter().chain(users).filter(|source| seen.insert(source.clone())).collect()
 }

@@ -5,6 +5,8 @@
 //! the `-----END CERTIFICATE----------BEGIN CERTIFICATE-----` that `cat` makes of files without a final newline, and every
 //! TLS connection of the agent fails. So each block is parsed by itself, what is sound is written anew, and the rest is named.
 
+pub mod log;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -14,6 +16,7 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use sha2::{Digest, Sha256};
 
 use super::certificate;
 
@@ -51,8 +54,23 @@ pub struct Merged {
     pub pem: String,
     /// How many certificates each source gave, in the order of the sources.
     pub kept: Vec<(String, usize)>,
+    /// What tells each certificate of the bundle from all others, in its order.
+    pub held: Vec<Held>,
     /// What is not in the bundle.
     pub skipped: Vec<Skipped>,
+}
+
+/// A certificate of the bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Which of the sources gave it.
+    pub source: usize,
+    /// SHA-256 of its DER, in small hexadecimal digits.
+    pub fingerprint: String,
+    /// How its base64 ends, without padding. That is its signature: like no other's, and a shell can tell it.
+    pub end: String,
+    /// The subject's common name, or nothing; without control characters.
+    pub subject: String,
 }
 
 /// Something that is not in the bundle.
@@ -134,6 +152,7 @@ fn take(
     merged: &mut Merged,
 ) -> usize {
     let (mut kept, mut duplicates, mut number) = (0, 0, 0);
+    let place = merged.kept.len();
     let mut skip = |why| merged.skipped.push(Skipped { source: source.name.to_owned(), why });
     for found in (Blocks { rest: source.bytes }) {
         number += 1;
@@ -142,12 +161,12 @@ fn take(
             break;
         }
         *blocks_left -= 1;
-        let der = match take_block(found, number, now) {
-            Ok(der) if seen.contains(&der) => {
+        let (der, subject) = match take_block(found, number, now) {
+            Ok((der, _)) if seen.contains(&der) => {
                 duplicates += 1;
                 continue;
             }
-            Ok(der) => der,
+            Ok(sound) => sound,
             Err(why) => {
                 skip(why);
                 continue;
@@ -159,6 +178,7 @@ fn take(
             break;
         }
         merged.pem.push_str(&text);
+        merged.held.push(held(place, &der, subject));
         seen.insert(der);
         kept += 1;
     }
@@ -171,8 +191,16 @@ fn take(
     kept
 }
 
-/// The DER of a certificate that is of use to a client.
-fn take_block(found: Found<'_>, block: usize, now: Timestamp) -> Result<Vec<u8>, Why> {
+fn held(source: usize, der: &[u8], subject: String) -> Held {
+    let fingerprint = Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect();
+    // Three bytes are four characters: a tail that begins with one of these threes ends as the whole does.
+    let from = der.len().saturating_sub(END_BYTES) / 3 * 3;
+    let end = STANDARD.encode(&der[from..]).trim_end_matches('=').to_owned();
+    Held { source, fingerprint, end, subject }
+}
+
+/// The DER of a certificate that is of use to a client, and its subject's name.
+fn take_block(found: Found<'_>, block: usize, now: Timestamp) -> Result<(Vec<u8>, String), Why> {
     let broken = |problem| Why::Broken { block, problem };
     let (label, body) = match found {
         Found::Block { label, body } => (label, body),
@@ -188,13 +216,13 @@ fn take_block(found: Found<'_>, block: usize, now: Timestamp) -> Result<Vec<u8>,
     let text: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let der = LENIENT.decode(text).map_err(|_| broken("it is not base64"))?;
     let certificate = certificate::parse(&der).map_err(broken)?;
+    let subject = certificate.common_name.unwrap_or_default();
+    let subject = subject.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
     // Compared as seconds: an end in the year 9999 is beyond what a `Timestamp` holds.
     if i64::try_from(certificate.not_after).is_ok_and(|end| end < now.as_second()) {
-        let subject = certificate.common_name.unwrap_or_default();
-        let subject = subject.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
         return Err(Why::Expired { block, on: day(certificate.not_after), subject });
     }
-    Ok(der)
+    Ok((der, subject))
 }
 
 /// One certificate in PEM: 64 characters a line, a newline at the end.
@@ -319,6 +347,8 @@ const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
 /// Characters in a line of PEM.
 const LINE: usize = 64;
+/// Bytes of a certificate that tell it from others: the last two lines of PEM, and more.
+const END_BYTES: usize = 120;
 /// Names and labels in the report are no longer, in characters.
 const MAX_NAME: usize = 64;
 /// Without its padding a block is still worth reading; it is written anew with it.

@@ -1,12 +1,16 @@
 //! `check`: every link from the kind's definition to the last trace, in the order in which one needs the other. The first that is
 //! broken is the cause; what lies behind it is not looked at, since it would only repeat it.
 
+pub mod authorities;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+use self::authorities::Authorities;
 use super::ca_bundle::{Source, merge};
+use super::kind::Kind;
 use crate::api::{AgentTracing, ConditionType, Reason, WorkloadState, WorkloadStatus};
 use crate::names;
 
@@ -42,6 +46,8 @@ pub struct Facts {
     pub probe: Fact<Option<bool>>,
     /// Pods of the workloads that status says are wired: how many run, and how many of them with the current wiring.
     pub pods: Fact<BTreeMap<String, Pods>>,
+    /// Which certificate authorities they trust, and which they should.
+    pub authorities: Authorities,
 }
 
 /// The operator's Deployment.
@@ -155,7 +161,7 @@ pub fn check(facts: &Facts, now: Timestamp) -> Vec<Link> {
     });
     if let Fact::Known(tracings) = &facts.tracings {
         for tracing in tracings {
-            of_tracing(&mut chain, tracing, facts, tracings.len() > 1);
+            of_tracing(&mut chain, tracing, facts, tracings.len() > 1, now);
         }
     }
     chain.links
@@ -190,7 +196,7 @@ fn registered(webhook: Option<&Webhook>, now: Timestamp) -> (State, String) {
     }
 }
 
-fn of_tracing(chain: &mut Chain, tracing: &AgentTracing, facts: &Facts, of_several: bool) {
+fn of_tracing(chain: &mut Chain, tracing: &AgentTracing, facts: &Facts, of_several: bool, now: Timestamp) {
     let name = name_of(tracing);
     let title = |link: &str| if of_several { format!("{name}: {link}") } else { link.to_owned() };
     // One AgentTracing that is broken says nothing about the next.
@@ -242,6 +248,9 @@ fn of_tracing(chain: &mut Chain, tracing: &AgentTracing, facts: &Facts, of_sever
         // The others are as they are whatever this one lacks.
         let broken = chain.broken;
         chain.add(&title(&resource(row)), of_workload(row, facts));
+        if let Some(judged) = of_bundle(row, facts, now) {
+            chain.add(&title(&format!("CA bundle of {}", resource(row))), judged);
+        }
         chain.broken = broken;
     }
     chain.broken |= chain.links[first..].iter().any(|link| link.state == State::Bad);
@@ -284,6 +293,12 @@ fn of_workload(row: &WorkloadStatus, facts: &Facts) -> (State, String) {
         },
         Fact::Unknown(why) => unknown(format!("{told}; its pods cannot be looked at: {why}")),
     }
+}
+
+/// `None` where it has no bundle of ours, or no pod that runs.
+fn of_bundle(row: &WorkloadStatus, facts: &Facts, now: Timestamp) -> Option<(State, String)> {
+    let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == row.kind)?;
+    authorities::judge(kind, &resource(row), facts, now)
 }
 
 fn resource(row: &WorkloadStatus) -> String {

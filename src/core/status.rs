@@ -295,6 +295,10 @@ fn workloads_ready(about: &About<'_>, counted: &[&Judged], found: &Findings<'_>,
         );
         return Verdict::bad(Reason::RolloutHalted, message);
     }
+    let stuck = named(&|j| !j.merge_ca.waiting.is_empty());
+    if !stuck.is_empty() {
+        return rows::jobs_wait(&list(&stuck), &details);
+    }
     if !contested.is_empty() {
         let message =
             format!("Somebody takes the wiring out again and again: {}; see who: {details}", list(&contested));

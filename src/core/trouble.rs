@@ -1,5 +1,7 @@
 //! Why a workload's new pods do not start or stay, in words that do not change from one look to the next.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 
@@ -8,6 +10,8 @@ use crate::names;
 
 /// How long the operator's init container may wait for its image or its start.
 const MERGE_CA_PATIENCE: SignedDuration = SignedDuration::from_secs(60);
+/// The same in a Job's pods: a CronJob may replace its Job every minute, so that none of its pods gets older.
+const MERGE_CA_PATIENCE_OF_JOBS: SignedDuration = SignedDuration::from_secs(30);
 /// How long a container that has crashed more than once has to run before it counts as well again.
 const RECOVERED: SignedDuration = SignedDuration::from_secs(60);
 
@@ -22,13 +26,45 @@ pub fn of_pods(pods: &[Pod], record: Option<&str>, now: Timestamp) -> Option<Tro
 
 /// Whether the operator's init container keeps waiting for its image or its start in pods that carry this record.
 pub fn lacks_merge_ca(pods: &[Pod], record: Option<&str>, now: Timestamp) -> bool {
-    carrying(pods, record).any(|pod| {
-        let waits = containers(pod).filter(|status| status.name == names::MERGE_CA).any(|status| {
-            let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
-            waiting.and_then(|w| w.reason.as_deref()).is_some_and(|reason| NEVER_STARTS.contains(&reason))
-        });
-        waits && created(pod).is_some_and(|since| now.duration_since(since) >= MERGE_CA_PATIENCE)
-    })
+    carrying(pods, record).any(|pod| waits_for_merge_ca(pod) && is_older(pod, now, MERGE_CA_PATIENCE))
+}
+
+/// The Jobs among these, by name, whose pods keep waiting for the operator's init container; and whether pods of them with
+/// this record lack it, so that those of the next Job would too.
+pub fn jobs_without_merge_ca(
+    pods: &[Pod],
+    jobs: &[String],
+    record: Option<&str>,
+    now: Timestamp,
+) -> (Vec<String>, bool) {
+    let job = |pod: &Pod| {
+        let name = pod.metadata.labels.as_ref()?.get(names::LABEL_JOB_NAME)?;
+        jobs.iter().find(|job| *job == name).cloned()
+    };
+    let old: Vec<_> = pods.iter().filter(|pod| is_older(pod, now, MERGE_CA_PATIENCE_OF_JOBS)).collect();
+    let wired = old.iter().filter(|pod| record_of(pod).is_some() && pod.metadata.deletion_timestamp.is_none());
+    let waiting: BTreeSet<_> = wired.filter(|pod| waits_for_merge_ca(pod)).filter_map(|pod| job(pod)).collect();
+    let lacks = |pod: &&Pod| waits_for_merge_ca(pod) || ended_with_merge_ca(pod);
+    let again = carrying(old, record).any(|pod| job(pod).is_some() && lacks(&pod));
+    (waiting.into_iter().collect(), again)
+}
+
+fn is_older(pod: &Pod, now: Timestamp, patience: SignedDuration) -> bool {
+    created(pod).is_some_and(|since| now.duration_since(since) >= patience)
+}
+
+fn waits_for_merge_ca(pod: &Pod) -> bool {
+    merge_ca(pod).filter_map(|state| state.waiting.as_ref()?.reason.as_deref()).any(|r| NEVER_STARTS.contains(&r))
+}
+
+/// Where a pod restarts nothing, what cannot be started ends it. The program itself never fails.
+fn ended_with_merge_ca(pod: &Pod) -> bool {
+    let failed = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Failed");
+    failed && merge_ca(pod).filter_map(|state| state.terminated.as_ref()).any(|ended| ended.exit_code != 0)
+}
+
+fn merge_ca(pod: &Pod) -> impl Iterator<Item = &ContainerState> {
+    containers(pod).filter(|status| status.name == names::MERGE_CA).filter_map(|status| status.state.as_ref())
 }
 
 /// Reasons of the kubelet for a container that does not get as far as running.
@@ -45,12 +81,13 @@ const NEVER_STARTS: [&str; 10] = [
     "CrashLoopBackOff",
 ];
 
-fn carrying<'p>(pods: &'p [Pod], record: Option<&'p str>) -> impl Iterator<Item = &'p Pod> {
-    pods.iter().filter(move |pod| {
-        let annotations = pod.metadata.annotations.as_ref();
-        let carried = annotations.and_then(|all| all.get(names::ANNOTATION_RECORD)).map(String::as_str);
-        record.is_some() && carried == record && pod.metadata.deletion_timestamp.is_none()
-    })
+fn carrying<'p>(pods: impl IntoIterator<Item = &'p Pod>, record: Option<&'p str>) -> impl Iterator<Item = &'p Pod> {
+    let ours = move |pod: &&Pod| record.is_some() && record_of(pod) == record;
+    pods.into_iter().filter(ours).filter(|pod| pod.metadata.deletion_timestamp.is_none())
+}
+
+fn record_of(pod: &Pod) -> Option<&str> {
+    pod.metadata.annotations.as_ref()?.get(names::ANNOTATION_RECORD).map(String::as_str)
 }
 
 fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
@@ -101,6 +138,7 @@ fn unscheduled(pod: &Pod) -> Option<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use serde_json::{Value, json};
 
     use super::*;
@@ -162,6 +200,47 @@ mod tests {
         let failing = agent(json!({"waiting": {"reason": "ImagePullBackOff"}}), 0);
         assert_eq!(of_pods(&[pod("old", failing.clone())], Some("r"), at("10:01:00")), None);
         assert_eq!(of_pods(&[pod("r", failing)], None, at("10:01:00")), None);
+    }
+
+    fn of_job(job: &str, record: &str, status: Value) -> Pod {
+        let mut pod = pod(record, status);
+        pod.metadata.labels = Some([(names::LABEL_JOB_NAME.to_owned(), job.to_owned())].into());
+        pod
+    }
+
+    fn merge_ca_is(phase: &str, state: Value) -> Value {
+        let merge_ca =
+            json!({"name": "merge-ca", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        json!({"phase": phase, "initContainerStatuses": [merge_ca]})
+    }
+
+    #[test]
+    fn a_job_waits_for_merge_ca_half_a_minute_and_the_next_one_is_not_to() {
+        let waiting = |reason: &str| merge_ca_is("Pending", json!({"waiting": {"reason": reason}}));
+        let jobs = ["nightly-1".to_owned(), "nightly-2".to_owned()];
+        let looked = |pods: &[Pod], record, time| jobs_without_merge_ca(pods, &jobs, record, at(time));
+        let stuck = [of_job("nightly-2", "r", waiting("ImagePullBackOff"))];
+        assert_eq!(looked(&stuck, Some("r"), "10:00:29"), (vec![], false));
+        assert_eq!(looked(&stuck, Some("r"), "10:00:30"), (vec!["nightly-2".to_owned()], true));
+        // It was made before the CronJob did without.
+        assert_eq!(looked(&stuck, Some("new"), "10:05:00"), (vec!["nightly-2".to_owned()], false));
+        assert_eq!(looked(&[of_job("daily-1", "r", waiting("ErrImagePull"))], Some("r"), "10:05:00"), (vec![], false));
+        let starting = [of_job("nightly-1", "r", waiting("PodInitializing"))];
+        assert_eq!(looked(&starting, Some("r"), "10:05:00"), (vec![], false));
+        let unwired =
+            Pod { metadata: ObjectMeta { annotations: None, ..stuck[0].metadata.clone() }, ..stuck[0].clone() };
+        assert_eq!(looked(&[unwired], None, "10:05:00"), (vec![], false), "a merge-ca of the user's own");
+    }
+
+    #[test]
+    fn a_pod_that_ended_because_merge_ca_does_not_start_waits_no_more_and_the_next_one_is_not_to_end_so() {
+        let ended = |code: i32| json!({"terminated": {"exitCode": code}});
+        let jobs = ["nightly-1".to_owned()];
+        let looked =
+            |status| jobs_without_merge_ca(&[of_job("nightly-1", "r", status)], &jobs, Some("r"), at("10:05:00"));
+        assert_eq!(looked(merge_ca_is("Failed", ended(128))), (vec![], true));
+        assert_eq!(looked(merge_ca_is("Failed", ended(0))), (vec![], false), "the agent failed");
+        assert_eq!(looked(merge_ca_is("Pending", ended(128))), (vec![], false), "it is started again");
     }
 
     #[test]

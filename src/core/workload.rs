@@ -59,6 +59,8 @@ pub struct Judged {
     pub record: Option<String>,
     /// Label selector of its pods.
     pub pods: String,
+    /// The Jobs of it that are at work now, where the operator merges certificate authorities for them.
+    pub jobs: Vec<String>,
     /// The service account of its pods.
     pub account: String,
 }
@@ -101,6 +103,8 @@ pub struct MergeCaState {
     pub present: bool,
     /// The image that could not be pulled or started here, so that the workload does without.
     pub failed: Option<String>,
+    /// Jobs whose pods wait for it. A Job keeps the template that it was made with, so these never do without.
+    pub waiting: Vec<String>,
 }
 
 /// How far a workload's pods follow its template.
@@ -225,6 +229,8 @@ pub fn judge(
     let touch = workload.metadata.annotation(names::ANNOTATION_TOUCH).map(str::to_owned);
     let last_manager = live.last_manager();
     let rollout = live.rollout(kind);
+    let ours = choice.is_some_and(|choice| choice.strategy != CaBundleStrategy::AgentInitContainer);
+    let jobs = if ours { live.jobs(kind, workload.name()) } else { Vec::new() };
     Ok(Some(Judged {
         kind,
         name: workload.name().to_owned(),
@@ -242,6 +248,7 @@ pub fn judge(
         merge_ca: MergeCaState {
             present: merges && record.is_some_and(|r| r.pod.init_containers.contains_key(names::MERGE_CA)),
             failed: (merges && falls_back(&workload, around.platform)).then(|| around.platform.merge_ca.image.clone()),
+            waiting: Vec::new(),
         },
         standing,
         rollout,
@@ -250,6 +257,7 @@ pub fn judge(
         touch,
         record: template.and_then(|m| m.annotation(names::ANNOTATION_RECORD)).map(str::to_owned),
         pods: live.spec.selector.as_query(),
+        jobs,
         account: workload.service_account().to_owned(),
     }))
 }

@@ -45,7 +45,7 @@ fn check_names_the_broken_link() {
     });
 }
 
-fn check(scene: &Scene, more: &[&str]) -> (i32, Vec<Value>) {
+pub fn check(scene: &Scene, more: &[&str]) -> (i32, Vec<Value>) {
     let output = Command::new(env!("CARGO_BIN_EXE_agent-tracing-operator"))
         .args(["check", "-n", &scene.namespace, "-o", "json"])
         .args(more)
@@ -56,13 +56,13 @@ fn check(scene: &Scene, more: &[&str]) -> (i32, Vec<Value>) {
     (output.status.code().unwrap(), links)
 }
 
-fn broken(links: &[Value]) -> Option<String> {
+pub fn broken(links: &[Value]) -> Option<String> {
     let bad = links.iter().find(|link| link["state"] == "bad")?;
     bad["link"].as_str().map(str::to_owned)
 }
 
 /// Says what the broken link says.
-fn assert_broken(scene: &Scene, link: &str, remedy: &str) -> String {
+pub fn assert_broken(scene: &Scene, link: &str, remedy: &str) -> String {
     let (code, links) = check(scene, &[]);
     assert_eq!((code, broken(&links).as_deref()), (1, Some(link)), "{links:#?}");
     let said = links.iter().find(|found| found["link"] == link).unwrap()["said"].as_str().unwrap().to_owned();
@@ -77,7 +77,7 @@ fn until_broken(scene: &Scene, link: &str) {
     });
 }
 
-fn type_what_it_says(said: &str) {
+pub fn type_what_it_says(said: &str) {
     let command = &said[said.rfind("kubectl ").unwrap()..];
     typed(&command.split(' ').skip(1).collect::<Vec<_>>());
 }

@@ -6,6 +6,8 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod audit;
+#[path = "../support/authorities.rs"]
+mod authorities;
 mod availability;
 #[path = "../support/canary.rs"]
 mod canary;
@@ -22,6 +24,7 @@ mod operator;
 mod pace;
 mod shared;
 mod shared_limits;
+mod trust;
 mod twenty;
 mod uninstall;
 mod volume;

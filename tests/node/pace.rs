@@ -43,7 +43,7 @@ fn agent_that_ends(variable: &str) -> String {
     agent.to_string()
 }
 
-fn row(scene: &Scene, name: &str) -> Value {
+pub fn row(scene: &Scene, name: &str) -> Value {
     let status = scene.live("agenttracings", "tracing")["status"].clone();
     status["workloads"]
         .as_array()
@@ -128,7 +128,7 @@ fn manual_means_with_their_own_next_change(scene: &Scene) {
     scene.until_condition("WorkloadsReady", "True", "AllCurrent");
 }
 
-fn set_merge_ca_image(image: &str) {
+pub fn set_merge_ca_image(image: &str) {
     let variable = format!("MERGE_CA_IMAGE={image}");
     typed(&["-n", names::OPERATOR_NAMESPACE, "set", "env", &format!("deployment/{}", names::MANAGED_BY), &variable]);
     until("the operator is whole again", || {

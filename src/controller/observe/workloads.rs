@@ -30,6 +30,9 @@ const METADATA_PAGE: u32 = 100;
 /// Workloads whose pods are looked at in one pass, and pods of each.
 const MOST_UNWELL: usize = 20;
 const MOST_PODS: u32 = 20;
+/// Pods of all Jobs of a namespace, of those that do not run.
+const MOST_JOB_PODS: u32 = 100;
+const NOT_RUNNING: &str = "status.phase!=Running,status.phase!=Succeeded";
 
 /// The workloads of a namespace.
 #[derive(Debug, Default)]
@@ -184,6 +187,35 @@ pub(in crate::controller) async fn troubles(
         // What a container says is nearer to the cause than that a deadline was exceeded.
         if let Some(trouble) = trouble::of_pods(&pods, record, now) {
             workload.rollout.trouble = Some(trouble);
+        }
+    }
+    failing.extend(jobs_without_merge_ca(&api, namespace, workloads, now).await?);
+    Ok(failing)
+}
+
+/// A Job's pods come and go, so no status of a workload says how they are. Notes the Jobs that wait for our init container, and
+/// names the CronJobs whose next one would too.
+async fn jobs_without_merge_ca(
+    api: &Api<Pod>,
+    namespace: &str,
+    workloads: &mut [Judged],
+    now: Timestamp,
+) -> Result<BTreeSet<String>, Error> {
+    let mut at_work: Vec<_> = workloads.iter_mut().filter(|j| j.wired && !j.jobs.is_empty()).collect();
+    if at_work.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let params = ListParams::default().labels(names::LABEL_JOB_NAME).fields(NOT_RUNNING).limit(MOST_JOB_PODS);
+    let read = |source| Error::Read { what: format!("the pods of the Jobs of {namespace}"), source };
+    let pods = api.list(&params).await.map_err(read)?.items;
+    let mut failing = BTreeSet::new();
+    for workload in &mut at_work {
+        let (waiting, again) = trouble::jobs_without_merge_ca(&pods, &workload.jobs, workload.record.as_deref(), now);
+        workload.merge_ca.waiting = waiting;
+        let Judged { kind, merge_ca, standing, .. } = &**workload;
+        // A Job is never changed.
+        if again && merge_ca.present && *standing == Standing::Current && kind.has_second_chance() {
+            failing.insert(workload.resource());
         }
     }
     Ok(failing)

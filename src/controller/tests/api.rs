@@ -84,6 +84,14 @@ impl FakeApi {
         self.0.lock().unwrap().webhook_away = !answers;
     }
 
+    /// Gives an object what the webhook gives it when it is created.
+    pub fn wire_as_created(&self, path: &str) {
+        let mut state = self.0.lock().unwrap();
+        let mut object = state.objects[path].clone();
+        state.wire(path, &mut object);
+        state.put(path, object);
+    }
+
     pub fn take_writes(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap().writes)
     }
@@ -165,7 +173,7 @@ impl State {
         let touched = &new["metadata"]["annotations"][names::ANNOTATION_TOUCH];
         let is_touch = old.as_ref().is_some_and(|o| o["metadata"]["annotations"][names::ANNOTATION_TOUCH] != *touched);
         if is_touch && !touched.is_null() && !self.webhook_away {
-            self.wire(&mut new);
+            self.wire(path, &mut new);
         }
         if old.as_ref() != Some(&new) {
             self.put(path, new);
@@ -174,7 +182,7 @@ impl State {
     }
 
     /// What the webhook does: decides from what is stored.
-    fn wire(&self, deployment: &mut Value) {
+    fn wire(&self, path: &str, workload: &mut Value) {
         let tracings = self.objects.iter().filter(|(path, _)| path.contains("/agenttracings/"));
         let policies: Vec<_> = tracings
             .map(|(_, object)| Policy::of(&serde_json::from_value::<AgentTracing>(object.clone()).unwrap()))
@@ -186,10 +194,10 @@ impl State {
             tokenless: &BTreeSet::new(),
             policies: &policies,
         };
-        let text = deployment.to_string();
-        let workload = Workload::parse(Kind::Deployment, &text).unwrap();
-        if let Decision::Wire { injection, .. } = decide(&workload, &around) {
-            json_patch::patch(deployment, &injection.patch).unwrap();
+        let text = workload.to_string();
+        let kind = Kind::ALL.into_iter().find(|kind| path.contains(&format!("/{}/", kind.plural()))).unwrap();
+        if let Decision::Wire { injection, .. } = decide(&Workload::parse(kind, &text).unwrap(), &around) {
+            json_patch::patch(workload, &injection.patch).unwrap();
         }
     }
 }

@@ -155,6 +155,107 @@ async fn a_merge_ca_that_never_starts_is_replaced_by_a_config_map() {
     assert_eq!(template(&world)["spec"]["initContainers"][0]["name"], "merge-ca");
 }
 
+const NIGHTLY: &str = "/apis/batch/v1/namespaces/bank-agents/cronjobs/nightly";
+const STUCK: &str = "/api/v1/namespaces/bank-agents/pods/nightly-1-x";
+
+/// A namespace with authorities for its agents and no other agent than a CronJob or a Job, once that is wired.
+async fn world_of(path: &str, object: Value) -> World {
+    let mut world = World::new().await;
+    world.api.delete(TELLER);
+    world.api.put(path, object);
+    world.api.edit(TRACING, json!({"spec": {"caBundle": {"mode": "Always"}}}));
+    world.pass().await;
+    world.mlflow_answers().await;
+    world.pass().await;
+    world.pass().await;
+    world
+}
+
+/// A pod of a Job whose `merge-ca` has waited for so many seconds.
+fn waiting(job: &str, annotations: &Value, seconds: i64) -> Value {
+    let since = Timestamp::now() - jiff::SignedDuration::from_secs(seconds);
+    let merge_ca = json!({"name": "merge-ca", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": {"reason": "ImagePullBackOff"}}});
+    json!({
+        "metadata": {"name": format!("{job}-x"), "labels": {"batch.kubernetes.io/job-name": job},
+            "creationTimestamp": since.to_string(), "annotations": annotations},
+        "status": {"phase": "Pending", "initContainerStatuses": [merge_ca]},
+    })
+}
+
+#[tokio::test]
+async fn a_cron_job_whose_merge_ca_never_starts_does_without_and_its_stuck_job_is_named() {
+    let template = json!({"metadata": {}, "spec": {"containers": [{"name": "agent", "image": "i"}]}});
+    let cron_job = json!({
+        "apiVersion": "batch/v1", "kind": "CronJob",
+        "metadata": {"name": "nightly", "namespace": "bank-agents"},
+        "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": template}}},
+    });
+    let mut world = world_of(NIGHTLY, cron_job).await;
+    let template = |world: &World| world.api.get(NIGHTLY).unwrap()["spec"]["jobTemplate"]["spec"]["template"].clone();
+    let wired = template(&world)["metadata"]["annotations"].clone();
+    assert_eq!(template(&world)["spec"]["initContainers"][0]["name"], "merge-ca");
+    world.api.edit(NIGHTLY, json!({"status": {"active": [{"kind": "Job", "name": "nightly-1"}]}}));
+    world.api.put(STUCK, waiting("nightly-1", &wired, 20));
+    world.pass().await;
+    world.pass().await;
+    assert!(template(&world)["spec"]["initContainers"].is_array(), "it has half a minute");
+    assert_eq!(row(&world)["state"], "Injected");
+
+    world.api.put(STUCK, waiting("nightly-1", &wired, 40));
+    for _ in 0..3 {
+        world.pass().await;
+    }
+    assert!(template(&world)["spec"].get("initContainers").is_none_or(Value::is_null), "{}", template(&world));
+    assert_eq!(template(&world)["spec"]["volumes"][0]["configMap"]["name"], "agenttracing-ca");
+    assert!(world.api.get("/api/v1/namespaces/bank-agents/configmaps/agenttracing-ca").is_some());
+    world.pass().await;
+    let told = row(&world);
+    assert_eq!((&told["state"], &told["reason"]), (&json!("Halted"), &json!("MergeCAImage")));
+    let message = told["message"].as_str().unwrap();
+    assert!(message.ends_with(": kubectl delete jobs -n bank-agents nightly-1"), "{message}");
+    assert_eq!(world.reason("WorkloadsReady"), "RolloutHalted");
+
+    // Somebody typed it.
+    world.api.delete(STUCK);
+    world.api.edit(NIGHTLY, json!({"status": {"active": []}}));
+    world.pass().await;
+    assert_eq!((&row(&world)["state"], &row(&world)["reason"]), (&json!("Injected"), &json!("MergeCAImage")));
+    assert!(row(&world)["message"].as_str().unwrap().ends_with("cronjob/nightly agenttracing.dev/merge-ca-failed-"));
+    assert_eq!(world.reason("WorkloadsReady"), "AllCurrent");
+}
+
+#[tokio::test]
+async fn a_job_whose_merge_ca_never_starts_is_told_and_left_as_it_is() {
+    const JOB: &str = "/apis/batch/v1/namespaces/bank-agents/jobs/report";
+    let job = json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": "report", "namespace": "bank-agents"},
+        "spec": {"selector": {"matchLabels": {"job": "report"}},
+            "template": {"metadata": {}, "spec": {"containers": [{"name": "agent", "image": "i"}]}}},
+        "status": {"active": 1},
+    });
+    let mut world = world_of(JOB, job).await;
+    // The webhook wires it when it is created.
+    world.api.wire_as_created(JOB);
+    let wired = world.api.get(JOB).unwrap();
+    let annotations = &wired["spec"]["template"]["metadata"]["annotations"];
+    world.api.put(STUCK, waiting("report", annotations, 40));
+    world.api.take_writes();
+    world.pass().await;
+    world.pass().await;
+    let told = row(&world);
+    assert_eq!((&told["state"], &told["reason"]), (&json!("Halted"), &json!("MergeCAImage")), "{told}");
+    let command = ": kubectl describe pods -n bank-agents -l batch.kubernetes.io/job-name=report";
+    assert!(told["message"].as_str().unwrap().ends_with(command), "{told}");
+    assert_eq!(world.reason("WorkloadsReady"), "RolloutHalted");
+    assert_eq!((world.api.writes_to(JOB), world.api.get(JOB).unwrap()), (0, wired));
+
+    world.api.edit(STUCK, json!({"status": {"phase": "Running", "initContainerStatuses": null}}));
+    world.pass().await;
+    assert_eq!(row(&world)["state"], "Injected");
+}
+
 #[tokio::test]
 async fn a_touch_that_meets_a_conflict_is_no_repair() {
     let mut world = World::new().await;

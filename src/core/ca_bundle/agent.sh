@@ -22,19 +22,29 @@ blocks() {
     line=${line%"$cr"}
     case $line in
       # What cat makes of a file without a final newline.
-      "$last$first") [ -z "$inside" ] || emit; inside=1 block= ;;
-      *"$first") inside=1 block= ;;
+      "$last$first") [ -z "$inside" ] || emit; begin ;;
+      *"$first") begin ;;
       "$last") [ -z "$inside" ] || emit; inside= ;;
       # A block of another kind, a private key for one, or text: what has begun is broken.
       *[!A-Za-z0-9+/=]*) inside= ;;
-      *) block=$block$line$nl ;;
+      *) block=$block$line$nl before=$end end=$line ;;
     esac
   done <"$1"
 }
 
+# Nothing stays of what stood before: it may have been a key.
+begin() { inside=1 block='' before='' end=''; }
+
 emit() {
   [ -n "$block" ] || return 0
   printf '%s\n%s%s\n' "$first" "$block" "$last" && kept=$((kept + 1))
+  [ -z "$ours" ] || name
+}
+
+# By these lines `check` knows which certificates a running pod has: each ends in its signature.
+name() {
+  given=$((given + 1))
+  [ "$given" -gt 500 ] || { say "holds ending $before$end" && named=$given; }
 }
 
 # take file: adds its certificates and says how many; fails when there are none.
@@ -47,6 +57,7 @@ take() {
   say "$1: gives $kept"
 }
 
+ours='' given=0 named=0
 # In a shell of its own: some shells end when a redirection fails.
 if ! (: >"$new") 2>/dev/null; then
   say "failed to write $new: agents find no new bundle there"
@@ -65,6 +76,7 @@ if [ -z "$public" ]; then
 fi
 [ -n "$public" ] || say 'the image has no public certificate authorities: agents trust the given ones alone'
 
+ours=1
 take "$root/var/run/secrets/kubernetes.io/serviceaccount/service-ca.crt"
 [ -d "$root/tmp/ca-sources" ] || say "$root/tmp/ca-sources: is not there"
 for file in "$root"/tmp/ca-sources/*; do
@@ -76,5 +88,7 @@ done
 if ! { chmod 644 "$new" && mv -f "$new" "$out"; }; then
   rm -f "$new"
   say "failed to write $out: agents find no new bundle there"
+  exit 0
 fi
+say "named $named of $given certificates beyond the public ones"
 exit 0

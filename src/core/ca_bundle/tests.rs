@@ -32,6 +32,21 @@ fn sources_follow_each_other_in_their_order_and_repeated_certificates_are_counte
 }
 
 #[test]
+fn each_certificate_of_the_bundle_says_what_it_is_and_whence_it_came() {
+    let (one, two) = (ca("one"), ca("two"));
+    let merged = merged(&[("first", &two), ("second", &format!("{two}{one}"))]);
+    let told: Vec<_> = merged.held.iter().map(|held| (held.source, held.subject.as_str())).collect();
+    assert_eq!(told, [(0, "two"), (1, "one")]);
+    for (held, pem) in merged.held.iter().zip([two, one]) {
+        let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        assert!(held.end.len() > 128 && base64.trim_end_matches('=').ends_with(&held.end), "{held:?}");
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let fingerprint: String = Sha256::digest(&der).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(held.fingerprint, fingerprint);
+    }
+}
+
+#[test]
 fn every_way_in_which_files_are_joined_and_saved_is_read() {
     let (one, two) = (ca("one"), ca("two"));
     for (what, text) in [

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     "2026-11-21T12:00:00Z".parse().unwrap()
 }
 
@@ -40,7 +40,7 @@ fn authority() -> Vec<u8> {
 }
 
 /// All is well.
-fn facts() -> Facts {
+pub(super) fn facts() -> Facts {
     Facts {
         namespace: "bank-agents".into(),
         workload: None,
@@ -52,6 +52,7 @@ fn facts() -> Facts {
         tracings: Fact::Known(vec![serde_json::from_value(tracing()).unwrap()]),
         probe: Fact::Known(Some(true)),
         pods: Fact::Known(BTreeMap::from([("deployment/teller".to_owned(), Pods { running: 2, current: 2 })])),
+        authorities: super::authorities::tests::sound(),
     }
 }
 
@@ -147,6 +148,11 @@ fn of_everything_that_can_be_broken_the_one_cause_is_named() {
                 pods: Fact::Known(BTreeMap::from([("deployment/teller".into(), Pods { running: 2, current: 1 })])),
                 ..facts()
             },
+            "kubectl rollout restart -n bank-agents deployment/teller",
+        ),
+        (
+            "CA bundle of deployment/teller",
+            Facts { authorities: super::authorities::tests::lacking(), ..facts() },
             "kubectl rollout restart -n bank-agents deployment/teller",
         ),
         (

@@ -21,7 +21,7 @@ use super::wiring::{Group, Wiring};
 use crate::api::{ContainerNames, Reason};
 use crate::names;
 use env::Present;
-pub use pod::CA_CONFIG_MAPS;
+pub use pod::ca_sources;
 
 /// What injection found and wants changed.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -3,7 +3,7 @@
 //! Every list is keyed by name. What we wrote is known again by a fingerprint over the fields that we set, since the API
 //! server adds defaults to the rest; the image is left out of it, so that an upgrade of the operator alone rolls nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use json_patch::PatchOperation;
 use serde::Deserialize;
@@ -96,6 +96,14 @@ fn sources(config_maps: &[ConfigMapKey]) -> Vec<Value> {
             json!({"configMap": {"name": name, "items": [{"key": key, "path": path}], "optional": true}})
         })
         .collect()
+}
+
+/// The ConfigMaps and keys that the operator merges for a namespace, each once.
+pub fn ca_sources<'c>(choices: impl Iterator<Item = &'c CaChoice>) -> Vec<(String, String)> {
+    let known = CA_CONFIG_MAPS.map(|(name, key)| (name.to_owned(), key.to_owned()));
+    let users = choices.flat_map(|choice| &choice.config_maps).map(|source| (source.name.clone(), source.key.clone()));
+    let mut seen = BTreeSet::new();
+    known.into_iter().chain(users).filter(|source| seen.insert(source.clone())).collect()
 }
 
 fn init_container(strategy: CaBundleStrategy, around: &Surroundings<'_>) -> Piece {
@@ -349,7 +357,7 @@ pub(super) fn live_mounts(container: &Container<'_>) -> Live {
 }
 
 /// ConfigMaps and their keys with certificate authorities that OpenShift and OpenShift AI put into every namespace.
-pub const CA_CONFIG_MAPS: [(&str, &str); 3] = [
+const CA_CONFIG_MAPS: [(&str, &str); 3] = [
     ("openshift-service-ca.crt", "service-ca.crt"),
     ("odh-trusted-ca-bundle", "ca-bundle.crt"),
     ("odh-trusted-ca-bundle", "odh-ca-bundle.crt"),

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 
 use super::{About, Evidence, Findings, is_counted};
 use crate::api::{AgentTracingStatus, Reason, StateCount, WorkloadState, WorkloadStatus};
+use crate::core::health::Verdict;
+use crate::core::kind::Kind;
 use crate::core::rollout::{Rest, halt, is_stuck, next_touch};
 use crate::core::wiring::Missing;
 use crate::core::workload::{Judged, Standing, Target};
@@ -16,6 +18,9 @@ pub type States = BTreeMap<WorkloadState, usize>;
 
 /// Most workloads in the list.
 const MAX_WORKLOADS: usize = 100;
+
+/// Most Jobs in one command.
+const MAX_JOBS: usize = 5;
 
 /// The list, the worst first, and the states of all.
 pub(super) fn list(
@@ -64,6 +69,10 @@ fn row(
                 judged.pods
             );
             (WorkloadState::Halted, Some(reason), Some(message))
+        }
+        Standing::Current if !judged.merge_ca.waiting.is_empty() => {
+            let reason = Reason::MergeCAImage.as_str().to_owned();
+            (WorkloadState::Halted, Some(reason), Some(why_jobs_wait(namespace, judged)))
         }
         Standing::Current if judged.merge_ca.failed.is_some() => {
             let state = if judged.rollout.complete { WorkloadState::Injected } else { WorkloadState::RollingOut };
@@ -193,6 +202,42 @@ fn notes(judged: &Judged, all: &[Judged]) -> Vec<String> {
     }
     notes.truncate(16);
     notes
+}
+
+/// Condition `WorkloadsReady` where these have Jobs that do not begin.
+pub(super) fn jobs_wait(workloads: &str, details: &str) -> Verdict {
+    let message = format!(
+        "Jobs wait for init container {}, whose image cannot be pulled or started: {workloads}; see what to do: {details}",
+        names::MERGE_CA
+    );
+    Verdict::bad(Reason::RolloutHalted, message)
+}
+
+/// A Job keeps the template that it was made with, so that nobody but its owner can help it.
+fn why_jobs_wait(namespace: &str, judged: &Judged) -> String {
+    let what = format!("init container {}, whose image cannot be pulled or started", names::MERGE_CA);
+    if judged.kind == Kind::Job {
+        return format!(
+            "It waits for {what}, and goes on by itself once it can; see why not: kubectl describe pods -n {namespace} -l {}={}",
+            names::LABEL_JOB_NAME,
+            judged.name
+        );
+    }
+    let waiting = &judged.merge_ca.waiting;
+    let named = &waiting[..waiting.len().min(MAX_JOBS)];
+    let next = match judged.merge_ca.failed {
+        Some(_) => format!(" (those after them take their authorities from ConfigMap {})", names::CA_CONFIG_MAP),
+        None => String::new(),
+    };
+    format!(
+        "{} for {what}{next}. A Job stays as it was made, and with concurrencyPolicy Forbid no other begins, so delete what waits: \
+         kubectl delete jobs -n {namespace} {}",
+        match waiting.as_slice() {
+            [one] => format!("Its Job {one} waits"),
+            all => format!("{} of its Jobs wait", all.len()),
+        },
+        named.join(" ")
+    )
 }
 
 fn why_skipped(namespace: &str, judged: &Judged, reason: Reason) -> String {

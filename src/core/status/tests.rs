@@ -1,8 +1,8 @@
 use super::*;
 use crate::api::WorkloadState;
 use crate::core::wiring::Missing;
-use crate::core::workload::Rollout;
 use crate::core::workload::tests::standing as standing_of;
+use crate::core::workload::{MergeCaState, Rollout};
 
 const NOW: &str = "2026-11-21T10:30:00Z";
 
@@ -300,6 +300,14 @@ fn every_message_ends_with_a_command() {
         skipped("garbled", Reason::RecordUnreadable, false),
     ]);
     troubled.webhook_silent = true;
+    let waits = |kind, jobs: usize| {
+        let waiting = (0..jobs).map(|n| format!("teller-{n}")).collect();
+        Judged {
+            kind,
+            merge_ca: MergeCaState { waiting, ..MergeCaState::default() },
+            ..workload("teller", Standing::Current)
+        }
+    };
     troubled.experiments.problems.insert("teller".into(), deleted);
     let rolling = Judged { rollout: Rollout::default(), ..workload("teller", Standing::Current) };
     let scenes = [
@@ -310,6 +318,9 @@ fn every_message_ends_with_a_command() {
         Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::Nothing),
         Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::WithoutSpans),
         Scene { labelled: false, ..Scene::of([]) },
+        Scene::of([waits(Kind::CronJob, 1)]),
+        Scene::of([waits(Kind::CronJob, 100)]),
+        Scene::of([waits(Kind::Job, 1)]),
     ];
     for status in scenes.iter().map(Scene::status) {
         let messages = status.conditions.iter().map(|c| &c.message);

@@ -110,7 +110,28 @@ pub(super) struct LiveStatus {
     desired_number_scheduled: i64,
     updated_number_scheduled: i64,
     number_available: i64,
+    active: Active,
     conditions: Vec<LiveCondition>,
+}
+
+/// A CronJob lists its Jobs that are at work, a Job counts its pods.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Active {
+    Jobs(Vec<ActiveJob>),
+    Pods(i64),
+}
+
+impl Default for Active {
+    fn default() -> Self {
+        Self::Pods(0)
+    }
+}
+
+#[derive(Deserialize)]
+struct ActiveJob {
+    #[serde(default)]
+    name: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -134,6 +155,15 @@ impl Live {
     pub fn is_finished(&self) -> bool {
         let done = |c: &LiveCondition| ["Complete", "Failed"].contains(&c.kind.as_str()) && c.status == "True";
         self.status.conditions.iter().any(done)
+    }
+
+    /// The Jobs that are at work now and carry its template, or did: a Job is one itself.
+    pub fn jobs(&self, kind: Kind, name: &str) -> Vec<String> {
+        match (&self.status.active, kind) {
+            (Active::Jobs(jobs), Kind::CronJob) => jobs.iter().map(|job| job.name.clone()).collect(),
+            (Active::Pods(1..), Kind::Job) => vec![name.to_owned()],
+            _ => Vec::new(),
+        }
     }
 
     /// How far the pods are.

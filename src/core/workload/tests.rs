@@ -30,6 +30,7 @@ pub(crate) fn standing(name: &str, standing: Standing) -> Judged {
         touch: None,
         record: None,
         pods: String::new(),
+        jobs: Vec::new(),
         account: "default".into(),
     }
 }

@@ -1,0 +1,261 @@
+//! Which certificate authorities a running pod trusts, held against what its ConfigMaps hold now.
+//!
+//! An init container merges once, when the pod starts: a pod from before the service CA was rotated, or from before the
+//! ConfigMap was filled, refuses MLflow's certificate until it is replaced, and its agent says nothing about it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::{Fact, Facts, State, bad, good, operator_namespace, unknown};
+use crate::api::CaBundleStrategy;
+use crate::core::ca_bundle::log::{Named, Told, read};
+use crate::core::ca_bundle::{Held, OUTPUT, Source, Why, merge, system_roots};
+use crate::core::kind::Kind;
+use crate::core::record::Record;
+use crate::names;
+
+/// Pods of one workload whose logs are read.
+const MOST_PODS: usize = 5;
+/// Digits of a fingerprint that tell it from others.
+const DIGITS: usize = 16;
+
+/// What is known of certificate authorities.
+#[derive(Clone, Debug)]
+pub struct Authorities {
+    /// The bundles of each workload's pods.
+    pub bundles: BTreeMap<String, Vec<Bundle>>,
+    /// What the sources hold, by ConfigMap and key; `None` where there is no such key.
+    pub sources: BTreeMap<(String, String), Fact<Option<String>>>,
+    /// The ConfigMap that the operator merges.
+    pub merged: Fact<Option<MergedMap>>,
+}
+
+/// The ConfigMap that the operator merges, as it is.
+#[derive(Clone, Debug)]
+pub struct MergedMap {
+    /// Whether the operator made it.
+    pub is_ours: bool,
+    /// The bundle.
+    pub pem: String,
+}
+
+/// The bundle of a running pod.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    /// The pod.
+    pub pod: String,
+    /// Who merged.
+    pub strategy: CaBundleStrategy,
+    /// ConfigMaps and keys that go into it.
+    pub sources: Vec<(String, String)>,
+    /// A container that trusts it.
+    pub container: String,
+    /// When it was merged, or the pod made.
+    pub since: Option<Timestamp>,
+    /// What the init container said, where there is one.
+    pub log: Fact<String>,
+}
+
+/// The bundle that we gave a pod, if it runs and has one. `merged` goes into the ConfigMap of the namespace.
+pub fn bundle(pod: &Pod, merged: &[(String, String)]) -> Option<Bundle> {
+    let status = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Running"))?;
+    let record = pod.metadata.annotations.as_ref()?.get(names::ANNOTATION_RECORD)?;
+    let ours = Record::parse(record).ok()?.pod;
+    let spec = pod.spec.as_ref()?;
+    let volume = |name: &str| spec.volumes.iter().flatten().find(|volume| volume.name == name);
+    let (strategy, sources) = if ours.init_containers.contains_key(names::MERGE_CA) {
+        let init = spec.init_containers.iter().flatten().find(|container| container.name == names::MERGE_CA)?;
+        let projected = volume(names::CA_SOURCES_VOLUME)?.projected.as_ref()?;
+        let maps = projected.sources.iter().flatten().filter_map(|source| source.config_map.as_ref());
+        let keys = maps.flat_map(|map| map.items.iter().flatten().map(|item| (map.name.clone(), item.key.clone())));
+        let strategy = match init.command {
+            Some(_) => CaBundleStrategy::AgentInitContainer,
+            None => CaBundleStrategy::InitContainer,
+        };
+        (strategy, keys.collect())
+    } else if ours.volumes.contains_key(names::CA_VOLUME) {
+        volume(names::CA_VOLUME)?.config_map.as_ref()?;
+        (CaBundleStrategy::ConfigMap, merged.to_vec())
+    } else {
+        return None;
+    };
+    let trusts = |container: &&Container| container.volume_mounts.iter().flatten().any(|m| m.name == names::CA_VOLUME);
+    let inits = status.init_container_statuses.iter().flatten().filter(|status| status.name == names::MERGE_CA);
+    let ended = inits.filter_map(|status| status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()).next();
+    Some(Bundle {
+        pod: pod.metadata.name.clone()?,
+        strategy,
+        sources,
+        container: spec.containers.iter().find(trusts)?.name.clone(),
+        since: ended.or(pod.metadata.creation_timestamp.as_ref()).map(|time| time.0),
+        log: Fact::Known(String::new()),
+    })
+}
+
+/// Of a workload's pods those to look at: the oldest, since what one lacks came after it.
+pub fn oldest(mut bundles: Vec<Bundle>) -> Vec<Bundle> {
+    bundles.sort_by(|a, b| (a.since, &a.pod).cmp(&(b.since, &b.pod)));
+    bundles.truncate(MOST_PODS);
+    bundles
+}
+
+/// Whether the running pods of a workload trust what they should; `None` where it is no concern of ours.
+pub(super) fn judge(kind: Kind, workload: &str, facts: &Facts, now: Timestamp) -> Option<(State, String)> {
+    let bundles = facts.authorities.bundles.get(workload)?;
+    let found: Vec<_> = bundles.iter().map(|bundle| look(bundle, kind, workload, facts, now)).collect();
+    let worst = [State::Bad, State::Unknown].into_iter().find_map(|state| found.iter().find(|(is, _)| *is == state));
+    Some(worst.or(found.first())?.clone())
+}
+
+fn look(bundle: &Bundle, kind: Kind, workload: &str, facts: &Facts, now: Timestamp) -> (State, String) {
+    let Bundle { pod, strategy, sources, .. } = bundle;
+    let namespace = &facts.namespace;
+    let mut unread = None;
+    // What the operator's init container carries itself it does not name.
+    let mut texts = vec![if *strategy == CaBundleStrategy::InitContainer { system_roots() } else { String::new() }];
+    for source in sources {
+        texts.push(match facts.authorities.sources.get(source) {
+            Some(Fact::Known(Some(text))) => text.clone(),
+            Some(Fact::Known(None)) | None => String::new(),
+            Some(Fact::Unknown(why)) => {
+                unread = Some((&source.0, why));
+                String::new()
+            }
+        });
+    }
+    let all: Vec<_> = texts.iter().map(|text| Source { name: "", bytes: text.as_bytes() }).collect();
+    let merged = merge(&all, now);
+    if merged.skipped.iter().any(|skipped| matches!(skipped.why, Why::TooMuch { .. })) {
+        return unknown(format!(
+            "its ConfigMaps hold more than a bundle takes, so what is left out cannot be told; see what is there: {}",
+            cat(bundle, namespace)
+        ));
+    }
+    let wanted: Vec<_> = merged.held.iter().filter(|held| held.source > 0).collect();
+    let trusted = match trusted(bundle, facts, now) {
+        Ok(trusted) => trusted,
+        Err((State::Unknown, _)) if wanted.is_empty() && unread.is_none() => Named::default(),
+        Err(answer) => return answer,
+    };
+    let missing: Vec<_> = wanted.iter().copied().filter(|held| !trusted.has(held)).collect();
+    if let Some(first) = missing.first() {
+        if !trusted.is_whole() {
+            return untold(bundle, namespace);
+        }
+        let (map, key) = sources.get(first.source - 1).cloned().unwrap_or_default();
+        let more = match missing.len() {
+            1 => String::new(),
+            all => format!(" and {} more", all - 1),
+        };
+        let what = format!("{} of ConfigMap {map}/{key}{more}", describe(first));
+        return bad(lacking(bundle, kind, workload, &what, facts));
+    }
+    if let Some((map, why)) = unread {
+        return unknown(format!(
+            "ConfigMap {map} cannot be read ({why}); see whether you may: kubectl auth can-i get configmaps/{map} -n {namespace}"
+        ));
+    }
+    let has = match strategy {
+        CaBundleStrategy::ConfigMap => format!("ConfigMap {}", names::CA_CONFIG_MAP),
+        CaBundleStrategy::InitContainer | CaBundleStrategy::AgentInitContainer => pod.clone(),
+    };
+    good(match wanted.len() {
+        0 => "its ConfigMaps hold no certificate beyond the public ones".to_owned(),
+        all => format!("{has} has every certificate that its ConfigMaps hold now ({all})"),
+    })
+}
+
+/// What a pod trusts beyond the public authorities, or why that cannot be told.
+fn trusted(bundle: &Bundle, facts: &Facts, now: Timestamp) -> Result<Named, (State, String)> {
+    let Bundle { pod, strategy, log, .. } = bundle;
+    let namespace = &facts.namespace;
+    if *strategy == CaBundleStrategy::ConfigMap {
+        return match &facts.authorities.merged {
+            Fact::Known(found) => {
+                let pem = found.as_ref().map(|found| found.pem.as_bytes()).unwrap_or_default();
+                Ok(merge(&[Source { name: names::CA_CONFIG_MAP, bytes: pem }], now).held.into_iter().collect())
+            }
+            Fact::Unknown(why) => Err(unknown(format!(
+                "ConfigMap {0} cannot be read ({why}); see whether you may: kubectl auth can-i get configmaps/{0} -n {namespace}",
+                names::CA_CONFIG_MAP
+            ))),
+        };
+    }
+    match log {
+        Fact::Unknown(why) => Err(unknown(format!(
+            "the log of init container {} of {pod} cannot be read ({why}); that takes get on pods/log: kubectl auth can-i get pods \
+             --subresource=log -n {namespace}",
+            names::MERGE_CA
+        ))),
+        Fact::Known(log) => match read(log) {
+            Told::Holds(named) => Ok(named),
+            Told::NotWritten => Err(bad(format!(
+                "{pod} could not write its bundle, so its agent reaches no server over TLS; see why: kubectl logs -n {namespace} \
+                 {pod} -c {}",
+                names::MERGE_CA
+            ))),
+            Told::Nothing => Err(untold(bundle, namespace)),
+        },
+    }
+}
+
+fn untold(bundle: &Bundle, namespace: &str) -> (State, String) {
+    unknown(format!(
+        "the log of init container {} of {} does not tell (it is cut, or an older operator's); see what is there: {}",
+        names::MERGE_CA,
+        bundle.pod,
+        cat(bundle, namespace)
+    ))
+}
+
+/// What is missing, and how it comes to the pod. A pod that runs never gets it from an init container.
+fn lacking(bundle: &Bundle, kind: Kind, workload: &str, what: &str, facts: &Facts) -> String {
+    let Bundle { pod, strategy, .. } = bundle;
+    let namespace = &facts.namespace;
+    if *strategy == CaBundleStrategy::ConfigMap {
+        return match &facts.authorities.merged {
+            Fact::Known(Some(MergedMap { is_ours: false, .. })) => format!(
+                "ConfigMap {0}, which its pods mount, is not the operator's and lacks {what}; delete it, and the operator makes its \
+                 own: kubectl delete configmap -n {namespace} {0}",
+                names::CA_CONFIG_MAP
+            ),
+            _ => format!(
+                "ConfigMap {}, which its pods mount, lacks {what}; the operator adds it within a minute, or says why not: kubectl \
+                 logs -n {} -l {}={}",
+                names::CA_CONFIG_MAP,
+                operator_namespace(facts),
+                names::LABEL_NAME,
+                names::MANAGED_BY
+            ),
+        };
+    }
+    let unreadable = match strategy {
+        CaBundleStrategy::AgentInitContainer => " (if the next one lacks it too, the agent's shell cannot read it)",
+        CaBundleStrategy::InitContainer | CaBundleStrategy::ConfigMap => "",
+    };
+    let remedy = match kind {
+        Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet => {
+            format!("replace its pods: kubectl rollout restart -n {namespace} {workload}")
+        }
+        Kind::CronJob => format!("its next run has it; wait for that: kubectl get -n {namespace} {workload} --watch"),
+        Kind::Job | Kind::Pod => format!("create it again: kubectl get -n {namespace} {workload} -o yaml"),
+    };
+    format!("{pod} started without {what}{unreadable}; {remedy}")
+}
+
+fn describe(held: &Held) -> String {
+    let short: String = held.fingerprint.chars().take(DIGITS).collect();
+    match held.subject.as_str() {
+        "" => format!("certificate sha256 {short}"),
+        subject => format!("{subject} (sha256 {short})"),
+    }
+}
+
+fn cat(bundle: &Bundle, namespace: &str) -> String {
+    format!("kubectl exec -n {namespace} {} -c {} -- cat {OUTPUT}", bundle.pod, bundle.container)
+}
+
+#[cfg(test)]
+pub(super) mod tests;

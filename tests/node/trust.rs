@@ -1,0 +1,188 @@
+//! The certificate authorities of running pods: which they lack is told, and where none of ours can be merged a CronJob does
+//! without.
+
+use agent_tracing::names;
+use serde_json::{Value, json};
+
+use crate::authorities::Authority;
+use crate::check::{assert_broken, broken, check, type_what_it_says};
+use crate::operator;
+use crate::pace::{row, set_merge_ca_image};
+use crate::world::{Scene, idle, is_wired, scene, template, typed, until};
+
+const TRACING: &str = "
+apiVersion: agenttracing.dev/v1alpha1
+kind: AgentTracing
+metadata: {name: tracing}
+spec:
+  mlflow: {mode: Standalone}
+  caBundle: {mode: Always, configMaps: [{name: corporate-cas, key: ca.crt}]}
+";
+const LINK: &str = "CA bundle of deployment/teller";
+
+#[test]
+#[ignore = "needs the node cluster: make test"]
+fn check_names_an_authority_that_a_running_pod_lacks() {
+    scene("trust", true, |scene| {
+        let mut authorities = vec![Authority::new("root of the first year")];
+        publish(scene, &authorities);
+        scene.apply(TRACING);
+        scene.apply(&with_a_shell(&idle("teller")));
+        for (strategy, year) in [("InitContainer", "second"), ("AgentInitContainer", "third")] {
+            let chosen = json!({"spec": {"caBundle": {"strategy": strategy}}}).to_string();
+            scene.kubectl(&["patch", "agenttracing", "tracing", "--type=merge", "-p", &chosen]);
+            until_all_is_well(scene, &format!("{strategy}: all is well"));
+            authorities.push(Authority::new(&format!("root of the {year} year")));
+            publish(scene, &authorities);
+            let said = assert_broken(scene, LINK, "kubectl rollout restart -n trust deployment/teller");
+            let named = format!("started without root of the {year} year (sha256 ");
+            assert!(said.contains(&named) && said.contains("ConfigMap corporate-cas/ca.crt"), "{said}");
+            type_what_it_says(&said);
+            scene.until_rolled_out("teller");
+            until_all_is_well(scene, &format!("{strategy}: the new pod has it"));
+        }
+        scene.kubectl(&["patch", "agenttracing", "tracing", "--type=merge", "-p", CONFIG_MAP]);
+        until_all_is_well(scene, "ConfigMap: all is well");
+        // What is somebody else's the operator leaves alone.
+        let theirs = format!("{}=somebody", names::LABEL_MANAGED_BY);
+        scene.kubectl(&["label", "configmap", names::CA_CONFIG_MAP, "--overwrite", &theirs]);
+        authorities.push(Authority::new("root of the fourth year"));
+        publish(scene, &authorities);
+        let said = assert_broken(scene, LINK, "kubectl delete configmap -n trust agenttracing-ca");
+        assert!(said.contains("is not the operator's and lacks root of the fourth year (sha256 "), "{said}");
+        type_what_it_says(&said);
+        until_all_is_well(scene, "ConfigMap: the operator's own has it");
+    });
+}
+
+const CONFIG_MAP: &str = r#"{"spec": {"caBundle": {"strategy": "ConfigMap"}}}"#;
+
+fn publish(scene: &Scene, authorities: &[Authority]) {
+    let pem: String = authorities.iter().map(Authority::pem).collect();
+    let metadata = json!({"name": "corporate-cas"});
+    scene.apply(
+        &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"ca.crt": pem}}).to_string(),
+    );
+}
+
+/// Nobody asks this agent anything, so only of its traces nothing is known.
+fn until_all_is_well(scene: &Scene, what: &str) {
+    until(what, || {
+        let (_, links) = check(scene, &[]);
+        let good = links.iter().any(|link| link["link"] == LINK && link["state"] == "good");
+        match links.iter().filter(|link| link["state"] != "good").count() {
+            1 if good && links.last().unwrap()["link"] == "traces" => Ok(()),
+            _ => Err(format!("{:?} {:?}", broken(&links), links.iter().find(|link| link["state"] != "good"))),
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs the node cluster: make test"]
+fn a_cron_job_whose_merge_ca_cannot_be_pulled_does_without_from_its_next_job_on() {
+    scene("trust-jobs", true, |scene| {
+        set_merge_ca_image("demo/absent:1");
+        scene.apply(TRACING);
+        scene.until_condition("MLflowReady", "True", "Available");
+        scene.apply(&cron_job("nightly"));
+        scene.apply(&job("report"));
+        assert!(is_wired(&scene.live("jobs", "report")));
+        the_stuck_job_is_named_and_the_next_one_does_without(scene);
+        the_job_of_a_person_is_told_and_left_alone(scene);
+        an_install_with_another_image_brings_it_back(scene);
+    });
+}
+
+fn the_stuck_job_is_named_and_the_next_one_does_without(scene: &Scene) {
+    assert_eq!(template(&scene.live("cronjobs", "nightly"))["spec"]["initContainers"][0]["image"], "demo/absent:1");
+    until("nightly takes its authorities from the ConfigMap", || {
+        let live = scene.live("cronjobs", "nightly");
+        let pod = &template(&live)["spec"];
+        match pod["volumes"][0]["configMap"]["name"] == names::CA_CONFIG_MAP && pod["initContainers"].is_null() {
+            true => Ok(()),
+            false => Err(format!("{} {}", row(scene, "nightly"), live["status"])),
+        }
+    });
+    let told = until("its stuck Job is named", || match row(scene, "nightly") {
+        row if row["state"] == "Halted" => Ok(row),
+        row => Err(row.to_string()),
+    });
+    assert_eq!(told["reason"], "MergeCAImage", "{told}");
+    scene.until_condition("WorkloadsReady", "False", "RolloutHalted").ends_with_a_command().says("nightly (CronJob)");
+    // It keeps all others from beginning.
+    let jobs = jobs_of(scene, "nightly");
+    assert_eq!(jobs.len(), 1, "{jobs:?}");
+    assert!(broken(&check(scene, &[]).1).is_some());
+    type_what_it_says(told["message"].as_str().unwrap());
+    until("the next Job runs through", || {
+        let jobs = jobs_of(scene, "nightly");
+        match jobs.iter().any(|job| job["status"]["succeeded"] == 1) {
+            true => Ok(()),
+            false => Err(jobs.iter().map(|job| job["status"].to_string()).collect()),
+        }
+    });
+    let told = until("nightly is well, and what it does without is told", || match row(scene, "nightly") {
+        row if row["state"] == "Injected" => Ok(row),
+        row => Err(row.to_string()),
+    });
+    let command = format!("kubectl annotate -n trust-jobs cronjob/nightly {}-", names::ANNOTATION_MERGE_CA_FAILED);
+    assert!(told["reason"] == "MergeCAImage" && told["message"].as_str().unwrap().ends_with(&command), "{told}");
+}
+
+fn the_job_of_a_person_is_told_and_left_alone(scene: &Scene) {
+    let told = row(scene, "report");
+    assert_eq!((&told["state"], &told["reason"]), (&"Halted".into(), &"MergeCAImage".into()), "{told}");
+    type_what_it_says(told["message"].as_str().unwrap());
+    let live = scene.live("jobs", "report");
+    assert_eq!(live["metadata"]["generation"], 1);
+    assert!(live["metadata"]["annotations"][names::ANNOTATION_MERGE_CA_FAILED].is_null());
+    scene.kubectl(&["delete", "job", "report", "--wait=false"]);
+    scene.until_condition("WorkloadsReady", "True", "AllCurrent");
+}
+
+fn an_install_with_another_image_brings_it_back(scene: &Scene) {
+    typed(&["apply", "-k", "config/default"]);
+    until("nightly merges for itself", || {
+        let pod = template(&scene.live("cronjobs", "nightly"))["spec"].clone();
+        match pod["initContainers"][0]["name"] == names::MERGE_CA {
+            true => Ok(()),
+            false => Err(row(scene, "nightly").to_string()),
+        }
+    });
+    until("the operator is whole again", operator::ready);
+}
+
+fn jobs_of(scene: &Scene, cron_job: &str) -> Vec<Value> {
+    let mut jobs = scene.list("jobs", "");
+    jobs.retain(|job| job["metadata"]["ownerReferences"][0]["name"] == cron_job);
+    jobs
+}
+
+fn with_a_shell(deployment: &str) -> String {
+    let mut deployment: Value = serde_json::from_str(deployment).unwrap();
+    let container = &mut deployment["spec"]["template"]["spec"]["containers"][0];
+    container["image"] = json!("demo/langgraph-agent:1");
+    container["command"] = json!(["sh", "-c", "exec sleep 3600"]);
+    deployment.to_string()
+}
+
+/// Each minute, but never two at a time.
+fn cron_job(name: &str) -> String {
+    json!({
+        "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": name},
+        "spec": {"schedule": "* * * * *", "concurrencyPolicy": "Forbid", "jobTemplate": {"spec": job_spec(name)}},
+    })
+    .to_string()
+}
+
+fn job(name: &str) -> String {
+    json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": job_spec(name)}).to_string()
+}
+
+fn job_spec(name: &str) -> Value {
+    let deployment: Value = serde_json::from_str(&with_a_shell(&idle(name))).unwrap();
+    let mut template = deployment["spec"]["template"].clone();
+    template["spec"]["restartPolicy"] = json!("Never");
+    template["spec"]["containers"][0]["command"] = json!(["sh", "-c", "exec sleep 3"]);
+    json!({"template": template})
+}

@@ -95,7 +95,7 @@ api_server() {
 
 with_api() (
   eval "$("$CLUSTER/api.sh" env)"
-  export OPERATOR_BINARY HELM=$BIN/helm KUBECTL=$BIN/kubectl PROMTOOL=$BIN/promtool
+  export OPERATOR_BINARY HELM=$BIN/helm KUBECTL=$BIN/kubectl PROMTOOL=$BIN/promtool CERT_MANAGER=$BIN/cert-manager
   OPERATOR_BINARY=$(operator_binary)
   "$@"
 )

@@ -274,6 +274,7 @@ fn path(object: &Value) -> String {
 fn collection(kind: &str, namespace: &str) -> String {
     let (prefix, plural) = match kind {
         "AgentTracing" => ("/apis/agenttracing.dev/v1alpha1", "agenttracings"),
+        "Certificate" => ("/apis/cert-manager.io/v1", "certificates"),
         "ClusterRole" => ("/apis/rbac.authorization.k8s.io/v1", "clusterroles"),
         "ClusterRoleBinding" => ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),
         "CronJob" => ("/apis/batch/v1", "cronjobs"),

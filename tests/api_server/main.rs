@@ -1,12 +1,15 @@
 //! The CustomResourceDefinition, the golden cases and the running operator on a real API server, which has no node: pods
 //! stay Pending.
 //!
-//! `eval "$(tests/cluster/api.sh env)"`, and `KUBECTL` and `OPERATOR_BINARY` where they are not to be found by themselves.
+//! `eval "$(tests/cluster/api.sh env)"`, and `KUBECTL`, `OPERATOR_BINARY` and `CERT_MANAGER` where they are not to be found by
+//! themselves.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 #[path = "../node/audit.rs"]
 mod audit;
 mod cluster;
+#[path = "../support/component.rs"]
+mod component;
 mod crd;
 #[path = "../support/exposition.rs"]
 mod exposition;

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Builds the cluster's programs from their pinned Go modules, once.
 #
-# usage: binaries.sh [api | node | helm | promtool]…   what to build; all of it by default
-#        binaries.sh path [NAME]                       the folder of the programs, or the path of one
+# usage: binaries.sh [api | node | helm | promtool | cert-manager]…   what to build; all of it by default
+#        binaries.sh path [NAME]                                      the folder of the programs, or the path of one
 #
 # api       etcd, kube-apiserver, kube-controller-manager, kubectl
 # node      what a node needs besides
 # helm      helm
 # promtool  promtool
+# cert-manager  its controllers in one program, and cert-manager.yaml with the definitions of its kinds
 #
 # They go to the cache, in a folder named after the hash of go/ and of this file: a new version
 # never overwrites a program that runs. One go.mod per row, since their dependencies disagree; a row that
@@ -38,6 +39,7 @@ PROGRAMS=(
   'node coredns    coredns                 github.com/coredns/coredns'
   'helm helm       helm                    helm.sh/helm/v4/cmd/helm'
   'promtool promtool promtool              github.com/prometheus/prometheus/cmd/promtool'
+  'cert-manager cert-manager cert-manager  cluster/cert-manager'
 )
 
 main() {
@@ -48,9 +50,9 @@ main() {
       printf '%s\n' "$BIN${2:+/$2}"
       ;;
     *)
-      (($#)) || set -- api node helm promtool
+      (($#)) || set -- api node helm promtool cert-manager
       for set; do
-        [[ $set =~ ^(api|node|helm|promtool)$ ]] || die "binaries.sh: no such set: $set (see --help)"
+        [[ $set =~ ^(api|node|helm|promtool|cert-manager)$ ]] || die "binaries.sh: no such set: $set (see --help)"
       done
       for set; do build_set "$set"; done
       ;;
@@ -81,10 +83,19 @@ build_row() {
     [[ $set == "$1" && $row == "$2" && ! -x $BIN/$program ]] || continue
     if [[ ! -x $kept/$program ]]; then
       go_build "$row" "$tmp/$program" "$package" </dev/null
+      [[ $row != cert-manager ]] || definitions >"$kept/$row.yaml"
       mv "$tmp/$program" "$kept/$program"
     fi
+    [[ ! -s $kept/$row.yaml ]] || ln -f "$kept/$row.yaml" "$BIN/$row.yaml"
     ln -f "$kept/$program" "$BIN/$program"
   done < <(printf '%s\n' "${PROGRAMS[@]}")
+}
+
+# The kinds of cert-manager that are no matter of ACME, from the module of its program.
+definitions() {
+  local module
+  module=$(cd "$HERE/go/cert-manager" && go list -mod=readonly -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)
+  cat "$module"/deploy/crds/cert-manager.io_*.yaml
 }
 
 go_build() {

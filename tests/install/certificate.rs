@@ -1,11 +1,9 @@
 //! The webhook's certificate from cert-manager or from OpenShift: both ways to install say the same.
 
-use std::fs;
-use std::path::Path;
-
 use agent_tracing::names;
 use serde_json::{Value, json};
 
+use crate::component::kustomization;
 use crate::render::{is_hook, same, strings, template};
 use crate::{CHART, documents, helm, kubectl, object};
 
@@ -98,16 +96,6 @@ fn a_source_that_is_none_is_refused() {
     }
 }
 
-/// `config/default` with a component, as a user's own kustomization has it.
 fn with_component(component: &str) -> Vec<Value> {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("with-{component}"));
-    fs::create_dir_all(&directory).expect("a folder");
-    // kustomize takes relative paths only.
-    let up = "../".repeat(directory.components().count() - 1);
-    let config = format!("{up}{}/config", env!("CARGO_MANIFEST_DIR").trim_start_matches('/'));
-    let kustomization = json!({
-        "resources": [format!("{config}/default")], "components": [format!("{config}/certificate/{component}")],
-    });
-    fs::write(directory.join("kustomization.yaml"), kustomization.to_string()).expect("writes");
-    documents(&kubectl(&["kustomize", directory.to_str().expect("UTF-8")]).ok())
+    documents(&kubectl(&["kustomize", kustomization(component).to_str().expect("UTF-8")]).ok())
 }

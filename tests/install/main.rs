@@ -6,6 +6,8 @@
 
 mod api;
 mod certificate;
+#[path = "../support/component.rs"]
+mod component;
 mod prometheus;
 mod render;
 mod rights;

@@ -2,6 +2,7 @@
 //! what it would have answered is written into the status, as if it had been up once.
 
 mod admission;
+mod cert_manager;
 mod controller;
 mod faults;
 mod leadership;

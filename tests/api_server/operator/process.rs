@@ -30,7 +30,12 @@ pub struct Operator {
 impl Operator {
     /// Starts it and waits until the API server calls it and it says that it is ready.
     pub fn start(identity: &str) -> Self {
-        let mut operator = Self::spawn(identity, None);
+        Self::start_with(identity, &[])
+    }
+
+    /// Starts it with more arguments.
+    pub fn start_with(identity: &str, more: &[&str]) -> Self {
+        let mut operator = Self::spawn(identity, None, more);
         point_the_webhook_at(operator.webhook);
         operator.wait_until_ready();
         operator
@@ -38,7 +43,7 @@ impl Operator {
 
     /// Starts one that reaches the API server through a proxy, and is called by it. It need not live long enough to be ready.
     pub fn start_through(identity: &str, proxy: &Proxy, fault: Fault) -> Self {
-        let operator = Self::spawn(identity, Some(&proxy.url()));
+        let operator = Self::spawn(identity, Some(&proxy.url()), &[]);
         proxy.begin(fault, operator.child.id());
         point_the_webhook_at(operator.webhook);
         operator
@@ -46,12 +51,12 @@ impl Operator {
 
     /// A further replica, which the API server does not call.
     pub fn start_beside(identity: &str) -> Self {
-        let mut operator = Self::spawn(identity, None);
+        let mut operator = Self::spawn(identity, None, &[]);
         operator.wait_until_ready();
         operator
     }
 
-    fn spawn(identity: &str, server: Option<&str>) -> Self {
+    fn spawn(identity: &str, server: Option<&str>, more: &[&str]) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let log = folder.join(format!("operator-{identity}.log"));
         let [webhook, http] = free_ports();
@@ -72,6 +77,7 @@ impl Operator {
             .args(["--webhook-addr", &format!("127.0.0.1:{webhook}"), "--http-addr", &format!("127.0.0.1:{http}")])
             .args(["--log-level", "info,agent_tracing=debug", "--trusted-mlflow-hosts", "127.0.0.1", "--token-file"])
             .arg(mlflow_token)
+            .args(more)
             .env_clear()
             .env("KUBECONFIG", config)
             .stdin(Stdio::null())

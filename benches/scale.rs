@@ -33,7 +33,7 @@ use process::Operator;
 const NAMESPACES: usize = 50;
 /// Objects of each of the kinds that the operator must not hold in memory.
 const STRANGERS: usize = 20_000;
-const REST: Duration = Duration::from_secs(120);
+const REST: Duration = Duration::from_secs(600);
 
 fn main() {
     let sizes: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
@@ -47,7 +47,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     println!(
         "{:>10} {:>8} {:>10} {:>10} {:>9} {:>12}",
-        "workloads", "wired", "in status", "RSS peak", "at rest", "writes/120 s"
+        "workloads", "wired", "in status", "RSS peak", "at rest", "writes/600 s"
     );
     for size in sizes {
         measure(&admin, &runtime, size);

@@ -5,6 +5,21 @@ k() { "$KUBECTL" "$@"; }
 
 title() { printf '\n%s\n' "$1"; }
 
+# our_cluster IMAGE…: a node with the operator's image and these. Built while nothing else runs.
+our_cluster() {
+  local image archives=()
+  "$CLUSTER/prereq.sh"
+  "$CLUSTER/binaries.sh" api node
+  "$CLUSTER/images.sh" "$@"
+  "$CLUSTER/operator-image.sh"
+  "$CLUSTER/node.sh" up
+  for image; do archives+=("$("$CLUSTER/images.sh" path "$image")"); done
+  step 'images into the node' "$CLUSTER/node.sh" load "$("$CLUSTER/operator-image.sh" path)" "${archives[@]}"
+  KUBECONFIG=$("$CLUSTER/node.sh" host-kubeconfig)
+  KUBECTL=$BIN/kubectl
+  export KUBECONFIG
+}
+
 # forget_other_mode MODE NAMESPACE: what the other demo left; the mode of an AgentTracing cannot be changed.
 forget_other_mode() {
   local mode

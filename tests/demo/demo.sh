@@ -49,7 +49,7 @@ up() {
   printf '\nThe demo took %d min %d s. `make demo-down` removes it.\n' $((SECONDS / 60)) $((SECONDS % 60))
 }
 
-# Ours is built while nothing else runs; somebody's cluster must already have the images.
+# Somebody's cluster must already have the images.
 prepare() {
   if [[ -n ${DEMO_KUBECONFIG-} ]]; then
     export KUBECONFIG=$DEMO_KUBECONFIG
@@ -61,16 +61,7 @@ prepare() {
       "$("$CLUSTER/images.sh" tag langgraph)" "$("$CLUSTER/images.sh" tag llm)"
     return
   fi
-  "$CLUSTER/prereq.sh"
-  "$CLUSTER/binaries.sh" api node
-  "$CLUSTER/images.sh" mlflow langgraph llm
-  "$CLUSTER/operator-image.sh"
-  "$CLUSTER/node.sh" up
-  step 'images into the node' "$CLUSTER/node.sh" load "$("$CLUSTER/operator-image.sh" path)" \
-    "$("$CLUSTER/images.sh" path mlflow)" "$("$CLUSTER/images.sh" path langgraph)" "$("$CLUSTER/images.sh" path llm)"
-  KUBECONFIG=$("$CLUSTER/node.sh" host-kubeconfig)
-  KUBECTL=$BIN/kubectl
-  export KUBECONFIG
+  our_cluster mlflow langgraph llm
 }
 
 start_model() {

@@ -20,7 +20,7 @@ main() {
   [[ ${1-} == up ]] || { usage "$0" >&2; exit 2; }
   [[ -z ${DEMO_KUBECONFIG-} ]] || die 'MODE=cr brings its own MLflow and cluster; in yours, where an MLflow operator runs, apply config/samples/cr.yaml'
   title 'Tools, images and a cluster'
-  prepare
+  our_cluster mlflow-cr-a langgraph llm
   title 'Agents of two teams, as people have them: applied first, they know nothing of the operator'
   step 'namespaces with Pod Security "restricted", a stand-in for the language model' start_model
   step 'a LangGraph agent each: teller in bank-agents, clerk in shop-agents' k apply -f "$MANIFESTS/shared-agents.yaml"
@@ -47,19 +47,6 @@ main() {
   show
   # shellcheck disable=SC2016 # back-ticks in messages name commands, they run none
   printf '\nThe demo took %d min %d s. `make demo-down` removes it.\n' $((SECONDS / 60)) $((SECONDS % 60))
-}
-
-prepare() {
-  "$CLUSTER/prereq.sh"
-  "$CLUSTER/binaries.sh" api node
-  "$CLUSTER/images.sh" mlflow-cr-a langgraph llm
-  "$CLUSTER/operator-image.sh"
-  "$CLUSTER/node.sh" up
-  step 'images into the node' "$CLUSTER/node.sh" load "$("$CLUSTER/operator-image.sh" path)" \
-    "$("$CLUSTER/images.sh" path mlflow-cr-a)" "$("$CLUSTER/images.sh" path langgraph)" "$("$CLUSTER/images.sh" path llm)"
-  KUBECONFIG=$("$CLUSTER/node.sh" host-kubeconfig)
-  KUBECTL=$BIN/kubectl
-  export KUBECONFIG
 }
 
 service_ca() {

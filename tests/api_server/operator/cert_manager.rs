@@ -26,7 +26,7 @@ use crate::support::documents;
 fn what_cert_manager_makes_renews_and_makes_anew_is_served_without_a_missed_admission() {
     prepare();
     let _cert_manager = CertManager::start();
-    install_with_component();
+    let _component = Component::install();
     let mounted = Mounted::follow();
     let folder = mounted.folder.to_str().unwrap().to_owned();
     let namespace = Namespace::create("operator-cert-manager", json!({names::LABEL_INJECTION: names::ENABLED}));
@@ -73,8 +73,6 @@ fn what_cert_manager_makes_renews_and_makes_anew_is_served_without_a_missed_admi
     renew(&site.admin, names::WEBHOOK_CERTIFICATE);
     wired_until("caBundle holds the renewed authority", &|| bundle() != before);
     site.close();
-    drop(mounted);
-    restore();
 }
 
 /// As `cmctl renew` does.
@@ -89,38 +87,45 @@ fn renew(admin: &Cluster, certificate: &str) {
     admin.merge_subresource(&live, "status", STRICT).unwrap();
 }
 
-/// What the component changes, but for the operator's Deployment. The certificate is also one of this machine's.
-fn install_with_component() {
-    let rendered = kubectl(&["kustomize", kustomization("cert-manager").to_str().unwrap()], "").unwrap();
-    let admin = Cluster::admin();
-    admin.delete("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION);
-    for mut object in documents(&rendered) {
-        match kind(&object) {
-            "MutatingWebhookConfiguration" => {
-                admin.create(&object, STRICT).unwrap();
-            }
-            "Role" => {
-                admin.apply(&object, "kubectl", "force=true").unwrap();
-            }
-            "Issuer" | "Certificate" => {
-                if name(&object) == names::WEBHOOK_CERTIFICATE && kind(&object) == "Certificate" {
-                    object["spec"]["ipAddresses"] = json!(["127.0.0.1"]);
+/// What the component changes, but for the operator's Deployment.
+struct Component;
+
+impl Component {
+    /// The certificate is also one of this machine's.
+    fn install() -> Self {
+        let rendered = kubectl(&["kustomize", kustomization("cert-manager").to_str().unwrap()], "").unwrap();
+        let admin = Cluster::admin();
+        admin.delete("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION);
+        // Other tests' operators made one.
+        admin.delete("Secret", names::OPERATOR_NAMESPACE, names::WEBHOOK_CA_SECRET);
+        for mut object in documents(&rendered) {
+            match kind(&object) {
+                "MutatingWebhookConfiguration" => {
+                    admin.create(&object, STRICT).unwrap();
                 }
-                kubectl(&["apply", "-f", "-"], &object.to_string()).unwrap();
+                "Role" => {
+                    admin.apply(&object, "kubectl", "force=true").unwrap();
+                }
+                "Issuer" | "Certificate" => {
+                    if name(&object) == names::WEBHOOK_CERTIFICATE && kind(&object) == "Certificate" {
+                        object["spec"]["ipAddresses"] = json!(["127.0.0.1"]);
+                    }
+                    kubectl(&["apply", "-f", "-"], &object.to_string()).unwrap();
+                }
+                _ => {}
             }
-            _ => {}
         }
+        Self
     }
 }
 
-/// The rights that the other tests' operators have, and nothing of cert-manager's.
-fn restore() {
-    let admin = Cluster::admin();
-    for object in kustomize().iter().filter(|object| kind(object) == "Role") {
-        admin.apply(object, "kubectl", "force=true").unwrap();
-    }
-    for secret in [names::WEBHOOK_TLS_SECRET, "agent-tracing-webhook-authority"] {
-        admin.delete("Secret", names::OPERATOR_NAMESPACE, secret);
+impl Drop for Component {
+    /// The rights that the other tests' operators have.
+    fn drop(&mut self) {
+        let admin = Cluster::admin();
+        for object in kustomize().iter().filter(|object| kind(object) == "Role") {
+            let _ = admin.apply(object, "kubectl", "force=true");
+        }
     }
 }
 

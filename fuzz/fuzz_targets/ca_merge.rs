@@ -5,17 +5,11 @@
 
 #![no_main]
 
-#[allow(dead_code)]
-#[path = "../../src/core/ca_bundle.rs"]
-mod ca_bundle;
-#[path = "../../src/core/certificate.rs"]
-mod certificate;
-
 use std::collections::HashSet;
 
+use agent_tracing::core::ca_bundle::{MAX_BYTES, Merged, Source, Why, merge};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ca_bundle::{MAX_BYTES, Merged, Source, Why, merge};
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use rustls::pki_types::CertificateDer;

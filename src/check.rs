@@ -171,6 +171,7 @@ async fn probe(
         platform: &Platform { operator_namespace: operator_namespace.to_owned(), ..Platform::default() },
         tokenless: &BTreeSet::new(),
         policies: &policies,
+        renews: false,
     };
     let decision = Workload::read(Kind::Deployment, &object).map(|workload| decide(&workload, &around));
     if !matches!(decision, Ok(Decision::Wire { injection, .. }) if injection.skipped.is_none()) {

@@ -33,6 +33,16 @@ pub const ANNOTATION_EXPERIMENT: &str = "agenttracing.dev/experiment";
 /// Annotation on our child objects: short hash of what was applied, so that a field we no longer want is noticed.
 pub const ANNOTATION_APPLIED: &str = "agenttracing.dev/applied";
 
+/// The cluster autoscaler's template annotation: local volumes in spite of which a pod may be evicted.
+pub const ANNOTATION_EVICTABLE_VOLUMES: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
+/// The cluster autoscaler's template annotation: whether a pod may be evicted at all.
+pub const ANNOTATION_SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict";
+/// kubectl's template annotation: the container that people mean when they name none.
+pub const ANNOTATION_DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+/// Annotations of others that decisions need.
+pub const FOREIGN_ANNOTATIONS: [&str; 3] =
+    [ANNOTATION_EVICTABLE_VOLUMES, ANNOTATION_SAFE_TO_EVICT, ANNOTATION_DEFAULT_CONTAINER];
+
 /// Field manager of the controller's writes.
 pub const FIELD_MANAGER: &str = "agent-tracing-operator";
 /// `app.kubernetes.io/managed-by` of our children, and the reporting controller of our events.

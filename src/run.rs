@@ -24,7 +24,6 @@ use tokio::sync::watch;
 use tokio::time::{interval, sleep, timeout};
 
 use crate::controller::{self, Identity};
-use crate::core::quantity;
 use crate::core::settings::{MergeCa, Platform};
 use crate::mlflow::Http;
 use crate::names;
@@ -95,12 +94,6 @@ pub struct RunArgs {
     /// Pull Secrets for that image, by their names in the agents' namespaces.
     #[arg(long, env = "MERGE_CA_PULL_SECRETS", value_delimiter = ',')]
     pub merge_ca_pull_secrets: Vec<String>,
-    /// CPU of that container, as request and limit.
-    #[arg(long, env = "MERGE_CA_CPU", value_parser = amount, default_value_t = MergeCa::default().cpu)]
-    pub merge_ca_cpu: String,
-    /// Memory of that container, as request and limit.
-    #[arg(long, env = "MERGE_CA_MEMORY", value_parser = amount, default_value_t = MergeCa::default().memory)]
-    pub merge_ca_memory: String,
 }
 
 /// OpenShift's service CA as it stands beside the token, and what the install mounts.
@@ -139,8 +132,6 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
         ca_file,
         merge_ca_image,
         merge_ca_pull_secrets,
-        merge_ca_cpu,
-        merge_ca_memory,
     } = args;
     let identity = identity.filter(|identity| !identity.is_empty()).unwrap_or_else(host_and_process);
     let mut signals = Signals::new()?;
@@ -166,12 +157,7 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
         cluster_domain,
         operator_namespace: namespace.clone(),
         excluded_namespaces: set(excluded_namespaces),
-        merge_ca: MergeCa {
-            image: merge_ca_image,
-            pull_secrets: set(merge_ca_pull_secrets).into_iter().collect(),
-            cpu: merge_ca_cpu,
-            memory: merge_ca_memory,
-        },
+        merge_ca: MergeCa { image: merge_ca_image, pull_secrets: set(merge_ca_pull_secrets).into_iter().collect() },
     };
     let webhook = Arc::new(Webhook::new(memory.clone(), metrics.clone(), platform.clone()));
 
@@ -216,15 +202,7 @@ fn set(items: Vec<String>) -> BTreeSet<String> {
     items.into_iter().map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
 }
 
-/// What stands in agents' templates is checked here: with a quantity that is none, the API server would refuse every one.
-fn amount(text: &str) -> Result<String, String> {
-    match quantity::parse(text) {
-        Some(amount) if amount > 0 => Ok(text.to_owned()),
-        _ => Err("write a quantity above zero, for example 50m or 64Mi".to_owned()),
-    }
-}
-
-/// As with [`amount`]; an image is a name without white space.
+/// What stands in agents' templates is checked here: with an image that is none, the API server would refuse every one.
 fn image(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(char::is_whitespace) {
         return Err(
@@ -440,10 +418,7 @@ mod tests {
 
     #[test]
     fn what_would_spoil_every_template_ends_the_operator_at_its_start() {
-        assert!(amount("50m").is_ok() && amount("64Mi").is_ok() && image("r.example.com/a@sha256:0").is_ok());
-        for wrong in ["", "lots", "0", "-1", "1.1.1", "64 Mi"] {
-            assert!(amount(wrong).is_err(), "{wrong}");
-        }
+        assert!(image("r.example.com/a@sha256:0").is_ok());
         assert!(image("").is_err() && image("a b").is_err() && image("a\n").is_err());
     }
 }

@@ -125,6 +125,7 @@ fn patch_of(workload: &Value, policies: &[agent_tracing::core::policy::Policy]) 
         platform: &Platform::default(),
         tokenless: &BTreeSet::new(),
         policies: &here,
+        renews: true,
     };
     match decide(&support::workload(workload).unwrap(), &around) {
         Decision::Wire { injection, .. } => injection.patch,

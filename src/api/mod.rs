@@ -8,7 +8,7 @@ mod spec;
 mod status;
 
 pub use shared::{
-    Auth, AuthMethod, CaBundle, CaBundleMode, CaBundleStrategy, ConfigMapKey, Cr, CrImage, CrStorage,
+    Auth, AuthMethod, CaBundle, CaBundleMode, CaBundleScope, CaBundleStrategy, ConfigMapKey, Cr, CrImage, CrStorage,
     CrStorageResources, CrTemplate, External,
 };
 pub use spec::{

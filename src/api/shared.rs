@@ -148,6 +148,10 @@ pub struct CaBundle {
     /// ConfigMap `agenttracing-ca`; no further container, and it follows their rotation. Default: `InitContainer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<CaBundleStrategy>,
+    /// `All`: every call of the agent that goes by REQUESTS_CA_BUNDLE or NODE_EXTRA_CA_CERTS. `MLflow`: only calls of MLflow's
+    /// SDK, so that the agent's other calls keep the trust of their code. Default: `All`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<CaBundleScope>,
     /// ConfigMaps of this namespace with more certificate authorities.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
@@ -176,6 +180,16 @@ pub enum CaBundleStrategy {
     AgentInitContainer,
     /// The operator, into a ConfigMap.
     ConfigMap,
+}
+
+/// Which calls of an agent trust the merged certificate authorities.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CaBundleScope {
+    /// All that its libraries make.
+    #[default]
+    All,
+    /// Those to MLflow.
+    MLflow,
 }
 
 /// One key of a ConfigMap.

@@ -101,6 +101,7 @@ fn wire(document: &Value, namespace: &str, policies: &[Policy]) -> anyhow::Resul
         // Nor can service accounts be asked: they mount their token unless told otherwise.
         tokenless: &BTreeSet::new(),
         policies: &here,
+        renews: true,
     };
     Ok(match decide(&view(kind, document)?, &around) {
         Decision::Wire { injection, .. } => {

@@ -25,8 +25,8 @@ pub(super) async fn bring(
     let chosen = settings.policy.ca.as_ref().map(|choice| choice.strategy);
     let wanted = match chosen {
         Some(CaBundleStrategy::ConfigMap) => true,
-        Some(CaBundleStrategy::InitContainer) => some,
-        Some(CaBundleStrategy::AgentInitContainer) | None => false,
+        Some(CaBundleStrategy::InitContainer | CaBundleStrategy::AgentInitContainer) => some,
+        None => false,
     };
     if !wanted {
         return Ok(());

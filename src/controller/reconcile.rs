@@ -88,6 +88,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         platform: &ctx.platform,
         tokenless: &tokenless,
         policies: &policies,
+        renews: false,
     };
     let observe::Workloads { judged: mut workloads, accounts } =
         observe::workloads(ctx, &settings.name, &around).await?; // IO, each judged by core

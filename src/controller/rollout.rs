@@ -127,8 +127,8 @@ pub(super) async fn bring(
         ctx.traffic.turn().await;
         let name = workload.resource();
         tracing::warn!(namespace = around.namespace, name, "merge-ca does not start; a ConfigMap takes its place");
-        let source = ctx.platform.merge_ca.source();
-        if let Err(error) = apply::without_merge_ca(&ctx.client, written(around, workload), &source).await {
+        let Some(source) = &workload.merge_ca.source else { continue };
+        if let Err(error) = apply::without_merge_ca(&ctx.client, written(around, workload), source).await {
             dropped(error, workload, memory)?;
         }
     }

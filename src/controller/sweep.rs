@@ -136,6 +136,7 @@ pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Resu
                 platform: &ctx.platform,
                 tokenless: &BTreeSet::new(),
                 policies: &policies,
+                renews: false,
             };
             let orphans = orphans(ctx, &around).await?;
             if orphans.is_empty() {

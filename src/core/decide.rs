@@ -4,7 +4,7 @@ use json_patch::PatchOperation;
 
 use super::inject::{Injection, existing_record, inject, uninject};
 use super::kind::Kind;
-use super::record::RecordError;
+use super::record::{RecordError, short_hash};
 use super::select::{NotSelected, Selection, Surroundings, select};
 use super::settings::Platform;
 use super::view::Workload;
@@ -101,9 +101,9 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
         Ok(wiring) => wiring,
         Err(missing) => return Decision::Leave(Leave::Waiting { tracing, missing }),
     };
+    wiring.renews = around.renews;
     if let Some(ca) = &mut wiring.ca
-        && ca.strategy == CaBundleStrategy::InitContainer
-        && falls_back(workload, around.platform)
+        && falls_back(workload, ca.strategy, around.platform)
     {
         ca.strategy = CaBundleStrategy::ConfigMap;
     }
@@ -113,11 +113,33 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
     }
 }
 
-/// Whether the operator's init container could not be pulled or started in this workload. That stands on the workload itself,
-/// where the webhook sees it, and counts until the install says something else about the image.
-pub fn falls_back(workload: &Workload<'_>, platform: &Platform) -> bool {
+/// Whether the init container of a strategy was not admitted, pulled or started in this workload. That stands on the workload
+/// itself, where the webhook sees it, and counts until the image is another one.
+pub fn falls_back(workload: &Workload<'_>, strategy: CaBundleStrategy, platform: &Platform) -> bool {
     let failed = workload.metadata.annotation(names::ANNOTATION_MERGE_CA_FAILED);
-    failed.is_some_and(|failed| failed == platform.merge_ca.source())
+    failed.is_some_and(|failed| merge_ca_source(workload, strategy, platform).is_some_and(|source| source == failed))
+}
+
+/// Where the image of a strategy's init container comes from, as one short word; `None` where there is no init container.
+pub fn merge_ca_source(workload: &Workload<'_>, strategy: CaBundleStrategy, platform: &Platform) -> Option<String> {
+    match strategy {
+        CaBundleStrategy::InitContainer => Some(platform.merge_ca.source()),
+        // Which of them has no shell is not known.
+        CaBundleStrategy::AgentInitContainer => {
+            Some(short_hash(workload.pod.containers.iter().map(|container| &*container.image)))
+        }
+        CaBundleStrategy::ConfigMap => None,
+    }
+}
+
+/// The image of a strategy's init container, for people to read.
+pub fn merge_ca_image(workload: &Workload<'_>, strategy: CaBundleStrategy, platform: &Platform) -> String {
+    match strategy {
+        CaBundleStrategy::InitContainer | CaBundleStrategy::ConfigMap => platform.merge_ca.image.clone(),
+        CaBundleStrategy::AgentInitContainer => {
+            workload.pod.containers.iter().map(|container| &*container.image).collect::<Vec<_>>().join(" or ")
+        }
+    }
 }
 
 fn opted_out(workload: &Workload<'_>) -> Decision {
@@ -162,6 +184,7 @@ mod tests {
             platform: &Platform::default(),
             tokenless: &BTreeSet::new(),
             policies: &[policy],
+            renews: false,
         };
         decide(&Workload::parse(kind, &object).unwrap(), &around)
     }

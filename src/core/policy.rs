@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::kind::Kind;
 use super::view::Workload;
 use crate::api::{
-    AgentTracing, AuthMethod, CaBundleMode, CaBundleStrategy, ConfigMapKey, ContainerNames, EnvVar, Experiment,
-    LabelSelector, LabelSelectorRequirement, MlflowMode, Rollout, RolloutPolicy, Sdk, SelectorOperator,
+    AgentTracing, AuthMethod, CaBundleMode, CaBundleScope, CaBundleStrategy, ConfigMapKey, ContainerNames, EnvVar,
+    Experiment, LabelSelector, LabelSelectorRequirement, MlflowMode, Rollout, RolloutPolicy, Sdk, SelectorOperator,
 };
 use crate::names;
 
@@ -56,6 +56,8 @@ pub struct Policy {
 pub struct CaChoice {
     /// Who merges.
     pub strategy: CaBundleStrategy,
+    /// Which of the agent's calls trust them.
+    pub scope: CaBundleScope,
     /// More sources.
     pub config_maps: Vec<ConfigMapKey>,
 }
@@ -184,7 +186,11 @@ fn ca_choice(tracing: &AgentTracing) -> Option<CaChoice> {
             https && !bundle.config_maps.is_empty()
         }
     };
-    wanted.then(|| CaChoice { strategy: bundle.strategy.unwrap_or_default(), config_maps: bundle.config_maps })
+    wanted.then(|| CaChoice {
+        strategy: bundle.strategy.unwrap_or_default(),
+        scope: bundle.scope.unwrap_or_default(),
+        config_maps: bundle.config_maps,
+    })
 }
 
 impl LabelSelector {

@@ -20,6 +20,8 @@ pub struct Surroundings<'a> {
     pub tokenless: &'a BTreeSet<String>,
     /// The AgentTracings of that namespace, in any order.
     pub policies: &'a [Policy],
+    /// Whether the template is changed anyway, so that an init container of ours is brought up to date in passing.
+    pub renews: bool,
 }
 
 /// The outcome of selection.

@@ -18,8 +18,8 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use super::kind::Kind;
 use crate::names;
 pub use pod::{
-    ConfigMapVolume, Container, EmptyDir, EnvEntry, KeyToPath, Mount, PodOs, PodSecurity, PodSpec, Projected,
-    ProjectedSource, Reference, Volume,
+    Amounts, ConfigMapVolume, Container, Device, EmptyDir, EnvEntry, KeyToPath, Mount, PodOs, PodSecurity, PodSpec,
+    Projected, ProjectedSource, ReadOnly, Reference, Resources, Volume,
 };
 
 /// A workload: its own metadata, and its pod template wherever its kind keeps it.
@@ -81,11 +81,12 @@ pub struct Owner<'a> {
     pub controller: Option<bool>,
 }
 
-/// Our own annotations. Foreign ones (`last-applied-configuration` is the bulk of many objects) are counted and skipped.
+/// Our own annotations and the few others that decisions need. The rest (`last-applied-configuration` is the bulk of many
+/// objects) is counted and skipped.
 #[derive(Debug, Default)]
 pub struct Annotations<'a> {
-    /// Annotations whose name begins with our prefix.
-    pub ours: BTreeMap<Text<'a>, Text<'a>>,
+    /// Annotations whose name begins with our prefix, and [`names::FOREIGN_ANNOTATIONS`].
+    pub known: BTreeMap<Text<'a>, Text<'a>>,
     /// Number of all annotations.
     pub total: usize,
 }
@@ -229,9 +230,9 @@ fn unscheduled(job: &str) -> &str {
 }
 
 impl Metadata<'_> {
-    /// One of our annotations.
+    /// One of the annotations that are kept.
     pub fn annotation(&self, name: &str) -> Option<&str> {
-        self.annotations.as_ref().and_then(|a| a.ours.get(name)).map(|v| &**v)
+        self.annotations.as_ref().and_then(|a| a.known.get(name)).map(|v| &**v)
     }
 
     /// A label.
@@ -293,8 +294,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Annotations<'a> {
                 let mut out = Annotations::default();
                 while let Some(key) = map.next_key::<Text<'de>>()? {
                     out.total += 1;
-                    if key.starts_with(names::PREFIX) {
-                        out.ours.insert(key, map.next_value()?);
+                    if key.starts_with(names::PREFIX) || names::FOREIGN_ANNOTATIONS.contains(&&*key) {
+                        out.known.insert(key, map.next_value()?);
                     } else {
                         map.next_value::<IgnoredAny>()?;
                     }

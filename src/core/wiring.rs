@@ -2,7 +2,7 @@
 
 use super::kind::Kind;
 use super::policy::{CaChoice, Policy};
-use crate::api::AuthMethod;
+use crate::api::{AuthMethod, CaBundleScope};
 use crate::names;
 
 /// The wiring of one workload, before the user's own values are looked at.
@@ -16,6 +16,8 @@ pub struct Wiring {
     pub env: Vec<Entry>,
     /// The certificate authorities, for which the pod gets a volume.
     pub ca: Option<CaChoice>,
+    /// Whether the template is changed anyway, so that an init container of ours is brought up to date in passing.
+    pub renews: bool,
 }
 
 /// One environment variable.
@@ -76,6 +78,12 @@ pub const INSECURE_TLS: &str = "MLFLOW_TRACKING_INSECURE_TLS";
 /// Certificate authorities for MLflow alone.
 pub const SERVER_CERT_PATH: &str = "MLFLOW_TRACKING_SERVER_CERT_PATH";
 
+/// The authorities that Python's requests trusts.
+pub const REQUESTS_CA_BUNDLE: &str = "REQUESTS_CA_BUNDLE";
+/// A container that sets one of these has chosen what Python's requests trusts: ours would win over the second and be beside
+/// the point of the third, and calls that worked would fail.
+pub const REQUESTS_TRUST: [&str; 3] = [REQUESTS_CA_BUNDLE, "CURL_CA_BUNDLE", "SSL_CERT_FILE"];
+
 /// The wiring of a workload under an AgentTracing.
 ///
 /// A kind without a second chance makes do with what is known: an address that has not answered yet, an experiment by its
@@ -114,13 +122,15 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
             env.push(entry("MLFLOW_TRACKING_AUTH", "kubernetes-namespaced", Group::Auth, why));
         }
     }
-    if policy.ca.is_some() {
+    if let Some(choice) = &policy.ca {
         let file = format!("{}/{}", names::CA_FOLDER, names::CA_FILE);
         let bundles = [
-            ("REQUESTS_CA_BUNDLE", "the authorities that Python's requests trust: the public ones and the cluster's"),
+            (REQUESTS_CA_BUNDLE, "the authorities that Python's requests trust: the public ones and the cluster's"),
             (SERVER_CERT_PATH, "the same for MLflow alone, which wins over the first"),
             ("NODE_EXTRA_CA_CERTS", "the same for Node.js"),
         ];
+        let concerned = |name: &str| choice.scope == CaBundleScope::All || name == SERVER_CERT_PATH;
+        let bundles = bundles.into_iter().filter(|(name, _)| concerned(name));
         env.extend(bundles.map(|(name, why)| entry(name, &file, Group::CaBundle, why)));
     }
     let timeout = policy.sdk.timeout_seconds.unwrap_or(5).to_string();
@@ -148,5 +158,5 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
         env.push(entry("MLFLOW_TRACE_SAMPLING_RATIO", ratio, Group::Single, "the share of traces that is kept"));
     }
     env.extend(policy.env.iter().map(|e| entry(&e.name, &e.value, Group::Single, "from injection.env")));
-    Ok(Wiring { tracing: policy.name.clone(), experiment, env, ca: policy.ca.clone() })
+    Ok(Wiring { tracing: policy.name.clone(), experiment, env, ca: policy.ca.clone(), renews: false })
 }

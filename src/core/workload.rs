@@ -6,14 +6,14 @@ use jiff::Timestamp;
 use json_patch::PatchOperation;
 
 use self::live::Live;
-use super::decide::{Decision, Leave, decide, falls_back};
+use super::decide::{Decision, Leave, decide, falls_back, merge_ca_image, merge_ca_source};
 use super::inject::{Note, existing_record, remainder, uninject};
 use super::kind::Kind;
 use super::record::RecordError;
 use super::select::{NotSelected, Selection, Surroundings, select};
 use super::view::{Container, Workload};
 use super::wiring::{EXPERIMENT_GROUP, Missing, TRACKING_URI};
-use crate::api::{CaBundleStrategy, Reason, WorkloadState};
+use crate::api::{Reason, WorkloadState};
 use crate::names;
 
 /// A workload and what one AgentTracing has to do with it.
@@ -101,8 +101,10 @@ pub enum Standing {
 pub struct MergeCaState {
     /// Its pods have it.
     pub present: bool,
-    /// The image that could not be pulled or started here, so that the workload does without.
+    /// The image that was not admitted, pulled or started here, so that the workload does without.
     pub failed: Option<String>,
+    /// Where its image comes from, as [`merge_ca_source`] names it.
+    pub source: Option<String>,
     /// Jobs whose pods wait for it. A Job keeps the template that it was made with, so these never do without.
     pub waiting: Vec<String>,
 }
@@ -224,13 +226,13 @@ pub fn judge(
     let record = existing_record(&workload).ok().flatten();
     let policy = around.policies.iter().find(|policy| policy.name == tracing);
     let choice = policy.and_then(|policy| policy.ca.as_ref());
-    let merges = choice.is_some_and(|choice| choice.strategy == CaBundleStrategy::InitContainer);
+    let strategy = choice.map(|choice| choice.strategy);
+    let source = strategy.and_then(|strategy| merge_ca_source(&workload, strategy, around.platform));
     let was_wired = wired || workload.metadata.label(names::LABEL_WIRED).is_some();
     let touch = workload.metadata.annotation(names::ANNOTATION_TOUCH).map(str::to_owned);
     let last_manager = live.last_manager();
     let rollout = live.rollout(kind);
-    let ours = choice.is_some_and(|choice| choice.strategy != CaBundleStrategy::AgentInitContainer);
-    let jobs = if ours { live.jobs(kind, workload.name()) } else { Vec::new() };
+    let jobs = if choice.is_some() { live.jobs(kind, workload.name()) } else { Vec::new() };
     Ok(Some(Judged {
         kind,
         name: workload.name().to_owned(),
@@ -246,8 +248,11 @@ pub fn judge(
         created: live.metadata.creation_timestamp,
         last_manager,
         merge_ca: MergeCaState {
-            present: merges && record.is_some_and(|r| r.pod.init_containers.contains_key(names::MERGE_CA)),
-            failed: (merges && falls_back(&workload, around.platform)).then(|| around.platform.merge_ca.image.clone()),
+            present: source.is_some() && record.is_some_and(|r| r.pod.init_containers.contains_key(names::MERGE_CA)),
+            failed: strategy
+                .filter(|strategy| falls_back(&workload, *strategy, around.platform))
+                .map(|strategy| merge_ca_image(&workload, strategy, around.platform)),
+            source,
             waiting: Vec::new(),
         },
         standing,

@@ -47,7 +47,7 @@ pub(super) fn workload(workload: &Workload<'_>) -> Result<(), Limit> {
     }
     let of = [Some(&workload.metadata), workload.template_metadata()];
     let annotations = of.into_iter().flatten().filter_map(|metadata| metadata.annotations.as_ref());
-    let bytes: usize = annotations.flat_map(|a| &a.ours).map(|(key, value)| key.len() + value.len()).sum();
+    let bytes: usize = annotations.flat_map(|a| &a.known).map(|(key, value)| key.len() + value.len()).sum();
     if bytes > MAX_ANNOTATIONS { Err(Limit::Annotations) } else { Ok(()) }
 }
 

@@ -127,7 +127,12 @@ impl Webhook {
         let platform = &self.platforms[usize::from(self.memory.is_openshift())];
         let decision = self.memory.ask(&request.namespace, |Known { injection_enabled, policies, tokenless }| {
             let namespace = &request.namespace;
-            (self.decide)(workload, &Surroundings { namespace, injection_enabled, platform, tokenless, policies })
+            // Whoever else changes a template rolls it by that.
+            let renews = !from_operator;
+            (self.decide)(
+                workload,
+                &Surroundings { namespace, injection_enabled, platform, tokenless, policies, renews },
+            )
         });
         Verdict::of(decision, workload.kind, &request.namespace, !from_operator)
     }

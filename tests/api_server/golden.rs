@@ -83,6 +83,7 @@ fn what_the_api_server_stores_is_not_wired_again() {
                 platform: &Platform::default(),
                 tokenless: &BTreeSet::new(),
                 policies: &here,
+                renews: true,
             };
             let Decision::Wire { injection, .. } = decide(&workload(&live).unwrap(), &around) else {
                 continue;

@@ -209,8 +209,6 @@ fn every_value_of_the_chart_has_its_effect() {
         (&["integrationClusterRole=other"], "/pod/containers/0/env/5/value", json!("other")),
         (&["maxConcurrentRollouts=7"], "/pod/containers/0/env/6/value", json!("7")),
         (&["mergeCa.pullSecrets={mirror,own}"], MORE, json!({"name": "MERGE_CA_PULL_SECRETS", "value": "mirror,own"})),
-        (&["mergeCa.cpu=100m"], MORE, json!({"name": "MERGE_CA_CPU", "value": "100m"})),
-        (&["mergeCa.memory=96Mi"], MORE, json!({"name": "MERGE_CA_MEMORY", "value": "96Mi"})),
         (
             &["trustedMlflowHosts={a.example.com,b.example.com}"],
             MORE,
@@ -291,7 +289,7 @@ fn a_value_that_the_chart_does_not_have_is_refused() {
         "maxConcurrentRollouts=0",
         "trustedMlflowHosts=x",
         "createMlflowNamespaces[0]=Bank",
-        "mergeCa.cpu=much",
+        "mergeCa.cpu=100m",
         "excludedNamespaces={Bank}",
         "extraCAs.configMap=",
         "priorityClassName=High",

@@ -1,6 +1,6 @@
 //! Workloads and wirings as people might have them.
 
-use agent_tracing::api::{CaBundleStrategy, ConfigMapKey};
+use agent_tracing::api::{CaBundleScope, CaBundleStrategy, ConfigMapKey};
 use agent_tracing::core::kind::Kind;
 use agent_tracing::core::policy::CaChoice;
 use agent_tracing::core::wiring::{Entry, Group, Wiring};
@@ -130,6 +130,7 @@ pub fn wirings() -> impl Strategy<Value = Wiring> {
     ];
     let more = prop::collection::vec("[a-c]", 0..2);
     let ca = prop::option::of((strategy, more).prop_map(|(strategy, names)| CaChoice {
+        scope: CaBundleScope::All,
         strategy,
         config_maps: names.into_iter().map(|name| ConfigMapKey { name, key: "ca.crt".into() }).collect(),
     }));
@@ -145,6 +146,6 @@ pub fn wirings() -> impl Strategy<Value = Wiring> {
         env.extend(single.iter().map(|(name, value)| entry(name, value, Group::Single)));
         let file = "/tmp/ca-bundle/combined-ca.crt";
         env.extend(ca.iter().map(|_| entry("REQUESTS_CA_BUNDLE", file, Group::CaBundle)));
-        Wiring { tracing: "tracing".into(), experiment, env, ca }
+        Wiring { tracing: "tracing".into(), experiment, env, ca, renews: true }
     })
 }

@@ -35,7 +35,8 @@ proptest! {
     }
 }
 
-/// What others do to a template that is on its way in: side containers, entries before and behind the user's, volumes, notes.
+/// What others do to a template that is on its way in: side containers, entries before and behind the user's, volumes, notes, and
+/// what policy engines add to every container, ours among them.
 const OTHERS: [fn(&mut Value); 5] = [
     |document| {
         let pod = pod_mut(document);
@@ -45,7 +46,7 @@ const OTHERS: [fn(&mut Value); 5] = [
     },
     |document| {
         // OpenTelemetry puts its entries first.
-        for container in pod_mut(document)["containers"].as_array_mut().into_iter().flatten() {
+        for container in all_containers_mut(pod_mut(document)) {
             let mut env = vec![json!({"name": "OTEL_SERVICE_NAME", "value": "x"})];
             env.extend(container["env"].as_array().cloned().unwrap_or_default());
             container["env"] = json!(env);
@@ -54,7 +55,7 @@ const OTHERS: [fn(&mut Value); 5] = [
     |document| {
         let pod = pod_mut(document);
         push(pod, "volumes", json!({"name": "vault-secrets", "emptyDir": {}}));
-        for container in pod["containers"].as_array_mut().into_iter().flatten() {
+        for container in all_containers_mut(pod) {
             push(container, "volumeMounts", json!({"name": "vault-secrets", "mountPath": "/vault/secrets"}));
         }
     },
@@ -62,8 +63,21 @@ const OTHERS: [fn(&mut Value); 5] = [
         let containers = pod_mut(document)["containers"].as_array_mut().expect("containers");
         containers.insert(0, json!({"name": "linkerd-proxy", "image": "linkerd"}));
     },
-    |document| push(pod_mut(document), "imagePullSecrets", json!({"name": "registry"})),
+    |document| {
+        let pod = pod_mut(document);
+        push(pod, "imagePullSecrets", json!({"name": "registry"}));
+        for container in pod["initContainers"].as_array_mut().into_iter().flatten() {
+            container["securityContext"]["privileged"] = json!(false);
+            container["securityContext"]["runAsGroup"] = json!(1000);
+        }
+    },
 ];
+
+fn all_containers_mut(pod: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let lists = pod.as_object_mut().into_iter().flatten();
+    let lists = lists.filter(|(name, _)| ["containers", "initContainers"].contains(&name.as_str()));
+    lists.flat_map(|(_, list)| list.as_array_mut().into_iter().flatten())
+}
 
 fn push(parent: &mut Value, list: &str, entry: Value) {
     match parent[list].as_array_mut() {

@@ -193,6 +193,7 @@ impl State {
             platform: &Platform::default(),
             tokenless: &BTreeSet::new(),
             policies: &policies,
+            renews: false,
         };
         let text = workload.to_string();
         let kind = Kind::ALL.into_iter().find(|kind| path.contains(&format!("/{}/", kind.plural()))).unwrap();

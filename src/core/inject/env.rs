@@ -9,7 +9,10 @@ use super::{Note, Place, add, pointer, remove, test};
 use crate::core::kind::Kind;
 use crate::core::record::{Record, RecordedContainer, value_hash};
 use crate::core::view::{Container, EnvEntry};
-use crate::core::wiring::{AUTH_GROUP, EXPERIMENT_GROUP, Entry, Group, INSECURE_TLS, SERVER_CERT_PATH, TRACKING_URI};
+use crate::core::wiring::{
+    AUTH_GROUP, EXPERIMENT_GROUP, Entry, Group, INSECURE_TLS, REQUESTS_CA_BUNDLE, REQUESTS_TRUST, SERVER_CERT_PATH,
+    TRACKING_URI,
+};
 
 /// A container's environment, divided into ours and the user's.
 pub(super) struct Present<'w, 'a> {
@@ -47,6 +50,7 @@ pub(super) fn wanted<'e>(env: &'e [Entry], present: &Present<'_, '_>) -> Vec<&'e
     }
     let own_experiment = EXPERIMENT_GROUP.iter().any(|name| present.user_sets(name));
     let own_auth = AUTH_GROUP.iter().any(|name| present.user_sets(name));
+    let own_trust = REQUESTS_TRUST.iter().any(|name| present.user_sets(name));
     env.iter()
         .filter(|e| match e.group {
             Group::Address => true,
@@ -54,6 +58,7 @@ pub(super) fn wanted<'e>(env: &'e [Entry], present: &Present<'_, '_>) -> Vec<&'e
             Group::Auth => !own_auth,
             // The SDK refuses to work with both: zero traces.
             Group::CaBundle if e.name == SERVER_CERT_PATH && present.user_sets(INSECURE_TLS) => false,
+            Group::CaBundle if e.name == REQUESTS_CA_BUNDLE => !own_trust,
             Group::CaBundle | Group::Single => !present.user_sets(&e.name),
         })
         .collect()
@@ -62,10 +67,12 @@ pub(super) fn wanted<'e>(env: &'e [Entry], present: &Present<'_, '_>) -> Vec<&'e
 pub(super) fn notes(container: &Container<'_>, env: &[Entry], present: &Present<'_, '_>, wired: bool) -> Vec<Note> {
     let has = |group| env.iter().any(|e| e.group == group);
     let (auth, ca) = (has(Group::Auth), has(Group::CaBundle));
+    let trust = env.iter().any(|e| e.name == REQUESTS_CA_BUNDLE);
     let concerns_us = |name: &&&str| {
         EXPERIMENT_GROUP.contains(*name)
             || (auth && AUTH_GROUP.contains(*name))
             || (ca && **name == INSECURE_TLS)
+            || (trust && REQUESTS_TRUST.contains(*name))
             || env.iter().any(|e| e.name == ***name)
     };
     let mut variables: Vec<String> = Vec::new();

@@ -3,11 +3,13 @@
 //! Laws (property tests below): `inject` of its own output changes nothing; `uninject(inject(x)) == x`; the user's own
 //! entries and their order never change. Position is never drift: every entry is judged by its name.
 
+mod authorities;
 mod env;
+mod fingerprint;
+mod list;
 mod pod;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use json_patch::jsonptr::{PointerBuf, Token};
 use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation};
@@ -20,8 +22,9 @@ use super::view::{Container, Metadata, Workload};
 use super::wiring::{Group, Wiring};
 use crate::api::{ContainerNames, Reason};
 use crate::names;
+pub use authorities::ca_sources;
 use env::Present;
-pub use pod::ca_sources;
+use list::{List, Piece};
 
 /// What injection found and wants changed.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,7 +68,7 @@ impl std::fmt::Display for Note {
 }
 
 /// Containers that never get wiring unless named: they are proxies and helpers, not agents.
-const SIDE_CONTAINERS: [&str; 11] = [
+const SIDE_CONTAINERS: [&str; 12] = [
     "istio-proxy",
     "linkerd-proxy",
     "daprd",
@@ -73,6 +76,7 @@ const SIDE_CONTAINERS: [&str; 11] = [
     "queue-proxy",
     "kube-rbac-proxy",
     "oauth-proxy",
+    "oauth2-proxy",
     "otc-container",
     "cloud-sql-proxy",
     "authbridge-proxy",
@@ -83,6 +87,8 @@ const SIDE_CONTAINERS: [&str; 11] = [
 const CREATED_LABELS: &str = "labels";
 const CREATED_TEMPLATE_METADATA: &str = "template.metadata";
 const CREATED_TEMPLATE_ANNOTATIONS: &str = "template.annotations";
+/// An annotation of ours beside the record. It stays named where somebody took it out or changed it, and is not set again.
+const CREATED_EVICTABLE_VOLUMES: &str = "template.annotations.safe-to-evict-local-volumes";
 
 const INIT_CONTAINERS: &str = "initContainers";
 
@@ -105,14 +111,16 @@ pub fn inject(
 
     // The authorities need the whole pod: where something of the user's is in their place, all of their part is withheld.
     let agents = || containers(workload).zip(&chosen).filter(|(_, chosen)| **chosen).map(|(place, _)| place);
-    let taken = wiring.ca.is_some().then(|| taken(workload, old.as_ref(), agents())).flatten();
-    if let Some(what) = taken {
+    let obstacle = wiring.ca.as_ref().and_then(|_| authorities::obstacle(workload, old.as_ref(), agents()));
+    let with_ca = wiring.ca.as_ref().filter(|_| obstacle.is_none());
+    if let Some(what) = obstacle {
         out.notes.push(Note::KeptByUser { container: "pod".to_owned(), variables: vec![what] });
     }
-    let with_ca = wiring.ca.as_ref().filter(|_| out.notes.is_empty());
 
     let mut hashed = vec![wiring.tracing.clone()];
-    let (mut agent, mut init_agent) = (None, None);
+    let default_container =
+        workload.template_metadata().and_then(|m| m.annotation(names::ANNOTATION_DEFAULT_CONTAINER));
+    let (mut agent, mut init_agent): (Option<&Container<'_>>, _) = (None, None);
     for (place, chosen) in containers(workload).zip(&chosen) {
         let ours = recorded(&place);
         let present = Present::of(place.container, ours);
@@ -124,12 +132,14 @@ pub fn inject(
             out.notes.extend(env::notes(place.container, &wiring.env, &present, !wanted.is_empty()));
         }
         env::container_patch(workload.kind, &place, &present, &wanted, &mut record, &mut out.patch);
-        let mount = with_ca.filter(|_| !wanted.is_empty()).map(|_| pod::mount());
+        let mount = with_ca.filter(|_| !wanted.is_empty()).map(|_| authorities::mount());
         let mounts = bring_mounts(workload.kind, &place, mount.as_slice(), ours, &mut record, &mut out.patch);
         if wanted.is_empty() {
             continue;
         }
-        agent.get_or_insert(place.container);
+        if agent.is_none() || default_container == Some(&place.container.name) {
+            agent = Some(place.container);
+        }
         if place.list == INIT_CONTAINERS {
             init_agent.get_or_insert(place.index);
         }
@@ -142,64 +152,37 @@ pub fn inject(
         let reason = if chosen.contains(&true) { Reason::OwnTrackingURI } else { Reason::NoContainers };
         return Ok(Injection { patch: uninject(workload)?, skipped: Some(reason), ..out });
     };
-    let around = pod::Surroundings { pod: &workload.pod, agent, init_agent, platform };
-    let pieces = with_ca.map(|choice| pod::pieces(choice, &around)).unwrap_or_default();
+    let around = authorities::Surroundings { pod: &workload.pod, agent, init_agent, platform };
+    let pieces = with_ca.map(|choice| authorities::pieces(choice, &around)).unwrap_or_default();
     hashed.extend(pieces.volumes.iter().chain(&pieces.init_containers).map(|piece| piece.fingerprint.clone()));
-    record.pod =
-        pod::bring_pod(workload.kind, around.pod, &pieces, &old.unwrap_or_default(), &mut record, &mut out.patch);
+    let old = old.unwrap_or_default();
+    let before = out.patch.len();
+    record.pod = pod::bring_pod(workload.kind, around.pod, &pieces, &old, &mut record, &mut out.patch);
+    if old.pod.init_containers != record.pod.init_containers {
+        fingerprint::note_context(&mut record, pieces.init_containers.first().map(|piece| &piece.value));
+    } else if wiring.renews
+        && !out.patch[before..].iter().any(|change| change.path().as_str().contains(INIT_CONTAINERS))
+    {
+        authorities::renew(workload.kind, around.pod, &pieces, &mut out.patch);
+    }
     record.hash = short_hash(hashed.iter().map(String::as_str));
     out.hash = record.hash.clone();
     label_patch(&workload.metadata, &wiring.tracing, &mut record, &mut out.patch);
-    record_patch(workload, record, &mut out.patch);
+    let is_new = !old.pod.volumes.contains_key(names::CA_VOLUME);
+    annotations_patch(workload, record, wiring.renews || is_new, &mut out.patch);
     Ok(out)
-}
-
-/// What of the user's stands where the authorities should be.
-fn taken<'w>(
-    workload: &Workload<'_>,
-    record: Option<&Record>,
-    mut agents: impl Iterator<Item = Place<'w, 'w>>,
-) -> Option<String> {
-    let none = Record::default();
-    let record = record.unwrap_or(&none);
-    let spec = &workload.pod;
-    let volumes = pod::live_volumes(spec);
-    let names = [names::CA_VOLUME, names::CA_SOURCES_VOLUME];
-    if let Some(name) = pod::taken(&volumes, &record.pod.volumes, &names) {
-        return Some(format!("volume/{name}"));
-    }
-    let mut claims = workload.claims.iter().filter_map(|claim| claim.metadata.name.as_deref());
-    if let Some(name) = claims.find(|name| names.contains(name)) {
-        return Some(format!("volumeClaimTemplate/{name}"));
-    }
-    let containers = pod::live_init_containers(spec);
-    if let Some(name) = pod::taken(&containers, &record.pod.init_containers, &[names::MERGE_CA]) {
-        return Some(format!("initContainer/{name}"));
-    }
-    // Names are unique over init and main containers.
-    if spec.containers.iter().any(|container| &*container.name == names::MERGE_CA) {
-        return Some(format!("container/{}", names::MERGE_CA));
-    }
-    let none = BTreeMap::new();
-    agents.find_map(|place| {
-        let recorded = record.containers.get(&*place.container.name).map_or(&none, |c| &c.mounts);
-        // One below counts too: its mount point cannot be made in our read-only mount, and the container would not start.
-        let paths = pod::live_mounts(place.container).into_iter().flatten();
-        let mut foreign = paths.filter(|(path, fingerprint)| recorded.get(path).is_none_or(|hash| hash != fingerprint));
-        foreign.find(|(path, _)| Path::new(path).starts_with(names::CA_FOLDER)).map(|(path, _)| format!("mount:{path}"))
-    })
 }
 
 fn bring_mounts(
     kind: Kind,
     place: &Place<'_, '_>,
-    wanted: &[pod::Piece],
+    wanted: &[Piece],
     recorded: Option<&RecordedContainer>,
     record: &mut Record,
     patch: &mut Vec<PatchOperation>,
 ) -> BTreeMap<String, String> {
     let index = place.index.to_string();
-    let list = pod::List {
+    let list = List {
         path: [kind.template(), &["spec", place.list, &index, "volumeMounts"]].concat(),
         key: "mountPath",
         created: format!("{}.volumeMounts", &*place.container.name),
@@ -208,7 +191,7 @@ fn bring_mounts(
     };
     let none = BTreeMap::new();
     let recorded = recorded.map_or(&none, |r| &r.mounts);
-    pod::bring(&list, &pod::live_mounts(place.container), wanted, recorded, record, patch)
+    list::bring(&list, &pod::live_mounts(place.container), wanted, recorded, record, patch)
 }
 
 /// Takes out what the record says is ours and still has our value. No record, no patch.
@@ -222,22 +205,30 @@ pub fn uninject(workload: &Workload<'_>) -> Result<Vec<PatchOperation>, RecordEr
         bring_mounts(workload.kind, &place, &[], ours.as_ref(), &mut record, &mut patch);
     }
     let ours = record.clone();
-    pod::bring_pod(workload.kind, &workload.pod, &pod::Pieces::default(), &ours, &mut record, &mut patch);
+    pod::bring_pod(workload.kind, &workload.pod, &authorities::Pieces::default(), &ours, &mut record, &mut patch);
     if let Some(metadata) = workload.template_metadata() {
-        let at = |rest: &[&str]| pointer(&[workload.kind.template(), rest].concat());
-        let annotations = metadata.annotations.as_ref();
-        let only_ours = annotations.is_some_and(|a| a.total == 1);
-        let path = if only_ours && record.created(CREATED_TEMPLATE_METADATA) && metadata.fields == 1 {
-            at(&["metadata"])
-        } else if only_ours && record.created(CREATED_TEMPLATE_ANNOTATIONS) {
-            at(&["metadata", "annotations"])
-        } else {
-            at(&["metadata", "annotations", names::ANNOTATION_RECORD])
-        };
-        patch.push(remove(path));
+        patch.extend(annotations_removal(workload.kind, metadata, &record));
     }
     patch.extend(remainder(&workload.metadata, record.created(CREATED_LABELS)));
     Ok(patch)
+}
+
+fn annotations_removal(kind: Kind, metadata: &Metadata<'_>, record: &Record) -> Vec<PatchOperation> {
+    let at = |rest: &[&str]| pointer(&[kind.template(), rest].concat());
+    let evictable = record.created(CREATED_EVICTABLE_VOLUMES)
+        && metadata.annotation(names::ANNOTATION_EVICTABLE_VOLUMES) == Some(names::CA_VOLUME);
+    let ours: Vec<&str> = [(names::ANNOTATION_RECORD, true), (names::ANNOTATION_EVICTABLE_VOLUMES, evictable)]
+        .into_iter()
+        .filter_map(|(name, is_ours)| is_ours.then_some(name))
+        .collect();
+    let only_ours = metadata.annotations.as_ref().is_some_and(|a| a.total == ours.len());
+    if only_ours && record.created(CREATED_TEMPLATE_METADATA) && metadata.fields == 1 {
+        return vec![remove(at(&["metadata"]))];
+    }
+    if only_ours && record.created(CREATED_TEMPLATE_ANNOTATIONS) {
+        return vec![remove(at(&["metadata", "annotations"]))];
+    }
+    ours.iter().map(|name| remove(at(&["metadata", "annotations", name]))).collect()
 }
 
 /// Takes out what we put on a workload's own metadata; `made_labels` says that it had no labels before.
@@ -318,30 +309,55 @@ fn label_patch(metadata: &Metadata<'_>, tracing: &str, record: &mut Record, patc
     }
 }
 
-fn record_patch(workload: &Workload<'_>, mut record: Record, patch: &mut Vec<PatchOperation>) {
+/// The record, and with a first volume of ours the word that the cluster autoscaler may evict the pod in spite of it. That
+/// alone is worth no rollout.
+fn annotations_patch(workload: &Workload<'_>, mut record: Record, renews: bool, patch: &mut Vec<PatchOperation>) {
     let metadata = workload.template_metadata();
     let annotations = metadata.and_then(|m| m.annotations.as_ref());
+    let of_template = |name: &str| metadata.and_then(|m| m.annotation(name));
     if metadata.is_none() {
         record.note_created(CREATED_TEMPLATE_METADATA);
     }
     if annotations.is_none() {
         record.note_created(CREATED_TEMPLATE_ANNOTATIONS);
     }
+    let has_volume = record.pod.volumes.contains_key(names::CA_VOLUME) && !record.pod.init_containers.is_empty();
+    let found = of_template(names::ANNOTATION_EVICTABLE_VOLUMES);
+    let is_free = found.is_none() && of_template(names::ANNOTATION_SAFE_TO_EVICT).is_none();
+    let (mut adds, mut removes) = (false, false);
+    if record.created(CREATED_EVICTABLE_VOLUMES) {
+        removes = !has_volume && found == Some(names::CA_VOLUME);
+        if !has_volume {
+            record.created.retain(|created| created != CREATED_EVICTABLE_VOLUMES);
+        }
+    } else if has_volume && is_free && renews {
+        adds = true;
+        record.note_created(CREATED_EVICTABLE_VOLUMES);
+    }
     // Strings in maps: serialization cannot fail; an empty record would be refused as unreadable, never acted on.
     let text = serde_json::to_string(&record).unwrap_or_default();
     let at = |rest: &[&str]| pointer(&[workload.kind.template(), &["metadata"], rest].concat());
+    let mut ours = vec![(names::ANNOTATION_RECORD, text)];
+    ours.extend(adds.then(|| (names::ANNOTATION_EVICTABLE_VOLUMES, names::CA_VOLUME.to_owned())));
+    ours.retain(|(name, value)| of_template(name) != Some(value));
     match (metadata, annotations) {
-        (None, _) => {
-            patch.push(add(at(&[]), json!({"annotations": { (names::ANNOTATION_RECORD): text }})));
-        }
-        (Some(_), None) => {
-            patch.push(add(at(&["annotations"]), json!({ (names::ANNOTATION_RECORD): text })));
-        }
-        (Some(m), Some(_)) if m.annotation(names::ANNOTATION_RECORD) == Some(&text) => {}
-        _ => {
-            patch.push(add(at(&["annotations", names::ANNOTATION_RECORD]), json!(text)));
+        (None, _) => patch.push(add(at(&[]), json!({"annotations": object(ours)}))),
+        (Some(_), None) => patch.push(add(at(&["annotations"]), object(ours))),
+        (Some(_), Some(_)) => {
+            patch.extend(ours.into_iter().map(|(name, value)| add(at(&["annotations", name]), json!(value))));
         }
     }
+    if removes {
+        patch.push(remove(at(&["annotations", names::ANNOTATION_EVICTABLE_VOLUMES])));
+    }
+}
+
+fn object(entries: Vec<(&str, String)>) -> Value {
+    entries
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), Value::String(value)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 fn pointer(tokens: &[&str]) -> PointerBuf {
@@ -364,3 +380,6 @@ fn remove(path: PointerBuf) -> PatchOperation {
 fn test(path: PointerBuf, value: &str) -> PatchOperation {
     PatchOperation::Test(TestOperation { path, value: json!(value) })
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,10 +39,6 @@ pub struct MergeCa {
     pub image: String,
     /// Pull Secrets that every namespace is expected to have.
     pub pull_secrets: Vec<String>,
-    /// CPU, as request and limit.
-    pub cpu: String,
-    /// Memory, as request and limit.
-    pub memory: String,
 }
 
 impl MergeCa {
@@ -57,8 +53,6 @@ impl Default for MergeCa {
         Self {
             image: concat!("ghcr.io/agenttracing/agent-tracing-operator:v", env!("CARGO_PKG_VERSION")).to_owned(),
             pull_secrets: Vec::new(),
-            cpu: "50m".to_owned(),
-            memory: "64Mi".to_owned(),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
+use serde::{Deserialize, Serialize};
 
 use super::{Fields, Text};
 
@@ -73,6 +73,25 @@ pub struct Volume<'a> {
     /// Several sources in one.
     #[serde(borrow)]
     pub projected: Option<Projected<'a>>,
+    /// A Secret.
+    pub secret: Option<IgnoredAny>,
+    /// Fields of the pod itself.
+    #[serde(rename = "downwardAPI")]
+    pub downward_api: Option<IgnoredAny>,
+    /// The content of an image, which nobody can write.
+    pub image: Option<IgnoredAny>,
+    /// A claim.
+    pub persistent_volume_claim: Option<ReadOnly>,
+    /// A volume of a storage driver in the pod's own spec.
+    pub csi: Option<ReadOnly>,
+}
+
+/// Of a volume's source only whether it can be written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReadOnly {
+    /// It cannot be written.
+    pub read_only: Option<bool>,
 }
 
 /// An emptyDir.
@@ -145,6 +164,40 @@ pub struct Mount<'a> {
     pub sub_path: Option<Text<'a>>,
 }
 
+/// A block device in a container.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Device<'a> {
+    /// Where.
+    #[serde(borrow)]
+    pub device_path: Text<'a>,
+}
+
+/// What a container asks for, as far as it concerns the init container that serves it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// At most.
+    pub limits: Option<Amounts>,
+    /// At least.
+    pub requests: Option<Amounts>,
+}
+
+/// Quantities by resource. Devices and huge pages are the agent's alone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Amounts {
+    /// Processor time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<serde_json::Value>,
+    /// Memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<serde_json::Value>,
+    /// Room on the node's disk.
+    #[serde(rename = "ephemeral-storage", skip_serializing_if = "Option::is_none")]
+    pub ephemeral_storage: Option<serde_json::Value>,
+}
+
 /// A pod's operating system.
 #[derive(Debug, Deserialize)]
 pub struct PodOs<'a> {
@@ -181,6 +234,12 @@ pub struct Container<'a> {
     /// Its volumes.
     #[serde(borrow, default)]
     pub volume_mounts: Option<Vec<Mount<'a>>>,
+    /// Block devices.
+    #[serde(borrow, default)]
+    pub volume_devices: Option<Vec<Device<'a>>>,
+    /// What it asks for, which the init container that serves it asks for too.
+    #[serde(default)]
+    pub resources: Option<Resources>,
     /// Its security context, which an init container with the same image takes over.
     #[serde(default)]
     pub security_context: Option<serde_json::Value>,

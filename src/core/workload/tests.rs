@@ -65,6 +65,7 @@ fn judged(deployment: &Value, policies: &[Policy], labelled: bool) -> Option<Jud
         platform: &Platform::default(),
         tokenless: &BTreeSet::new(),
         policies,
+        renews: false,
     };
     judge(Kind::Deployment, &deployment.to_string(), "tracing", &around).unwrap()
 }
@@ -178,6 +179,7 @@ fn a_job_is_never_changed_after_its_creation() {
             platform: &Platform::default(),
             tokenless: &BTreeSet::new(),
             policies: &[policy(answered)],
+            renews: false,
         };
         judge(Kind::Job, &job.to_string(), "tracing", &around).unwrap().map(|judged| judged.standing)
     };

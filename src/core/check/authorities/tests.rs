@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::*;
-use crate::api::{ConfigMapKey, ContainerNames};
+use crate::api::{CaBundleScope, ConfigMapKey, ContainerNames};
 use crate::core::ca_bundle::log;
 use crate::core::check::tests::{facts, now};
 use crate::core::inject::inject;
@@ -221,7 +221,9 @@ fn pod(strategy: &str, phase: &str) -> Pod {
         tracing: "tracing".into(),
         experiment: "teller".into(),
         env: [TRACKING_URI, "REQUESTS_CA_BUNDLE"].map(entry).to_vec(),
+        renews: false,
         ca: Some(CaChoice {
+            scope: CaBundleScope::All,
             strategy: choice,
             config_maps: vec![ConfigMapKey { name: CORPORATE.0.into(), key: CORPORATE.1.into() }],
         }),

@@ -1,0 +1,477 @@
+//! The pod's part of the wiring: the volume with the merged certificate authorities and who fills it.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use json_patch::PatchOperation;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::fingerprint::{of_container, of_mount, of_volume};
+use super::list::{Piece, taken};
+use super::pod::{live_init_containers, live_volumes};
+use super::{INIT_CONTAINERS, Place, add, pointer, remove, test};
+use crate::api::{CaBundleStrategy, ConfigMapKey};
+use crate::core::ca_bundle::AGENT_SCRIPT;
+use crate::core::kind::Kind;
+use crate::core::policy::CaChoice;
+use crate::core::record::{Record, value_hash};
+use crate::core::settings::Platform;
+use crate::core::view::{Amounts, Container, Mount, PodSpec, Resources, Volume, Workload};
+use crate::names;
+
+/// What the pod gets.
+#[derive(Default)]
+pub(super) struct Pieces {
+    pub volumes: Vec<Piece>,
+    pub init_containers: Vec<Piece>,
+    pub image_pull_secrets: Vec<Piece>,
+    /// The first init container that is an agent (a native side container).
+    pub agent: Option<usize>,
+}
+
+/// What a pod and one of its agents say that the init container has to follow.
+pub(super) struct Surroundings<'a> {
+    pub pod: &'a PodSpec<'a>,
+    /// The container that is wired; of several, the one that people mean when they name none, or the first.
+    pub agent: &'a Container<'a>,
+    /// The first init container that is wired.
+    pub init_agent: Option<usize>,
+    pub platform: &'a Platform,
+}
+
+/// The mount of the merged authorities.
+pub(super) fn mount() -> Piece {
+    let value = json!({"name": names::CA_VOLUME, "mountPath": names::CA_FOLDER, "readOnly": true});
+    let fingerprint = Mount::deserialize(&value).map(|m| of_mount(&m)).unwrap_or_default();
+    Piece { name: names::CA_FOLDER.to_owned(), value, fingerprint }
+}
+
+/// What the choice means for this pod.
+pub(super) fn pieces(choice: &CaChoice, around: &Surroundings<'_>) -> Pieces {
+    let CaChoice { strategy, scope: _, config_maps } = choice;
+    if *strategy == CaBundleStrategy::ConfigMap {
+        let items = json!([{"key": names::CA_FILE, "path": names::CA_FILE}]);
+        let merged = json!({
+            "name": names::CA_VOLUME,
+            "configMap": {"name": names::CA_CONFIG_MAP, "items": items, "optional": true},
+        });
+        return Pieces { volumes: vec![volume(merged)], ..Pieces::default() };
+    }
+    let folder = json!({"name": names::CA_VOLUME, "emptyDir": {"sizeLimit": SIZE_LIMIT}});
+    let sources = json!({"name": names::CA_SOURCES_VOLUME, "projected": {"sources": sources(config_maps)}});
+    let pull_secrets = match strategy {
+        CaBundleStrategy::InitContainer => around.platform.merge_ca.pull_secrets.as_slice(),
+        CaBundleStrategy::AgentInitContainer | CaBundleStrategy::ConfigMap => &[],
+    };
+    Pieces {
+        volumes: vec![volume(folder), volume(sources)],
+        init_containers: vec![init_container(*strategy, around)],
+        image_pull_secrets: pull_secrets
+            .iter()
+            .map(|name| Piece { name: name.clone(), value: json!({"name": name}), fingerprint: value_hash(name) })
+            .collect(),
+        agent: around.init_agent,
+    }
+}
+
+/// Every one may be absent: a pod must start without any of them.
+fn sources(config_maps: &[ConfigMapKey]) -> Vec<Value> {
+    let known = CA_CONFIG_MAPS.map(|(name, key)| (name, key, format!("{name}-{key}")));
+    // Names of ConfigMaps and keys have no slash, and the numbers keep equal ones apart.
+    let users = config_maps
+        .iter()
+        .enumerate()
+        .map(|(n, source)| (source.name.as_str(), source.key.as_str(), format!("{n}-{}-{}", source.name, source.key)));
+    known
+        .into_iter()
+        .chain(users)
+        .map(|(name, key, path)| {
+            json!({"configMap": {"name": name, "items": [{"key": key, "path": path}], "optional": true}})
+        })
+        .collect()
+}
+
+/// The ConfigMaps and keys that the operator merges for a namespace, each once.
+pub fn ca_sources<'c>(choices: impl Iterator<Item = &'c CaChoice>) -> Vec<(String, String)> {
+    let known = CA_CONFIG_MAPS.map(|(name, key)| (name.to_owned(), key.to_owned()));
+    let users = choices.flat_map(|choice| &choice.config_maps).map(|source| (source.name.clone(), source.key.clone()));
+    let mut seen = BTreeSet::new();
+    known.into_iter().chain(users).filter(|source| seen.insert(source.clone())).collect()
+}
+
+fn init_container(strategy: CaBundleStrategy, around: &Surroundings<'_>) -> Piece {
+    let Surroundings { pod, agent, init_agent: _, platform } = *around;
+    let mounts = json!([
+        {"name": names::CA_VOLUME, "mountPath": names::CA_FOLDER},
+        {"name": names::CA_SOURCES_VOLUME, "mountPath": names::CA_SOURCES_FOLDER, "readOnly": true},
+    ]);
+    let mut container =
+        json!({"name": names::MERGE_CA, "image": platform.merge_ca.image, "imagePullPolicy": "IfNotPresent"});
+    match strategy {
+        CaBundleStrategy::AgentInitContainer => {
+            container["image"] = json!(&*agent.image);
+            container["command"] = json!(["/bin/sh", "-c", AGENT_SCRIPT]);
+            // The agent's image runs as its agent does, or a security policy might refuse it.
+            if let Some(context) = &agent.security_context {
+                container["securityContext"] = context.clone();
+            }
+        }
+        CaBundleStrategy::InitContainer | CaBundleStrategy::ConfigMap => {
+            container["args"] = json!(["merge-ca"]);
+            let mut context = json!({
+                "allowPrivilegeEscalation": false,
+                "capabilities": {"drop": ["ALL"]},
+                "readOnlyRootFilesystem": true,
+                "runAsNonRoot": true,
+            });
+            // On OpenShift the SCC gives the uid, and one without listed profiles refuses any.
+            if !platform.openshift {
+                context["seccompProfile"] = json!({"type": "RuntimeDefault"});
+                if pod.security_context.as_ref().is_some_and(|c| c.run_as_user == Some(0)) {
+                    context["runAsUser"] = json!(NON_ROOT);
+                }
+            }
+            container["securityContext"] = context;
+        }
+    }
+    if let Some(resources) = resources(agent) {
+        container["resources"] = resources;
+    }
+    container["volumeMounts"] = mounts;
+    let fingerprint = Container::deserialize(&container).map(|c| of_container(&c)).unwrap_or_default();
+    Piece { name: names::MERGE_CA.to_owned(), value: container, fingerprint }
+}
+
+/// What the agent asks for, and nothing where it asks for nothing: so the pod asks for no more than without us, keeps its QoS
+/// class, and whatever quota or LimitRange lets the agent in lets its init container in.
+fn resources(agent: &Container<'_>) -> Option<Value> {
+    let Resources { limits, requests } = agent.resources.as_ref()?;
+    let amounts = [("limits", limits), ("requests", requests)].map(|(field, amounts)| {
+        let amounts = amounts.as_ref().filter(|amounts| **amounts != Amounts::default())?;
+        Some((field.to_owned(), serde_json::to_value(amounts).ok()?))
+    });
+    let amounts: serde_json::Map<_, _> = amounts.into_iter().flatten().collect();
+    (!amounts.is_empty()).then_some(Value::Object(amounts))
+}
+
+/// Brings image and resources of an init container that is ours up to date. Neither is worth a rollout of its own.
+pub(super) fn renew(kind: Kind, pod: &PodSpec<'_>, wanted: &Pieces, patch: &mut Vec<PatchOperation>) {
+    let Some(piece) = wanted.init_containers.first() else { return };
+    let mut found = pod.init_containers.iter().flatten().enumerate();
+    let Some((index, container)) = found.find(|(_, container)| *container.name == *piece.name) else { return };
+    let index = index.to_string();
+    let at = |field: &str| pointer(&[kind.template(), &["spec", INIT_CONTAINERS, &index, field]].concat());
+    let mut changes = Vec::new();
+    if piece.value["image"] != json!(&*container.image) {
+        changes.push(add(at("image"), piece.value["image"].clone()));
+    }
+    match (piece.value.get("resources"), resources(container)) {
+        (Some(wanted), found) if found.as_ref() != Some(wanted) => changes.push(add(at("resources"), wanted.clone())),
+        (None, Some(_)) => changes.push(remove(at("resources"))),
+        _ => {}
+    }
+    if !changes.is_empty() {
+        patch.push(test(at("name"), &container.name));
+        patch.append(&mut changes);
+    }
+}
+
+/// What of the user's stands where the authorities should be, or keeps their mount point from being made.
+pub(super) fn obstacle<'w>(
+    workload: &Workload<'_>,
+    record: Option<&Record>,
+    mut agents: impl Iterator<Item = Place<'w, 'w>>,
+) -> Option<String> {
+    let none = Record::default();
+    let record = record.unwrap_or(&none);
+    let spec = &workload.pod;
+    let volumes = live_volumes(spec, &record.pod);
+    let names = [names::CA_VOLUME, names::CA_SOURCES_VOLUME];
+    if let Some(name) = taken(&volumes, &record.pod.volumes, &names) {
+        return Some(format!("volume/{name}"));
+    }
+    let mut claims = workload.claims.iter().filter_map(|claim| claim.metadata.name.as_deref());
+    if let Some(name) = claims.find(|name| names.contains(name)) {
+        return Some(format!("volumeClaimTemplate/{name}"));
+    }
+    let containers = live_init_containers(spec, record);
+    if let Some(name) = taken(&containers, &record.pod.init_containers, &[names::MERGE_CA]) {
+        return Some(format!("initContainer/{name}"));
+    }
+    // Names are unique over init and main containers.
+    if spec.containers.iter().any(|container| &*container.name == names::MERGE_CA) {
+        return Some(format!("container/{}", names::MERGE_CA));
+    }
+    agents.find_map(|place| in_the_way(spec, record, place.container))
+}
+
+fn in_the_way(pod: &PodSpec<'_>, record: &Record, container: &Container<'_>) -> Option<String> {
+    let recorded = record.containers.get(&*container.name).map(|c| &c.mounts);
+    let is_ours = |mount: &Mount<'_>| {
+        let hash = recorded.and_then(|mounts| mounts.get(mount.mount_path.trim_end_matches('/')));
+        hash.is_some_and(|hash| *hash == of_mount(mount))
+    };
+    let mounts = || container.volume_mounts.iter().flatten();
+    // One below counts too: its mount point cannot be made in our read-only mount, and the container would not start.
+    let foreign = mounts().filter(|mount| !is_ours(mount)).map(|mount| ("mount", normalized(&mount.mount_path)));
+    let devices = container.volume_devices.iter().flatten().map(|device| ("device", normalized(&device.device_path)));
+    let folder = Path::new(names::CA_FOLDER);
+    let found = foreign.chain(devices).find(|(_, path)| path.starts_with(folder));
+    let read_only = || {
+        let parents = mounts().map(|mount| (mount, normalized(&mount.mount_path)));
+        // The innermost of them is where the mount point would have to be made.
+        let (mount, path) = parents
+            .filter(|(_, path)| folder != path && folder.starts_with(path))
+            .max_by_key(|(_, path)| path.components().count())?;
+        refuses_mount_points(pod, mount).then_some(("mount", path))
+    };
+    found.or_else(read_only).map(|(what, path)| format!("{what}:{}", path.display()))
+}
+
+/// Whether no mount point can be made in a mounted volume: runc would have to make a folder in what cannot be written. The
+/// kubelet itself makes those in the volumes whose content it writes.
+fn refuses_mount_points(pod: &PodSpec<'_>, mount: &Mount<'_>) -> bool {
+    let volume = pod.volumes.iter().flatten().find(|volume| volume.name == mount.name);
+    let Some(volume) = volume else { return mount.read_only == Some(true) };
+    let Volume {
+        name: _,
+        empty_dir: _,
+        config_map,
+        projected,
+        secret,
+        downward_api,
+        image,
+        persistent_volume_claim,
+        csi,
+    } = volume;
+    let of_the_kubelet = config_map.is_some() || projected.is_some() || secret.is_some() || downward_api.is_some();
+    let sources = [persistent_volume_claim, csi];
+    let read_only = sources.into_iter().flatten().any(|source| source.read_only == Some(true));
+    !of_the_kubelet && (mount.read_only == Some(true) || image.is_some() || read_only)
+}
+
+/// An absolute path as the container runtime resolves it: `/tmp//ca-bundle` and `/tmp/x/../ca-bundle` are one place.
+fn normalized(path: &str) -> PathBuf {
+    let mut out = PathBuf::from("/");
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
+        }
+    }
+    out
+}
+
+fn volume(value: Value) -> Piece {
+    let view = Volume::deserialize(&value).unwrap_or_default();
+    Piece { name: view.name.to_string(), fingerprint: of_volume(&view), value: value.clone() }
+}
+
+/// ConfigMaps and their keys with certificate authorities that OpenShift and OpenShift AI put into every namespace.
+const CA_CONFIG_MAPS: [(&str, &str); 3] = [
+    ("openshift-service-ca.crt", "service-ca.crt"),
+    ("odh-trusted-ca-bundle", "ca-bundle.crt"),
+    ("odh-trusted-ca-bundle", "odh-ca-bundle.crt"),
+];
+/// Room for 2,000 authorities many times over.
+const SIZE_LIMIT: &str = "32Mi";
+/// The uid of the operator's image.
+const NON_ROOT: i64 = 65532;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{CaBundleScope, ContainerNames};
+    use crate::core::inject::{Injection, inject};
+    use crate::core::settings::MergeCa;
+    use crate::core::view::Workload;
+    use crate::core::wiring::{Entry, Group, TRACKING_URI, Wiring};
+
+    fn injected(spec: Value, platform: &Platform) -> Injection {
+        let workload = json!({"metadata": {"name": "till"}, "spec": {"template": {"spec": spec}}});
+        let wiring = wiring(CaBundleStrategy::InitContainer);
+        inject(&Workload::read(Kind::Deployment, &workload).unwrap(), &wiring, &ContainerNames::default(), platform)
+            .unwrap()
+    }
+
+    fn wiring(strategy: CaBundleStrategy) -> Wiring {
+        let entry =
+            |name: &str, group| Entry { name: name.to_owned(), value: "x".to_owned(), group, why: "for the test" };
+        Wiring {
+            tracing: "tracing".to_owned(),
+            experiment: "till".to_owned(),
+            env: vec![entry(TRACKING_URI, Group::Address), entry("REQUESTS_CA_BUNDLE", Group::CaBundle)],
+            ca: Some(CaChoice { strategy, scope: CaBundleScope::All, config_maps: Vec::new() }),
+            renews: true,
+        }
+    }
+
+    /// What the patch puts at or below a list of the pod.
+    fn added(injection: &Injection, list: &str) -> Value {
+        let patch = serde_json::to_value(&injection.patch).unwrap();
+        let path = format!("/spec/template/spec/{list}");
+        let of_list =
+            |op: &&Value| op["path"].as_str().is_some_and(|p| p == path || p.starts_with(&format!("{path}/")));
+        patch.as_array().unwrap().iter().find(of_list).map_or(Value::Null, |op| op["value"].clone())
+    }
+
+    #[test]
+    fn whatever_stands_where_the_authorities_go_withholds_them_alone() {
+        let container = |name: &str| json!({"name": name, "image": "x"});
+        let mounted =
+            |path: &str| json!({"name": "agent", "image": "x", "volumeMounts": [{"name": "v", "mountPath": path}]});
+        for (spec, kept) in [
+            (json!({"containers": [container("agent"), container("merge-ca")]}), "container/merge-ca"),
+            (
+                json!({"containers": [container("agent")], "initContainers": [container("merge-ca")]}),
+                "initContainer/merge-ca",
+            ),
+            (json!({"containers": [container("agent")], "volumes": [{"name": "ca-bundle"}]}), "volume/ca-bundle"),
+            (json!({"containers": [mounted("/tmp/ca-bundle/")]}), "mount:/tmp/ca-bundle"),
+            (json!({"containers": [mounted("/tmp/ca-bundle/mine")]}), "mount:/tmp/ca-bundle/mine"),
+        ] {
+            let injection = injected(spec, &Platform::default());
+            assert_eq!(injection.notes.first().map(ToString::to_string), Some(format!("KeptByUser pod: {kept}")));
+            assert_eq!(injection.skipped, None, "{kept}: the rest is wired");
+            for list in ["volumes", "initContainers"] {
+                assert_eq!(added(&injection, list), Value::Null, "{kept}");
+            }
+        }
+        let beside = injected(json!({"containers": [mounted("/tmp/ca-bundle-old")]}), &Platform::default());
+        assert_eq!(beside.notes, []);
+    }
+
+    /// Cases B30 and B43.
+    #[test]
+    fn where_the_mount_point_cannot_be_made_the_authorities_are_withheld_and_the_container_starts() {
+        let kept = |container: Value, volume: Value| {
+            let injection = injected(json!({"containers": [container], "volumes": [volume]}), &Platform::default());
+            assert_eq!(injection.skipped, None);
+            injection.notes.first().map(ToString::to_string)
+        };
+        let mounted = |path: &str, read_only: bool| {
+            let mount = json!({"name": "v", "mountPath": path, "readOnly": read_only});
+            json!({"name": "agent", "image": "x", "volumeMounts": [mount]})
+        };
+        let volume = |source: &str, value: Value| json!({"name": "v", source: value});
+        let claim = || volume("persistentVolumeClaim", json!({"claimName": "c"}));
+        for (read_only, source) in [
+            (true, claim()),
+            (true, volume("emptyDir", json!({}))),
+            (true, volume("hostPath", json!({"path": "/x"}))),
+            (false, volume("image", json!({"reference": "x"}))),
+            (false, volume("persistentVolumeClaim", json!({"claimName": "c", "readOnly": true}))),
+            (false, volume("csi", json!({"driver": "d", "readOnly": true}))),
+        ] {
+            for path in ["/tmp", "/tmp/", "//tmp/.", "/x/../tmp"] {
+                let found = kept(mounted(path, read_only), source.clone());
+                assert_eq!(found.as_deref(), Some("KeptByUser pod: mount:/tmp"), "{path} {source}");
+            }
+        }
+        for (read_only, source) in [
+            (false, claim()),
+            (false, volume("emptyDir", json!({}))),
+            (true, volume("configMap", json!({"name": "m"}))),
+            (true, volume("secret", json!({"secretName": "s"}))),
+            (true, volume("downwardAPI", json!({}))),
+            (true, volume("projected", json!({"sources": []}))),
+        ] {
+            assert_eq!(kept(mounted("/tmp", read_only), source.clone()), None, "{source}");
+        }
+        for path in ["/tmp//ca-bundle", "/tmp/./ca-bundle", "/tmp/x/../ca-bundle/", "tmp/ca-bundle"] {
+            let found = kept(mounted(path, false), claim());
+            assert_eq!(found.as_deref(), Some("KeptByUser pod: mount:/tmp/ca-bundle"), "{path}");
+        }
+        let device = json!({"name": "agent", "volumeDevices": [{"name": "v", "devicePath": "/tmp/ca-bundle"}]});
+        assert_eq!(kept(device, claim()).as_deref(), Some("KeptByUser pod: device:/tmp/ca-bundle"));
+    }
+
+    /// Finding A4, cases B05, B06, B07 and B19.
+    #[test]
+    fn the_init_container_asks_for_what_its_agent_asks_for_and_no_more() {
+        let resources = |agent: Value| {
+            let spec = json!({"containers": [{"name": "agent", "image": "x", "resources": agent}]});
+            added(&injected(spec, &Platform::default()), "initContainers")[0]["resources"].clone()
+        };
+        for none in [Value::Null, json!({}), json!({"limits": {}, "requests": {"nvidia.com/gpu": 1}})] {
+            assert_eq!(resources(none), Value::Null, "the pod keeps its QoS class");
+        }
+        let asked = json!({
+            "limits": {"cpu": "2", "memory": "1Gi", "ephemeral-storage": "2Gi", "nvidia.com/gpu": "1"},
+            "requests": {"cpu": 1, "hugepages-2Mi": "2Mi"},
+            "claims": [{"name": "gpu"}],
+        });
+        let expected = json!({
+            "limits": {"cpu": "2", "memory": "1Gi", "ephemeral-storage": "2Gi"},
+            "requests": {"cpu": 1},
+        });
+        assert_eq!(resources(asked), expected);
+    }
+
+    /// Case B36: `oauth2-proxy`, whose image has no shell, stands first in many pods.
+    #[test]
+    fn the_agents_shell_is_that_of_the_container_people_mean() {
+        let image = |annotations: Value| {
+            let pod = json!({"containers": [{"name": "helper", "image": "h"}, {"name": "agent", "image": "a"}]});
+            let template = json!({"metadata": {"annotations": annotations}, "spec": pod});
+            let workload = json!({"metadata": {"name": "till"}, "spec": {"template": template}});
+            let wiring = wiring(CaBundleStrategy::AgentInitContainer);
+            let read = Workload::read(Kind::Deployment, &workload).unwrap();
+            let injection = inject(&read, &wiring, &ContainerNames::default(), &Platform::default()).unwrap();
+            added(&injection, "initContainers")[0]["image"].clone()
+        };
+        assert_eq!(image(json!({})), "h");
+        assert_eq!(image(json!({"kubectl.kubernetes.io/default-container": "agent"})), "a");
+        assert_eq!(image(json!({"kubectl.kubernetes.io/default-container": "gone"})), "h");
+    }
+
+    #[test]
+    fn on_openshift_the_scc_gives_uid_and_seccomp_profile() {
+        let root = json!({"containers": [{"name": "agent", "image": "x"}], "securityContext": {"runAsUser": 0}});
+        let context = |openshift| {
+            let injection = injected(root.clone(), &Platform { openshift, ..Platform::default() });
+            added(&injection, "initContainers")[0]["securityContext"].clone()
+        };
+        assert_eq!(
+            (&context(false)["runAsUser"], &context(false)["seccompProfile"]["type"]),
+            (&json!(65532), &json!("RuntimeDefault"))
+        );
+        assert_eq!((&context(true)["runAsUser"], &context(true)["seccompProfile"]), (&Value::Null, &Value::Null));
+        assert_eq!(context(true)["runAsNonRoot"], true);
+    }
+
+    #[test]
+    fn pull_secrets_are_appended_by_name_and_none_stands_there_twice() {
+        let merge_ca = MergeCa { pull_secrets: vec!["own".into(), "mirror".into()], ..MergeCa::default() };
+        let platform = Platform { merge_ca, ..Platform::default() };
+        let spec = json!({"containers": [{"name": "agent", "image": "x"}], "imagePullSecrets": [{"name": "own"}]});
+        assert_eq!(added(&injected(spec, &platform), "imagePullSecrets"), json!({"name": "mirror"}));
+    }
+
+    #[test]
+    fn a_token_that_the_api_server_mounts_leaves_our_init_container_ours() {
+        let spec = json!({"containers": [{"name": "agent", "image": "x"}]});
+        let mut init_container = added(&injected(spec, &Platform::default()), "initContainers")[0].clone();
+        let before = of_container(&Container::deserialize(&init_container).unwrap());
+        let mounts = init_container["volumeMounts"].as_array_mut().unwrap();
+        mounts.push(json!({"name": "kube-api-access-x7k2p", "mountPath": names::TOKEN_FOLDER, "readOnly": true}));
+        assert_eq!(of_container(&Container::deserialize(&init_container).unwrap()), before);
+    }
+
+    #[test]
+    fn the_merge_stands_before_an_agent_that_is_an_init_container() {
+        let spec = json!({
+            "containers": [{"name": "agent", "image": "x"}],
+            "initContainers": [{"name": "migrate", "image": "x"}, {"name": "embedder", "image": "x", "restartPolicy": "Always"}],
+        });
+        let patch = serde_json::to_string(&injected(spec, &Platform::default()).patch).unwrap();
+        assert!(
+            patch.contains(r#""path":"/spec/template/spec/initContainers/1","value":{"name":"merge-ca""#),
+            "{patch}"
+        );
+    }
+}

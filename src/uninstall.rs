@@ -46,7 +46,14 @@ pub async fn uninstall(args: UninjectAllArgs) -> anyhow::Result<ExitCode> {
     let definitions = Api::<CustomResourceDefinition>::all(client.clone());
     delete(&definitions, &definition).await?;
     gone(&definitions, &definition).await?;
-    println!("all AgentTracings are gone, and with them their MLflow servers, RoleBindings and ConfigMaps");
+    println!("all AgentTracings are gone, and with them their MLflow servers and RoleBindings");
+    for namespace in release_authorities(&client).await? {
+        println!(
+            "kept: ConfigMap {namespace}/{0}, from which pods that run take certificate authorities; once they have ended: kubectl \
+             delete configmap -n {namespace} {0}",
+            names::CA_CONFIG_MAP
+        );
+    }
     let secrets = Api::<Secret>::namespaced(client.clone(), home);
     for secret in [names::WEBHOOK_CA_SECRET, names::WEBHOOK_TLS_SECRET] {
         delete(&secrets, secret).await?;
@@ -121,6 +128,18 @@ async fn delete_tracings(client: &Client) -> anyhow::Result<()> {
     }
 }
 
+/// Deletes the merged certificate authorities of all namespaces but of those in which pods still run with them.
+async fn release_authorities(client: &Client) -> anyhow::Result<Vec<String>> {
+    let end = Instant::now() + LAST_PODS;
+    loop {
+        let used = controller::release_authorities(client, |_| true).await?;
+        if used.is_empty() || Instant::now() > end {
+            return Ok(used);
+        }
+        sleep(POLL).await;
+    }
+}
+
 /// What is absent already needs no deletion.
 async fn delete<K>(api: &Api<K>, name: &str) -> anyhow::Result<()>
 where
@@ -183,5 +202,7 @@ fn ours() -> ListParams {
 }
 
 const POLL: Duration = Duration::from_secs(1);
+/// How long the pods that were replaced may take to end.
+const LAST_PODS: Duration = Duration::from_secs(60);
 /// Above the time that a terminating operator goes on serving, and that a definition takes with 1,000 objects.
 const PATIENCE: Duration = Duration::from_secs(120);

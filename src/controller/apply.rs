@@ -362,8 +362,15 @@ pub(super) async fn config_map(ctx: &Context, wanted: &ConfigMap) -> Result<(), 
     let namespace = wanted.metadata.namespace.as_deref().unwrap_or_default();
     let name = wanted.metadata.name.as_deref().unwrap_or_default();
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), namespace);
-    let written = api.patch(name, &PatchParams::apply(names::FIELD_MANAGER).force(), &Patch::Apply(wanted)).await;
-    written.map_err(|source| Error::Write { what: format!("ConfigMap {namespace}/{name}"), source })?;
+    let write = |source| Error::Write { what: format!("ConfigMap {namespace}/{name}"), source };
+    let params = PatchParams::apply(names::FIELD_MANAGER).force();
+    let written = api.patch(name, &params, &Patch::Apply(wanted)).await.map_err(write)?;
+    // An apply leaves what another writer owns, and with an owner it would be taken from agents that run.
+    if written.metadata.owner_references.is_some_and(|owners| !owners.is_empty()) {
+        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let none = json!({"metadata": {"ownerReferences": null}});
+        api.patch(name, &params, &Patch::Merge(&none)).await.map_err(write)?;
+    }
     tracing::info!(namespace, name, "applied");
     Ok(())
 }

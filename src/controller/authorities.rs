@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::Value;
 
-use super::{Context, Error, apply, observe, rights};
+use super::{Context, Error, apply, observe};
 use crate::api::{AgentTracing, CaBundleStrategy};
 use crate::core::ca_bundle::{self, Source};
 use crate::core::desired::binding::ca_config_map;
@@ -33,7 +33,6 @@ pub(super) async fn bring(
     }
     // One map serves all AgentTracings of the namespace, whoever of them needs it: two would write it in turn.
     let choices: Vec<CaChoice> = tracings.iter().filter_map(|tracing| Policy::of(tracing).ca).collect();
-    let users = tracings.iter().filter(|t| Policy::of(t).ca.is_some()).filter_map(rights::user).collect();
     let mut found = Vec::new();
     for (name, key) in ca_sources(choices.iter()) {
         if let Some(text) = observe::config_map_key(ctx, &settings.namespace, &name, &key).await? {
@@ -47,11 +46,15 @@ pub(super) async fn bring(
         .map(|(name, bytes)| Source { name, bytes })
         .collect();
     let merged = ca_bundle::merge(&all, now); // pure
-    let wanted = ca_config_map(&settings.namespace, &users, merged.pem); // pure
+    let wanted = ca_config_map(&settings.namespace, merged.pem); // pure
     let live = observe::child::<ConfigMap>(ctx, &settings.namespace, names::CA_CONFIG_MAP).await?; // IO
     let is_so = live.as_ref().is_some_and(|live| {
         let data = live.pointer("/data").and_then(|data| data.get(names::CA_FILE)).and_then(Value::as_str);
-        !apply::is_managed(live) || data == wanted.data.as_ref().and_then(|d| d.get(names::CA_FILE)).map(String::as_str)
+        // An earlier operator made AgentTracings its owners, with which it would go.
+        let owned =
+            live.pointer("/metadata/ownerReferences").and_then(Value::as_array).is_some_and(|all| !all.is_empty());
+        !apply::is_managed(live)
+            || !owned && data == wanted.data.as_ref().and_then(|d| d.get(names::CA_FILE)).map(String::as_str)
     });
     if !is_so {
         for skipped in &merged.skipped {

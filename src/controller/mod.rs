@@ -14,6 +14,7 @@ mod identity;
 mod key;
 mod observe;
 mod reconcile;
+mod release;
 mod rights;
 mod rollout;
 mod server;
@@ -55,6 +56,7 @@ use crate::telemetry::Metrics;
 pub use identity::{Identity, MakeHttp};
 pub(crate) use observe::mlflows;
 use reconcile::Memory;
+pub use release::unused as release_authorities;
 use steps::Steps;
 use sweep::Suspect;
 pub use sweep::everything as uninject_all;
@@ -184,6 +186,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let config = controller::Config::default().concurrency(CONCURRENCY);
     let passes = applier(|tracing, ctx| Box::pin(pass(tracing, ctx)), after_failure, ctx.clone(), store, queue, config);
     let swept = sweep::run(ctx.clone(), suspected);
+    let released = ctx.clone();
+    let released = release::run(&released);
     let passed = passes.for_each(|done| {
         let (ctx, suspects) = (ctx.clone(), suspects.clone());
         async move {
@@ -199,8 +203,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
             }
         }
     });
-    // Neither ends before the process does.
-    futures::future::select(pin!(passed), pin!(swept)).await;
+    // None ends before the process does.
+    futures::future::select(pin!(passed), futures::future::select(pin!(swept), pin!(released))).await;
     Err(Error::Ended)
 }
 

@@ -147,7 +147,7 @@ fn users(tracings: &[AgentTracing]) -> BTreeSet<User> {
 }
 
 /// An AgentTracing as an owner.
-pub(super) fn user(tracing: &AgentTracing) -> Option<User> {
+fn user(tracing: &AgentTracing) -> Option<User> {
     Some(User { name: tracing.metadata.name.clone()?, uid: tracing.metadata.uid.clone()? })
 }
 

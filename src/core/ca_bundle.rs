@@ -6,6 +6,9 @@
 //! TLS connection of the agent fails. So each block is parsed by itself, what is sound is written anew, and the rest is named.
 
 pub mod log;
+mod usage;
+
+pub use usage::uses_config_map;
 
 use std::collections::BTreeSet;
 use std::fmt;

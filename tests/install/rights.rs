@@ -67,7 +67,7 @@ fn the_operator_has_the_rights_it_was_promised_and_no_other() {
         ("get patch delete", "rolebindings.rbac.authorization.k8s.io/=agenttracing-mlflow", "bank"),
         ("get list watch bind", "clusterroles.rbac.authorization.k8s.io/=mlflow-operator-mlflow-integration", ""),
         ("get create", "configmaps", "bank"),
-        ("patch delete", "configmaps/=agenttracing-ca", "bank"),
+        ("list patch delete", "configmaps/=agenttracing-ca", "bank"),
         ("create", "leases.coordination.k8s.io", home),
         ("get update", "leases.coordination.k8s.io/=agent-tracing-operator", home),
         ("create", "secrets", home),

@@ -203,8 +203,17 @@ impl State {
     }
 }
 
-const LISTS: [&str; 8] =
-    ["deployments", "statefulsets", "daemonsets", "cronjobs", "jobs", "pods", "agenttracings", "serviceaccounts"];
+const LISTS: [&str; 9] = [
+    "deployments",
+    "statefulsets",
+    "daemonsets",
+    "cronjobs",
+    "jobs",
+    "pods",
+    "agenttracings",
+    "serviceaccounts",
+    "configmaps",
+];
 
 fn failure(code: u16, message: &str) -> Value {
     let reason = match code {

@@ -143,7 +143,8 @@ async fn a_merge_ca_that_never_starts_is_replaced_by_a_config_map() {
     }
     assert!(template(&world)["spec"].get("initContainers").is_none_or(Value::is_null), "{}", template(&world));
     assert_eq!(template(&world)["spec"]["volumes"][0]["configMap"]["name"], "agenttracing-ca");
-    assert!(world.api.get("/api/v1/namespaces/bank-agents/configmaps/agenttracing-ca").is_some());
+    let map = world.api.get("/api/v1/namespaces/bank-agents/configmaps/agenttracing-ca").unwrap();
+    assert_eq!(map["metadata"].get("ownerReferences"), None, "it belongs to nobody (finding A3)");
     assert_eq!(row(&world)["reason"], "MergeCAImage");
     assert!(row(&world)["message"].as_str().unwrap().ends_with("agenttracing.dev/merge-ca-failed-"));
 

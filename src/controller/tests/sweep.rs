@@ -1,7 +1,7 @@
 //! What stays behind when an AgentTracing goes.
 
 use super::*;
-use crate::controller::sweep;
+use crate::controller::{release_authorities, sweep};
 
 #[tokio::test]
 async fn the_wiring_of_a_deleted_agent_tracing_is_taken_out_to_the_last_byte() {
@@ -50,6 +50,30 @@ async fn a_user_who_stripped_the_template_loses_the_rest_too() {
     let metadata = world.api.get(TELLER).unwrap()["metadata"].clone();
     assert!(metadata["labels"]["agenttracing.dev/wired"].is_null(), "{metadata}");
     assert!(metadata["annotations"]["agenttracing.dev/touch"].is_null(), "{metadata}");
+}
+
+/// Finding A3: the file is never taken from an agent that runs.
+#[tokio::test]
+async fn merged_authorities_stay_until_the_last_pod_that_mounts_them_has_ended() {
+    const MAP: &str = "/api/v1/namespaces/bank-agents/configmaps/agenttracing-ca";
+    const POD: &str = "/api/v1/namespaces/bank-agents/pods/import-x7f2k";
+    let world = World::new().await;
+    let ours = json!({"app.kubernetes.io/managed-by": "agent-tracing-operator"});
+    let map = json!({"metadata": {"name": "agenttracing-ca", "namespace": "bank-agents", "labels": ours}});
+    world.api.put(MAP, map.clone());
+    // The list of all namespaces.
+    world.api.put("/api/v1/configmaps/agenttracing-ca", world.api.get(MAP).unwrap());
+    let volume = json!({"name": "ca-bundle", "configMap": {"name": "agenttracing-ca", "optional": true}});
+    let spec = json!({"containers": [], "volumes": [volume]});
+    world.api.put(POD, json!({"metadata": {"name": "import-x7f2k"}, "spec": spec, "status": {"phase": "Running"}}));
+    assert_eq!(release_authorities(&world.ctx.client, |_| true).await.unwrap(), ["bank-agents"]);
+    assert!(world.api.get(MAP).is_some(), "a Job's pod runs with it");
+
+    world.api.edit(POD, json!({"status": {"phase": "Succeeded"}}));
+    assert_eq!(release_authorities(&world.ctx.client, |_| false).await.unwrap(), Vec::<String>::new());
+    assert!(world.api.get(MAP).is_some(), "an AgentTracing wants it");
+    assert_eq!(release_authorities(&world.ctx.client, |_| true).await.unwrap(), Vec::<String>::new());
+    assert!(world.api.get(MAP).is_none());
 }
 
 async fn wired(mut world: World) -> World {

@@ -45,10 +45,11 @@ pub fn role_binding(
     })
 }
 
-/// The ConfigMap with the merged certificate authorities of a namespace.
-pub fn ca_config_map(namespace: &str, users: &BTreeSet<User>, pem: String) -> ConfigMap {
+/// The ConfigMap with the merged certificate authorities of a namespace. It belongs to nobody: whoever deletes an AgentTracing
+/// must not take the file from agents that run.
+pub fn ca_config_map(namespace: &str, pem: String) -> ConfigMap {
     marked(ConfigMap {
-        metadata: metadata(names::CA_CONFIG_MAP, namespace, users),
+        metadata: ObjectMeta { owner_references: None, ..metadata(names::CA_CONFIG_MAP, namespace, &BTreeSet::new()) },
         data: Some(BTreeMap::from([(names::CA_FILE.to_owned(), pem)])),
         ..ConfigMap::default()
     })

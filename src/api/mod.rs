@@ -8,8 +8,8 @@ mod spec;
 mod status;
 
 pub use shared::{
-    Auth, AuthMethod, CaBundle, CaBundleMode, CaBundleStrategy, ConfigMapKey, Cr, CrImage, CrStorage,
-    CrStorageResources, CrTemplate, External,
+    Auth, AuthMethod, CaBundle, CaBundleMode, CaBundleStrategy, ConfigMapKey, Cr, CrStorage, CrStorageResources,
+    CrTemplate, External,
 };
 pub use spec::{
     AgentTracing, AgentTracingSpec, Artifacts, ContainerNames, DeletionPolicy, EnvFromSecret, EnvVar, Experiment,

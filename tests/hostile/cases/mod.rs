@@ -9,7 +9,7 @@ mod tls;
 mod tracing;
 mod workload;
 
-pub use case::{Case, Hears, Say, patch};
+pub use case::{Case, Hears, Say, connected, patch};
 use serde_json::{Value, json};
 pub use tracing::tracing;
 

@@ -21,6 +21,7 @@ pub mod check;
 pub mod cli;
 pub mod controller;
 pub mod core;
+mod listeners;
 pub mod merge_ca;
 pub mod mlflow;
 pub mod names;

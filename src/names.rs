@@ -75,6 +75,8 @@ pub const OPERATOR_NAMESPACE: &str = "agent-tracing-system";
 pub const LEASE: &str = "agent-tracing-operator";
 /// The operator's service account.
 pub const SERVICE_ACCOUNT: &str = "agent-tracing-operator";
+/// The account by which the operator is known to MLflow. It has no right of its own: MLflow sees its token.
+pub const OBSERVER: &str = "agent-tracing-observer";
 /// Service in front of the webhook.
 pub const WEBHOOK_SERVICE: &str = "agent-tracing-webhook";
 /// The MutatingWebhookConfiguration.

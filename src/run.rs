@@ -23,8 +23,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{interval, sleep, timeout};
 
-use crate::controller::{self, Identity};
+use crate::controller::{self, Authorities};
+use crate::core::hosts::Hosts;
 use crate::core::settings::{MergeCa, Platform};
+use crate::listeners;
 use crate::mlflow::Http;
 use crate::names;
 use crate::telemetry::{self, Metrics, Readiness};
@@ -44,11 +46,11 @@ pub struct RunArgs {
     /// Name of this replica in the lease; unique among the replicas. Default: host name and process id.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
-    /// Address of the webhook (HTTPS).
-    #[arg(long, default_value = "0.0.0.0:9443")]
+    /// Address of the webhook (HTTPS). [::] is every address of both families.
+    #[arg(long, default_value = "[::]:9443")]
     pub webhook_addr: SocketAddr,
     /// Address of /livez, /readyz and /metrics (HTTP).
-    #[arg(long, default_value = "0.0.0.0:8080")]
+    #[arg(long, default_value = "[::]:8080")]
     pub http_addr: SocketAddr,
     /// DNS domain of the cluster.
     #[arg(long, env = "CLUSTER_DOMAIN", default_value = "cluster.local")]
@@ -66,25 +68,33 @@ pub struct RunArgs {
     /// Folder with tls.crt and tls.key, where it is not the operator that makes the certificate.
     #[arg(long, default_value = names::WEBHOOK_TLS_FOLDER)]
     pub certificate_dir: PathBuf,
-    /// Hosts of MLflow servers that the operator may ask, with its token in mode CR, besides its own servers and the one that
-    /// the MLflow resource names. Others are wired and not observed.
+    /// File with certificate authorities, one of which must have signed the certificate of whoever calls the webhook: the one
+    /// that the API servers show. Without it anybody who reaches the port gets an answer.
+    #[arg(long, env = "WEBHOOK_CLIENT_CA", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub webhook_client_ca: Option<String>,
+    /// Hosts of MLflow servers that the operator may ask, besides its own servers and the one that the MLflow resource names.
+    /// They are shown no token. Each as host or host:port. Others are wired and not observed.
     #[arg(long, env = "TRUSTED_MLFLOW_HOSTS", value_delimiter = ',')]
     pub trusted_mlflow_hosts: Vec<String>,
+    /// Hosts that the operator may ask and that it shows the token of ServiceAccount agent-tracing-observer, besides the server
+    /// that the MLflow resource names. Each as host:port, or host for every port.
+    #[arg(long, env = "MLFLOW_TOKEN_HOSTS", value_delimiter = ',')]
+    pub mlflow_token_hosts: Vec<String>,
     /// Namespaces whose AgentTracings may create the MLflow resource (mlflow.cr.create).
     #[arg(long, env = "CREATE_MLFLOW_NAMESPACES", value_delimiter = ',')]
     pub create_mlflow_namespaces: Vec<String>,
     /// Namespaces in which nothing is ever wired, whatever their labels say, besides the cluster's own and the operator's.
     #[arg(long, env = "EXCLUDED_NAMESPACES", value_delimiter = ',')]
     pub excluded_namespaces: Vec<String>,
+    /// Beginnings of the images that a standalone MLflow may run, for example ghcr.io/mlflow/mlflow. Empty: any.
+    #[arg(long, env = "ALLOWED_MLFLOW_IMAGES", value_delimiter = ',')]
+    pub allowed_mlflow_images: Vec<String>,
     /// The ClusterRole that agents are bound to in mode CR.
     #[arg(long, env = "INTEGRATION_CLUSTER_ROLE", default_value = names::INTEGRATION_ROLE)]
     pub integration_cluster_role: String,
     /// Most workloads of the whole cluster that are unavailable at a time because of the operator.
     #[arg(long, env = "MAX_CONCURRENT_ROLLOUTS", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_concurrent_rollouts: u16,
-    /// File with the token by which the operator is known to MLflow in mode CR.
-    #[arg(long, default_value = "/var/run/secrets/kubernetes.io/serviceaccount/token")]
-    pub token_file: PathBuf,
     /// File, or folder of files, with certificate authorities that the operator trusts besides the public ones. Repeatable.
     #[arg(long, default_values = CA_FILES)]
     pub ca_file: Vec<PathBuf>,
@@ -123,12 +133,14 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
         webhook_host,
         certificate_source,
         certificate_dir,
+        webhook_client_ca,
         trusted_mlflow_hosts,
+        mlflow_token_hosts,
         create_mlflow_namespaces,
         excluded_namespaces,
+        allowed_mlflow_images,
         integration_cluster_role,
         max_concurrent_rollouts,
-        token_file,
         ca_file,
         merge_ca_image,
         merge_ca_pull_secrets,
@@ -149,6 +161,7 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
         more_hosts: webhook_host,
         source: certificate_source,
         folder: certificate_dir,
+        client_ca: webhook_client_ca.map(PathBuf::from),
         clock: Arc::new(WallClock),
     };
     let certificates = Certificates::new(client.clone(), certificates, metrics.clone());
@@ -157,6 +170,7 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
         cluster_domain,
         operator_namespace: namespace.clone(),
         excluded_namespaces: set(excluded_namespaces),
+        allowed_mlflow_images: set(allowed_mlflow_images),
         merge_ca: MergeCa { image: merge_ca_image, pull_secrets: set(merge_ca_pull_secrets).into_iter().collect() },
     };
     let webhook = Arc::new(Webhook::new(memory.clone(), metrics.clone(), platform.clone()));
@@ -178,8 +192,9 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
         client: client.clone(),
         platform,
         identity,
-        credentials: Arc::new(Identity::new(token_file, ca_file, Arc::new(make_http))),
-        trusted_hosts: set(trusted_mlflow_hosts).into_iter().map(|host| host.to_ascii_lowercase()).collect(),
+        authorities: Arc::new(Authorities::new(ca_file, Arc::new(make_http))),
+        trusted_hosts: hosts("--trusted-mlflow-hosts", trusted_mlflow_hosts)?,
+        token_hosts: hosts("--mlflow-token-hosts", mlflow_token_hosts)?,
         create_namespaces: set(create_mlflow_namespaces),
         integration_role: integration_cluster_role,
         max_rolling: max_concurrent_rollouts.into(),
@@ -200,6 +215,11 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
 /// A comma-separated flag that is empty gives one empty item.
 fn set(items: Vec<String>) -> BTreeSet<String> {
     items.into_iter().map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+}
+
+fn hosts(option: &str, items: Vec<String>) -> anyhow::Result<Hosts> {
+    let items = set(items);
+    Hosts::parse(items.iter().map(String::as_str)).map_err(|wrong| anyhow::anyhow!("{option}: {wrong}"))
 }
 
 /// What stands in agents' templates is checked here: with an image that is none, the API server would refuse every one.
@@ -338,7 +358,7 @@ impl Signals {
 }
 
 async fn listen(what: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await;
+    let listener = listeners::listen(address);
     let listener = listener.with_context(|| format!("failed to listen on {address} (--{what}-addr)"))?;
     telemetry::listening(what, listener.local_addr()?);
     Ok(listener)
@@ -379,6 +399,7 @@ const RELEASE: Duration = Duration::from_secs(5);
 /// Probes and Prometheus only.
 const HEALTH_LIMITS: Limits = Limits {
     connections: 32,
+    per_peer: 32,
     handshake: Duration::from_secs(5),
     header: Duration::from_secs(5),
     idle: Duration::from_secs(120),

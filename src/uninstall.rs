@@ -29,6 +29,7 @@ pub async fn uninstall(args: UninjectAllArgs) -> anyhow::Result<ExitCode> {
     let client = Client::try_default().await.context("no cluster: set KUBECONFIG, or run this in a pod")?;
     let home = &args.operator_namespace;
 
+    announce(&client).await?;
     delete(&Api::<MutatingWebhookConfiguration>::all(client.clone()), names::WEBHOOK_CONFIGURATION).await?;
     println!("nothing is injected any more");
     stop_operator(&client, home).await?;
@@ -61,6 +62,25 @@ pub async fn uninstall(args: UninjectAllArgs) -> anyhow::Result<ExitCode> {
     delete(&Api::<Lease>::namespaced(client.clone(), home), names::LEASE).await?;
     kept(&client).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what will be gone, before anything is.
+async fn announce(client: &Client) -> anyhow::Result<()> {
+    let tracings = match Api::<AgentTracing>::all(client.clone()).list_metadata(&ListParams::default()).await {
+        Ok(list) => list.items,
+        // The kind is gone already.
+        Err(kube::Error::Api(status)) if status.is_not_found() => Vec::new(),
+        Err(error) => return Err(error).context("failed to list AgentTracings"),
+    };
+    let named = tracings.iter().map(|t| format!("{}/{}", t.namespace().unwrap_or_default(), t.name_any()));
+    println!(
+        "this will take the wiring out of every agent and then delete CustomResourceDefinition {} and {} AgentTracings ({}) with \
+         their MLflow servers, RoleBindings and ConfigMaps; volumes stay unless their deletionPolicy is Delete",
+        AgentTracing::crd().name_any(),
+        tracings.len(),
+        named.collect::<Vec<_>>().join(", ")
+    );
+    Ok(())
 }
 
 /// A running operator would wire everything again.

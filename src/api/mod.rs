@@ -8,7 +8,7 @@ mod spec;
 mod status;
 
 pub use shared::{
-    Auth, AuthMethod, CaBundle, CaBundleMode, CaBundleScope, CaBundleStrategy, ConfigMapKey, Cr, CrImage, CrStorage,
+    Auth, AuthMethod, CaBundle, CaBundleMode, CaBundleScope, CaBundleStrategy, ConfigMapKey, Cr, CrStorage,
     CrStorageResources, CrTemplate, External,
 };
 pub use spec::{

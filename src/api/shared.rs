@@ -4,8 +4,6 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ImagePullPolicy;
-
 /// A shared MLflow that the MLflow operator runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -28,7 +26,8 @@ pub struct Cr {
     pub template: Option<CrTemplate>,
 }
 
-/// The spec of an MLflow resource.
+/// The spec of an MLflow resource. Image and service account of the server are the MLflow operator's: it runs in a namespace
+/// that whoever may edit an AgentTracing has nothing to say in.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CrTemplate {
@@ -40,9 +39,6 @@ pub struct CrTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub backend_store_uri: Option<String>,
-    /// Image of the server. Default: the MLflow operator's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<CrImage>,
     /// Servers. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 32), extend("format" = "int32"))]
@@ -50,10 +46,6 @@ pub struct CrTemplate {
     /// Agents upload spans through the server. Without it no trace has spans. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serve_artifacts: Option<bool>,
-    /// Service account of the server. Default: the MLflow operator's choice.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub service_account_name: Option<String>,
     /// Volume of the server. Default: 10Gi, ReadWriteOnce, where database or artifacts are on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<CrStorage>,
@@ -61,18 +53,6 @@ pub struct CrTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 32), extend("format" = "int32"))]
     pub workers: Option<u8>,
-}
-
-/// Image of an MLflow resource.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CrImage {
-    /// The image.
-    #[schemars(length(min = 1, max = 512), regex(pattern = r"^\S+$"))]
-    pub image: String,
-    /// When the kubelet pulls it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image_pull_policy: Option<ImagePullPolicy>,
 }
 
 /// Volume of an MLflow resource, as in a PersistentVolumeClaim.

@@ -185,14 +185,22 @@ impl Children<'_> {
         }
         let Settings { namespace, name, standalone, .. } = self.settings;
         let (asked, found) = (asked.as_str().unwrap_or_default().to_owned(), found.as_str().unwrap_or_default());
-        // The size in the spec only grows, so that there is no way back but a new AgentTracing that adopts the volume.
+        let owned = claim.pointer("/metadata/ownerReferences").and_then(Value::as_array).is_some_and(|o| !o.is_empty());
+        let object = self.settings.object_name();
+        let owners = format!("kubectl get pvc -n {namespace} {object} -o jsonpath='{{.metadata.ownerReferences}}'");
+        // The size only grows: the way back is a new AgentTracing that adopts the volume, which goes with an owner that it has.
         let back = match standalone.deletion_policy {
+            DeletionPolicy::Retain if owned => format!(
+                "or go back to {found} by a new AgentTracing, which adopts the volume, but do not delete this one before the volume \
+                 has no owner any more: wait until this prints nothing: {owners}"
+            ),
             DeletionPolicy::Retain => format!(
                 "or go back to {found} by a new AgentTracing, which adopts the volume: kubectl delete agenttracing -n {namespace} {name}"
             ),
             DeletionPolicy::Delete => format!(
-                "or set deletionPolicy to Retain, delete this AgentTracing and create it with {found}, which adopts the volume: \
-                 kubectl edit agenttracing -n {namespace} {name}"
+                "or go back to {found}: set deletionPolicy to Retain, wait until '{owners}' prints nothing, and only then delete this \
+                 AgentTracing and create it with {found}, which adopts the volume; begin with: kubectl edit agenttracing -n \
+                 {namespace} {name}"
             ),
         };
         self.obstacle(Reason::StorageNotBound, format!(
@@ -315,7 +323,7 @@ fn plural_key(kind: &str) -> &'static str {
 }
 
 /// Ours by owner reference, or by the labels of an AgentTracing of this name: a retained claim is adopted again.
-fn is_ours(live: &Value, settings: &Settings) -> bool {
+pub(super) fn is_ours(live: &Value, settings: &Settings) -> bool {
     let owners = live.pointer("/metadata/ownerReferences").and_then(Value::as_array);
     let owned = owners.into_iter().flatten().any(|o| o.get("uid").and_then(Value::as_str) == Some(&*settings.uid));
     let label = |name: &str| live.pointer("/metadata/labels").and_then(|l| l.get(name)).and_then(Value::as_str);

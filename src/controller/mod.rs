@@ -10,9 +10,9 @@
 mod apply;
 mod authorities;
 mod events;
-mod identity;
 mod key;
 mod observe;
+mod observer;
 mod reconcile;
 mod release;
 mod rights;
@@ -22,6 +22,7 @@ mod steps;
 mod sweep;
 mod tracking;
 mod traffic;
+mod trust;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
@@ -49,17 +50,18 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::{self, UnboundedSender};
 
 use crate::api::{AgentTracing, MlflowMode};
-use crate::core::settings::{Platform, Settings};
-use crate::mlflow::{self, Access, Http};
+use crate::core::hosts::Hosts;
+use crate::core::settings::Platform;
+use crate::mlflow::{self, Http};
 use crate::names;
 use crate::telemetry::Metrics;
-pub use identity::{Identity, MakeHttp};
 pub(crate) use observe::mlflows;
 use reconcile::Memory;
 pub use release::unused as release_authorities;
 use steps::Steps;
 use sweep::Suspect;
 pub use sweep::everything as uninject_all;
+pub use trust::{Authorities, MakeHttp};
 
 /// What the controller needs from outside.
 #[derive(Clone)]
@@ -70,10 +72,12 @@ pub struct Options {
     pub platform: Platform,
     /// Name of this replica, for events.
     pub identity: String,
-    /// Who the operator is to MLflow, and whom it believes.
-    pub credentials: Arc<Identity>,
+    /// Whose certificates the operator believes.
+    pub authorities: Arc<Authorities>,
     /// Hosts that may be asked, beside the operator's own servers and the discovered one.
-    pub trusted_hosts: BTreeSet<String>,
+    pub trusted_hosts: Hosts,
+    /// Hosts that may be asked and are shown the observer's token, beside the discovered one.
+    pub token_hosts: Hosts,
     /// Namespaces whose AgentTracings may create the MLflow resource.
     pub create_namespaces: BTreeSet<String>,
     /// The ClusterRole that agents are bound to in mode CR.
@@ -135,6 +139,7 @@ pub(crate) struct Context {
     options: Options,
     store: Store<Guarded>,
     reporter: Reporter,
+    observer: observer::Observer,
     memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Memory>>>>,
     traffic: traffic::Traffic,
 }
@@ -215,6 +220,7 @@ impl Context {
             client: options.client.clone(),
             platform: Platform { openshift, ..options.platform.clone() },
             store,
+            observer: observer::Observer::default(),
             memories: Mutex::default(),
             traffic: traffic::Traffic::new(options.max_rolling),
             options,
@@ -228,14 +234,12 @@ impl Context {
 
     /// A client of MLflow servers, which trusts what is to be trusted now.
     fn http(&self) -> Result<Http, Error> {
-        self.options.credentials.http(Timestamp::now()).map_err(Error::Http)
+        self.options.authorities.http(Timestamp::now()).map_err(Error::Http)
     }
 
-    /// As whom MLflow is asked, and about which workspace. Our own servers know neither.
-    fn access(&self, settings: &Settings) -> Access {
-        let policy = &settings.policy;
-        let token = policy.needs_token().then(|| self.options.credentials.token()).flatten();
-        Access { token, workspace: policy.workspace.clone() }
+    /// Whether an administrator listed the host of an address, with or without the token.
+    fn may_ask(&self, url: &str) -> bool {
+        self.options.trusted_hosts.contains(url) || self.options.token_hosts.contains(url)
     }
 
     /// What is remembered of an AgentTracing between passes. Losing it costs a few reads.

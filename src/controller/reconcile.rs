@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
 
 use super::steps::Steps;
-use super::{Context, Error, apply, authorities, events, observe, rights, rollout, server, tracking};
+use super::{Context, Error, apply, authorities, events, observe, observer, rights, rollout, server, tracking};
 use crate::api::{AgentTracing, AgentTracingStatus};
 use crate::core::health::Verdict;
 use crate::core::policy::Policy;
@@ -64,7 +64,12 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         Ok(settings) if settings.suspend => {
             return told(ctx, steps, tracing, status::suspended(tracing, now), memory).await;
         }
-        Ok(settings) => settings,
+        Ok(settings) => match ctx.platform.forbids(&settings) {
+            Some(problem) => {
+                return told(ctx, steps, tracing, status::invalid(tracing, &problem.to_string(), now), memory).await;
+            }
+            None => settings,
+        },
         Err(problems) => {
             let problems = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             return told(ctx, steps, tracing, status::invalid(tracing, &problems, now), memory).await;
@@ -74,7 +79,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
     // The server.
     steps.next(Step::Server);
     let labels = observe::namespace_labels(ctx, &settings.namespace).await?; // IO
-    let server = server::server(ctx, tracing, &settings, &labels, &mut memory.refusals, now).await?; // IO
+    let mut server = server::server(ctx, tracing, &settings, &labels, &mut memory.refusals, now).await?; // IO
 
     // The workloads.
     steps.next(Step::Workloads);
@@ -98,12 +103,12 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
 
     // What the namespace shares: rights and certificate authorities.
     steps.next(Step::Rights);
-    let rights =
+    let mut rights =
         rights::rights(ctx, &settings, &tracings, &accounts, server.workspace.as_ref(), &mut memory.rights).await?; // IO
     steps.next(Step::Authorities);
     let without_merge_ca = !failing.is_empty() || workloads.iter().any(|j| j.merge_ca.failed.is_some());
     authorities::bring(ctx, &settings, &tracings, without_merge_ca, now).await?; // IO
-    let client = server.client.filter(|_| rights.may_ask).map(|c| c.with_access(ctx.access(&settings)));
+    let client = observer::client(ctx, &settings, &mut server, &mut rights, now).await?; // IO
 
     // What MLflow has of them.
     steps.next(Step::Traces);

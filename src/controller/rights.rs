@@ -1,7 +1,7 @@
 //! Who may write to the shared MLflow of mode CR: one RoleBinding per namespace, and the proof that it works.
 //!
 //! MLflow keeps each decision for 300 s per token. So a right is proven by a SubjectAccessReview before an agent is wired
-//! and before the operator itself asks MLflow anything in a namespace.
+//! and before the operator asks MLflow anything in a namespace as its observer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -100,10 +100,10 @@ pub(super) async fn rights(
             may_ask: false,
         });
     }
-    let operator = (ctx.platform.operator_namespace.clone(), names::SERVICE_ACCOUNT.to_owned());
+    let observer = (ctx.platform.operator_namespace.clone(), names::OBSERVER.to_owned());
     let agents = accounts.iter().map(|account| (namespace.to_owned(), account.clone()));
     let mut refused = BTreeMap::new();
-    for (of, account) in [operator.clone()].into_iter().chain(agents) {
+    for (of, account) in [observer.clone()].into_iter().chain(agents) {
         if memory.allowed.contains(&(of.clone(), account.clone())) {
             continue;
         }
@@ -137,7 +137,7 @@ pub(super) async fn rights(
             ),
         ),
     };
-    Ok(Rights { verdict: Some(verdict), bound: bound.collect(), may_ask: memory.allowed.contains(&operator) })
+    Ok(Rights { verdict: Some(verdict), bound: bound.collect(), may_ask: memory.allowed.contains(&observer) })
 }
 
 /// The AgentTracings of mode CR, which all own the binding.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::observe::Live;
 use super::{Context, Error, apply, observe};
 use crate::api::{AgentTracing, MlflowMode, MlflowStatus, Reason};
-use crate::core::desired::desired;
+use crate::core::desired::{desired, leads_to_server};
 use crate::core::health::{self, Obstacle, Probe, StorageClass, Verdict, mlflow_ready};
 use crate::core::settings::Settings;
 use crate::core::shared::{self, Resource};
@@ -22,7 +22,7 @@ pub(super) struct Server {
     pub verdict: Verdict,
     /// The MLflow that answered.
     pub answered: Option<MlflowStatus>,
-    /// Its client, without credentials.
+    /// Its client, without credentials. Where it needs a token, one that may be shown it.
     pub client: Option<Mlflow>,
     /// Condition `WorkspaceReady`.
     pub workspace: Option<Verdict>,
@@ -55,7 +55,7 @@ async fn standalone(
     let wanted = desired(settings, &ctx.platform); // pure
     let obstacles = apply::children(ctx, tracing, settings, wanted, &live, refusals).await?; // IO
     let client = Mlflow::new(&ctx.http()?, &settings.tracking_uri());
-    let probe = match is_available(&live) {
+    let probe = match may_be_asked(&live, settings) {
         false => Probe::NotAsked,
         true => probed(client.server().await, &settings.tracking_uri(), "Service"), // IO
     };
@@ -77,9 +77,8 @@ async fn shared_server(ctx: &Context, settings: &Settings, labels: &BTreeMap<Str
             )),
         };
     }
-    let listed = |url: &str| shared::host(url).is_some_and(|host| ctx.options.trusted_hosts.contains(&host));
-    if let Some(url) = cr.url.as_deref().filter(|url| !listed(url)) {
-        return Ok(Server::unlisted(url, true));
+    if let Some(url) = cr.url.as_deref().filter(|url| !ctx.may_ask(url)) {
+        return Ok(Server::unlisted(ctx, url, true));
     }
     let candidates = shared::candidates(cr, &resource); // pure
     let (mut probe, mut asked, mut client) = (Probe::NotAsked, String::new(), None);
@@ -103,13 +102,17 @@ async fn shared_server(ctx: &Context, settings: &Settings, labels: &BTreeMap<Str
     let mut server = Server::of(verdict, probe, client);
     let workspaces = server.answered.as_ref().map(|m| m.workspaces);
     server.workspace = Some(shared::workspace_ready(&settings.namespace, labels, &resource, workspaces)); // pure
-    Ok(server)
+    // What the MLflow resource names was chosen by whoever runs the cluster; the spec's address by whoever may edit it.
+    Ok(match &cr.url {
+        Some(url) => server.without_token_unless_listed(ctx, settings, url),
+        None => server,
+    })
 }
 
 async fn external(ctx: &Context, settings: &Settings) -> Result<Server, Error> {
     let uri = settings.tracking_uri();
-    if !shared::host(&uri).is_some_and(|host| ctx.options.trusted_hosts.contains(&host)) {
-        return Ok(Server::unlisted(&uri, settings.policy.workspace.is_some()));
+    if !ctx.may_ask(&uri) {
+        return Ok(Server::unlisted(ctx, &uri, settings.policy.workspace.is_some()));
     }
     let found = Mlflow::locate(&ctx.http()?, &uri).await; // IO
     let (client, probe) = match found {
@@ -123,7 +126,7 @@ async fn external(ctx: &Context, settings: &Settings) -> Result<Server, Error> {
     };
     let look = format!("kubectl get agenttracing -n {} {} -o yaml", settings.namespace, settings.name);
     let verdict = shared::asked(&probe, &uri, &look); // pure
-    Ok(Server::of(verdict, probe, client))
+    Ok(Server::of(verdict, probe, client).without_token_unless_listed(ctx, settings, &uri))
 }
 
 impl Server {
@@ -136,17 +139,40 @@ impl Server {
         Self { verdict, answered, client, workspace: None }
     }
 
+    /// A server that answered and wants a token is asked nothing more unless its host is listed for that: being allowed to ask
+    /// there shows it none.
+    pub(super) fn without_token_unless_listed(self, ctx: &Context, settings: &Settings, url: &str) -> Self {
+        if !settings.policy.needs_token() || ctx.options.token_hosts.contains(url) || self.client.is_none() {
+            return self;
+        }
+        let message = format!(
+            "Agents send their traces to {url}, which answers; what it holds is for those with a token, and the operator may not \
+             show it one: have an administrator list {} in --mlflow-token-hosts: {}",
+            shared::authority(url).unwrap_or_default(),
+            look_at_options(ctx)
+        );
+        let answered = self.answered.map(|answered| MlflowStatus { source: UNOBSERVED.to_owned(), ..answered });
+        Self { verdict: Verdict::unknown(Reason::NotObservable, message), answered, client: None, ..self }
+    }
+
+    /// For tests: one that answered at this address.
+    #[cfg(test)]
+    pub(super) fn that_answered(url: &str, client: Mlflow) -> Self {
+        let server = mlflow::Server { version: "3.10.1".to_owned(), workspaces: false };
+        let verdict = Verdict::good(Reason::Available, "it answers");
+        Self::of(verdict, probed(Ok(server), url, "Spec"), Some(client))
+    }
+
     /// A host that no administrator listed: agents are sent there, the operator is not.
-    fn unlisted(uri: &str, workspaces: bool) -> Self {
-        let host = shared::host(uri).unwrap_or_default();
+    fn unlisted(ctx: &Context, uri: &str, workspaces: bool) -> Self {
+        let host = shared::authority(uri).unwrap_or_default();
         let message = format!(
             "Agents send their traces to {uri}, where the operator may not look: have an administrator list {host} in \
-             --trusted-mlflow-hosts: kubectl get deployment -n {} {} -o yaml",
-            crate::names::OPERATOR_NAMESPACE,
-            crate::names::MANAGED_BY
+             --trusted-mlflow-hosts, or in --mlflow-token-hosts where it has to be shown a token: {}",
+            look_at_options(ctx)
         );
         let answered =
-            MlflowStatus { url: uri.to_owned(), version: String::new(), workspaces, source: "Unobserved".to_owned() };
+            MlflowStatus { url: uri.to_owned(), version: String::new(), workspaces, source: UNOBSERVED.to_owned() };
         Self {
             verdict: Verdict::unknown(Reason::NotObservable, message),
             answered: Some(answered),
@@ -154,6 +180,13 @@ impl Server {
             workspace: None,
         }
     }
+}
+
+/// As the status says it of an MLflow that the operator does not look into.
+const UNOBSERVED: &str = "Unobserved";
+
+fn look_at_options(ctx: &Context) -> String {
+    format!("kubectl get deployment -n {} {} -o yaml", ctx.platform.operator_namespace, crate::names::MANAGED_BY)
 }
 
 fn probed(found: Result<mlflow::Server, mlflow::Error>, uri: &str, source: &str) -> Probe {
@@ -180,10 +213,13 @@ fn reason(error: &mlflow::Error) -> Reason {
     }
 }
 
-fn is_available(live: &Live) -> bool {
-    let available =
-        live.deployment.as_ref().and_then(|d| d.pointer("/status/availableReplicas")).and_then(Value::as_i64);
-    available.unwrap_or(0) > 0
+/// Whether the name of the server leads to pods of ours. Anybody in the namespace may have made objects of that name, and a
+/// Service that leads elsewhere would have the operator ask there, from its own place in the network.
+fn may_be_asked(live: &Live, settings: &Settings) -> bool {
+    let ours = |object: &Option<Value>| object.clone().filter(|object| apply::is_ours(object, settings));
+    let (Some(deployment), Some(service)) = (ours(&live.deployment), ours(&live.service)) else { return false };
+    let available = deployment.pointer("/status/availableReplicas").and_then(Value::as_i64);
+    available.unwrap_or(0) > 0 && leads_to_server(settings, &service)
 }
 
 /// Reads what explains a server that does not answer, and only then.

@@ -45,8 +45,9 @@ impl World {
             client: api.client(),
             platform: Platform::default(),
             identity: "operator-0".into(),
-            credentials: Arc::new(Identity::new("/nonexistent".into(), Vec::new(), make_http)),
-            trusted_hosts: BTreeSet::new(),
+            authorities: Arc::new(Authorities::new(Vec::new(), make_http)),
+            trusted_hosts: Hosts::default(),
+            token_hosts: Hosts::default(),
             create_namespaces: BTreeSet::new(),
             integration_role: names::INTEGRATION_ROLE.into(),
             max_rolling: 20,
@@ -308,6 +309,54 @@ async fn a_namesake_that_is_not_ours_is_left_alone_and_named() {
     assert_eq!(world.reason("MLflowReady"), "NameConflict");
     assert_eq!(world.reason("Ready"), "NameConflict");
     assert_eq!(world.api.writes_to(SERVICE), 0);
+}
+
+/// Review B4: a name that leads elsewhere would have the operator ask there.
+#[tokio::test]
+async fn only_a_service_of_ours_that_leads_to_our_pods_is_asked() {
+    let ours =
+        json!({"app.kubernetes.io/managed-by": "agent-tracing-operator", "app.kubernetes.io/instance": "tracing"});
+    let elsewhere = [
+        // Somebody else's.
+        json!({"metadata": {"labels": null, "ownerReferences": null}}),
+        // With our labels, which anybody may write.
+        json!({"metadata": {"labels": ours, "ownerReferences": null}, "spec": {"type": "ExternalName", "externalName": "metadata.internal"}}),
+        json!({"metadata": {"labels": ours}, "spec": {"selector": null}}),
+        json!({"metadata": {"labels": ours}, "spec": {"selector": {"app": "mine"}}}),
+        json!({"metadata": {"labels": ours}, "spec": {"type": "LoadBalancer"}}),
+    ];
+    for (object, changes) in [(SERVICE, &elsewhere[..]), (SERVER, &elsewhere[..1])] {
+        for change in changes {
+            let mut world = World::new().await;
+            world.pass().await;
+            world.mlflow_answers().await;
+            world.api.edit(object, change.clone());
+            world.pass().await;
+            assert!(world.mlflow.received_requests().await.unwrap().is_empty(), "{object} {change}");
+            assert_ne!(world.condition("MLflowReady").0, "True", "{object} {change}");
+        }
+    }
+    let mut world = World::new().await;
+    world.pass().await;
+    world.mlflow_answers().await;
+    world.pass().await;
+    assert!(!world.mlflow.received_requests().await.unwrap().is_empty(), "as it was made");
+}
+
+/// Review B5: an image that no administrator allowed.
+#[tokio::test]
+async fn an_image_that_is_not_allowed_is_told_and_nothing_is_applied() {
+    let mut world = World::new().await;
+    world.ctx.platform.allowed_mlflow_images = BTreeSet::from(["registry.example.com/".to_owned()]);
+    world.pass().await;
+    let (status, reason, message) = world.condition("Ready");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "InvalidSpec"));
+    for part in
+        ["spec.mlflow.standalone.image", "ghcr.io/mlflow/mlflow:v3.10.1", "registry.example.com/", "kubectl edit"]
+    {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert_eq!(world.api.take_writes(), [format!("PATCH {TRACING}/status")]);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ pub mod desired;
 pub mod drift;
 pub mod explain;
 pub mod health;
+pub mod hosts;
 pub mod inject;
 pub mod kind;
 pub mod policy;

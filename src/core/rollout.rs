@@ -56,7 +56,9 @@ pub fn is_rolling(judged: &Judged, now: i64) -> bool {
     }
     let settled = judged.rollout.available_since.is_some_and(|since| since.as_second() + SETTLED <= now);
     // Longer than its deadline it does not take anybody's place: either it is in trouble, or it rolls for another reason.
-    !settled && now < touch.start.saturating_add(judged.rollout.deadline)
+    // A start that is yet to come was written by somebody else, who would hold the place for as long as he likes.
+    let began = touch.start <= now;
+    began && !settled && now < touch.start.saturating_add(judged.rollout.deadline)
 }
 
 /// The first workload that did not come back after we touched it: no other one is touched until it does, or is to be changed
@@ -71,7 +73,8 @@ pub fn is_stuck(judged: &Judged, now: i64) -> bool {
     let Some(touch) = judged.touch.as_deref().and_then(Touch::parse) else { return false };
     let Some(trouble) = &judged.rollout.trouble else { return false };
     // What began long after is somebody else's change.
-    let ours = touch.start - SETTLED..=touch.start.saturating_add(2 * judged.rollout.deadline);
+    let ours =
+        touch.start.saturating_sub(SETTLED)..=touch.start.saturating_add(judged.rollout.deadline.saturating_mul(2));
     judged.standing == Standing::Current
         && judged.rollout.replaces_pods()
         && touch.was_available
@@ -113,7 +116,9 @@ pub fn next_touch(judged: &Judged, pace: Pace, now: i64) -> Result<String, Rest>
         }
         // Nobody undid what never came about; a touch has to differ from the last one to be seen.
         Some(last) if judged.unanswered => Ok(Touch { repairs: last.repairs, ..next }.to_string()),
-        Some(last) if recent(&last) => Ok(Touch { repairs: last.repairs + 1, start: last.start, ..next }.to_string()),
+        Some(last) if recent(&last) => {
+            Ok(Touch { repairs: last.repairs.saturating_add(1), start: last.start, ..next }.to_string())
+        }
         _ => Ok(next.to_string()),
     }
 }
@@ -145,7 +150,8 @@ pub fn note_overdue(judged: &mut Judged, settled: bool, now: i64) {
     let Some(touch) = judged.touch.as_deref().and_then(Touch::parse) else { return };
     let deadline = judged.rollout.deadline;
     let due = touch.start.saturating_add(deadline);
-    let overdue = judged.before == Some(WorkloadState::Halted) || (!settled && (due..due + deadline).contains(&now));
+    let overdue = judged.before == Some(WorkloadState::Halted)
+        || (!settled && (due..due.saturating_add(deadline)).contains(&now));
     let tells = judged.kind == Kind::Deployment || judged.rollout.trouble.is_some();
     if overdue && !tells && judged.kind.rolls() && is_unavailable(judged) {
         let message = format!("its pods are not available after {deadline} seconds");

@@ -19,7 +19,7 @@ use crate::api::{
 };
 use crate::names;
 pub use cr::{CrSettings, DEFAULT_CR_NAME, DEFAULT_CR_ORIGIN};
-pub use platform::{MergeCa, Platform};
+pub use platform::{MergeCa, Platform, SYSTEM_NAMESPACE, SYSTEM_PREFIXES, is_system_namespace};
 
 /// An AgentTracing with every default resolved.
 #[derive(Clone, Debug)]

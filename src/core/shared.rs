@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::health::{Probe, Verdict, shortened};
-use super::settings::{CrSettings, DEFAULT_CR_ORIGIN};
+use super::settings::{CrSettings, DEFAULT_CR_ORIGIN, is_system_namespace};
 use crate::api::{LabelSelector, LabelSelectorRequirement, Reason, SelectorOperator};
 use crate::names;
 
@@ -60,10 +60,14 @@ pub fn origin(url: &str) -> Option<String> {
     Some(format!("{}://{authority}", scheme.to_ascii_lowercase()))
 }
 
+/// Host and port of an address, as it has them.
+pub fn authority(url: &str) -> Option<String> {
+    Some(origin(url)?.split_once("://")?.1.to_owned())
+}
+
 /// The host of an address, without its port.
 pub fn host(url: &str) -> Option<String> {
-    let origin = origin(url)?;
-    let authority = origin.split_once("://")?.1;
+    let authority = authority(url)?;
     let host = match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next()?,
         None => authority.split(':').next()?,
@@ -78,7 +82,7 @@ pub fn workspace_ready(
     resource: &Resource,
     workspaces: Option<bool>,
 ) -> Verdict {
-    if SYSTEM.iter().any(|prefix| namespace.starts_with(prefix)) {
+    if is_system_namespace(namespace) {
         let message = format!(
             "MLflow shows no system namespace as a workspace, and {namespace} is one; move the agents to a namespace of their \
              own: kubectl create namespace agents"
@@ -232,9 +236,6 @@ fn unavailable(resource: &Value) -> Option<(Reason, String)> {
         if text(told, "reason") == "MigrationFailed" { Reason::MigrationFailed } else { Reason::MLflowNotReady };
     Some((reason, format!("{} ({})", text(told, "reason"), shortened(&text(told, "message")))))
 }
-
-/// Namespaces that MLflow never shows.
-const SYSTEM: [&str; 3] = ["kube-", "openshift", "redhat-ods-"];
 
 #[cfg(test)]
 mod tests {

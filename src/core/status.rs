@@ -243,7 +243,7 @@ fn experiments_ready(about: &About<'_>, found: &Findings<'_>) -> Verdict {
     if found.mlflow.reason == Reason::NotObservable {
         let message = format!(
             "Nobody but the agents may ask this MLflow, so they create their experiments themselves; list its host in \
-             --trusted-mlflow-hosts: kubectl get deployment -n {} {} -o yaml",
+             --trusted-mlflow-hosts, or in --mlflow-token-hosts where it needs a token: kubectl get deployment -n {} {} -o yaml",
             names::OPERATOR_NAMESPACE,
             names::MANAGED_BY
         );
@@ -396,7 +396,7 @@ fn traces_flowing(
     if mlflow.is_some_and(|m| m.source == "Unobserved") {
         let message = format!(
             "Nobody but the agents may ask this MLflow, so that nobody can tell whether traces arrive; list its host in \
-             --trusted-mlflow-hosts: kubectl get deployment -n {} {} -o yaml",
+             --trusted-mlflow-hosts, or in --mlflow-token-hosts where it needs a token: kubectl get deployment -n {} {} -o yaml",
             names::OPERATOR_NAMESPACE,
             names::MANAGED_BY
         );

@@ -9,6 +9,7 @@
 //! A replica is ready when a client that trusts nothing but the published `caBundle` believes its certificate.
 
 mod bundle;
+mod callers;
 mod mounted;
 mod secret;
 
@@ -26,6 +27,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
 use kube::{Api, Client};
 use rustls::ServerConfig;
+use rustls::server::danger::ClientCertVerifier;
 use tokio::sync::watch;
 
 use self::bundle::Configuration;
@@ -38,7 +40,7 @@ use crate::names;
 use crate::telemetry::{Metrics, Readiness};
 
 /// Readiness checks that [`Certificates::keep`] passes.
-pub const CHECKS: [&str; 2] = [CERTIFICATE, CA_BUNDLE];
+pub const CHECKS: [&str; 3] = [CERTIFICATE, CA_BUNDLE, CALLERS];
 
 /// Who makes the serving certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,6 +67,8 @@ pub struct Options {
     pub source: Source,
     /// Where it is mounted, unless it is self-managed.
     pub folder: PathBuf,
+    /// File with the authority whose certificates callers have to show; `None`: anybody may call.
+    pub client_ca: Option<PathBuf>,
     /// The time by which everything is judged.
     pub clock: Arc<dyn Clock>,
 }
@@ -76,6 +80,8 @@ pub struct Certificates {
     hosts: Vec<String>,
     source: Source,
     folder: PathBuf,
+    client_ca: Option<PathBuf>,
+    callers: watch::Sender<Option<Arc<dyn ClientCertVerifier>>>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     held: watch::Sender<Option<Held>>,
@@ -88,7 +94,7 @@ pub struct Certificates {
 impl Certificates {
     /// Certificates for the webhook's Service.
     pub fn new(client: Client, options: Options, metrics: Arc<Metrics>) -> Self {
-        let Options { namespace, cluster_domain, more_hosts, source, folder, clock } = options;
+        let Options { namespace, cluster_domain, more_hosts, source, folder, client_ca, clock } = options;
         let service = format!("{}.{namespace}.svc", names::WEBHOOK_SERVICE);
         let hosts = [vec![service.clone(), format!("{service}.{cluster_domain}")], more_hosts].concat();
         Self {
@@ -97,6 +103,8 @@ impl Certificates {
             hosts,
             source,
             folder,
+            client_ca,
+            callers: watch::Sender::new(None),
             clock,
             metrics,
             held: watch::Sender::new(None),
@@ -120,7 +128,13 @@ impl Certificates {
                 Source::CertManager | Source::ServiceCa => self.poll_folder(readiness).await,
             }
         };
-        futures::join!(certificate, self.follow_configuration(), self.compare(readiness)).0
+        futures::join!(
+            certificate,
+            self.follow_configuration(),
+            self.compare(readiness),
+            self.follow_callers(readiness)
+        )
+        .0
     }
 
     /// What only the leader does, for ever: rotate the authority and publish it, where it is ours.
@@ -133,8 +147,22 @@ impl Certificates {
 
     fn serve(&self, serving: Serving) {
         self.metrics.certificate_expires(serving.validity().until.as_second());
-        self.tls.send_replace(Some(serving.config().clone()));
         self.serving.send_replace(Some(serving));
+        self.offer();
+    }
+
+    /// What new connections get; nothing while it is not known who may call.
+    fn offer(&self) {
+        let Some(serving) = self.serving.borrow().clone() else { return };
+        let offered = match (&self.client_ca, self.callers.borrow().clone()) {
+            (None, _) => Ok(serving.config().clone()),
+            (Some(_), Some(callers)) => serving.config_for(callers),
+            (Some(_), None) => return,
+        };
+        match offered {
+            Ok(config) => drop(self.tls.send_replace(Some(config))),
+            Err(error) => tracing::warn!(%error, "the client CA cannot be used"),
+        }
     }
 
     async fn follow_configuration(&self) -> Infallible {
@@ -200,5 +228,6 @@ impl Certificates {
 
 const CERTIFICATE: &str = "certificate";
 const CA_BUNDLE: &str = "ca-bundle";
+const CALLERS: &str = "client-ca";
 /// How often the wall clock is looked at.
 const TICK: Duration = Duration::from_secs(60);

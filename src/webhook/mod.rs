@@ -10,6 +10,7 @@ pub mod clock;
 mod limits;
 pub mod memory;
 pub mod owner;
+mod peers;
 mod review;
 pub mod rotation;
 pub mod server;

@@ -26,6 +26,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::peers::{Peer, Peers};
+
 /// How far a server's end has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Drain {
@@ -41,8 +43,10 @@ pub enum Drain {
 /// What a peer may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; more wait in the kernel's queue.
+    /// Connections at once; more wait.
     pub connections: usize,
+    /// Connections of one peer address at once; as many again wait, and more are cut off.
+    pub per_peer: usize,
     /// Time for the TLS handshake.
     pub handshake: Duration,
     /// Time from a request's first byte to the end of its header, and from a connection's start to its first request.
@@ -61,6 +65,7 @@ impl Default for Limits {
         let seconds = Duration::from_secs;
         Self {
             connections: 256,
+            per_peer: 32,
             handshake: seconds(5),
             header: seconds(5),
             idle: seconds(120),
@@ -82,19 +87,21 @@ pub async fn serve(
     drain: watch::Receiver<Drain>,
 ) {
     let slots = Arc::new(Semaphore::new(limits.connections));
+    let arrivals = Arc::new(Semaphore::new(limits.connections * ARRIVALS));
+    let peers = Peers::new(limits.per_peer);
     let mut connections = JoinSet::new();
     let mut closing = pin!(closed(drain.clone()));
     loop {
         while connections.try_join_next().is_some() {}
         let accepted = async {
-            let slot = slots.clone().acquire_owned().await;
-            (slot, listener.accept().await)
+            let arrival = arrivals.clone().acquire_owned().await;
+            (arrival, listener.accept().await)
         };
-        let (slot, stream) = tokio::select! {
+        let (arrival, stream, address) = tokio::select! {
             biased;
             () = &mut closing => break,
-            (slot, accepted) = accepted => match accepted {
-                Ok((stream, _)) => (slot, stream),
+            (arrival, accepted) = accepted => match accepted {
+                Ok((stream, address)) => (arrival, stream, address),
                 Err(error) => {
                     // Out of file descriptors, most likely: others must close first.
                     tracing::warn!(%error, "failed to accept a connection");
@@ -103,11 +110,13 @@ pub async fn serve(
                 }
             },
         };
+        let Some(peer) = peers.arrive(address.ip()) else { continue };
         let (tls, router) = (tls.clone(), router.clone());
         let ends = Ends { limits, slots: slots.clone(), drain: drain.clone() };
         connections.spawn(async move {
-            let _slot = slot;
-            if let Err(error) = connection(stream, tls, router, ends).await {
+            // Both are kept to the connection's end.
+            let (_arrival, peer) = (arrival, peer);
+            if let Err(error) = connection(stream, &peer, tls, router, ends).await {
                 tracing::debug!(%error, "a connection failed");
             }
         });
@@ -130,21 +139,29 @@ impl Ends {
     /// Whether an answer asks for a new connection. Where places are short every one does: whoever keeps a connection and
     /// asks nothing takes at most three quarters of them, and the rest are free again as soon as they were answered.
     fn announced(&self, old_from: Instant) -> bool {
-        // One more is in the hands of the loop that accepts.
-        let crowded = self.slots.available_permits() + 1 < self.limits.connections / 4;
+        let crowded = self.slots.available_permits() < self.limits.connections / 4;
         crowded || *self.drain.borrow() >= Drain::Announced || Instant::now() >= old_from
     }
 }
 
-async fn connection(stream: TcpStream, tls: Option<Tls>, router: Router, ends: Ends) -> io::Result<()> {
+async fn connection(stream: TcpStream, peer: &Peer, tls: Option<Tls>, router: Router, ends: Ends) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let Some(mut tls) = tls else { return http(stream, router, ends).await };
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let _place = timeout(ends.limits.handshake, peer.places.acquire()).await.map_err(late)?;
+    let slots = ends.slots.clone();
+    let slot = || timeout(ends.limits.header, slots.acquire());
+    let Some(mut tls) = tls else {
+        let _slot = slot().await.map_err(late)?;
+        return http(stream, router, ends).await;
+    };
     let handshake = async {
         let config = tls.wait_for(Option::is_some).await.ok().and_then(|config| config.clone());
         let config = config.ok_or(io::ErrorKind::NotConnected)?;
         TlsAcceptor::from(config).accept(stream).await
     };
-    let stream = timeout(ends.limits.handshake, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    // A place is for those that have shown that they mean it: unfinished handshakes take none.
+    let stream = timeout(ends.limits.handshake, handshake).await.map_err(late)??;
+    let _slot = slot().await.map_err(late)?;
     http(stream, router, ends).await
 }
 
@@ -261,6 +278,8 @@ const BUSY: u8 = 2;
 /// Bounds what 256 connections can make us buffer: hyper's own limit is 400 KiB each.
 const BUFFER: usize = 64 << 10;
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
+/// Connections that may be there for each that is served: shaking hands, or waiting for a place.
+const ARRIVALS: usize = 4;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
@@ -361,6 +380,53 @@ mod tests {
         let _more = [server.connect().await, server.connect().await];
         sleep(Duration::from_millis(50)).await;
         assert!(kept[0].asks().await.contains("connection: close"));
+    }
+
+    /// Review B7: one peer that opens many leaves the others theirs.
+    #[tokio::test]
+    async fn a_peer_has_its_share_of_the_places_then_waits_and_then_is_cut_off() {
+        let limits = Limits { per_peer: 2, handshake: Duration::from_secs(2), ..Limits::default() };
+        let server = Server::start(limits).await;
+        let mut served = [server.connect().await, server.connect().await];
+        for peer in &mut served {
+            peer.asks().await;
+        }
+        let (mut waiting, _waits_too) = (server.connect().await, server.connect().await);
+        let mut beyond = server.connect().await;
+        assert!(beyond.is_cut_within(Duration::from_secs(1)).await);
+        waiting.says("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let mut other = Peer { stream: connected_from("127.0.0.2", server.address).await };
+        assert!(other.asks().await.starts_with("HTTP/1.1 200"));
+        drop(served);
+        assert!(waiting.hears().await.starts_with("HTTP/1.1 200"));
+    }
+
+    /// Review B7: 51 unfinished handshakes a second of one pod held every place.
+    #[tokio::test]
+    async fn unfinished_handshakes_take_no_place() {
+        let tls = watch::Sender::new(None);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let drain = watch::Sender::new(Drain::Open);
+        let limits = Limits { connections: 1, per_peer: 8, ..Limits::default() };
+        let router = Router::new().route("/", get(async || "hello"));
+        tokio::spawn(serve(listener, Some(tls.subscribe()), router, limits, drain.subscribe()));
+        let _silent = [connected_from("127.0.0.2", address).await, connected_from("127.0.0.2", address).await];
+        sleep(Duration::from_millis(50)).await;
+        let authority = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(authority.signing_key.serialize_der());
+        let serving = crate::webhook::serving::Serving::new(vec![authority.cert.der().clone()], key.into()).unwrap();
+        tls.send_replace(Some(serving.config().clone()));
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = reqwest::Client::builder().danger_accept_invalid_certs(true).no_proxy().build().unwrap();
+        let asked = client.get(format!("https://{address}/")).send();
+        assert!(timeout(Duration::from_secs(2), asked).await.unwrap().unwrap().status().is_success());
+    }
+
+    async fn connected_from(host: &str, address: std::net::SocketAddr) -> TcpStream {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{host}:0").parse().unwrap()).unwrap();
+        socket.connect(address).await.unwrap()
     }
 
     #[tokio::test]

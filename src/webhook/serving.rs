@@ -10,6 +10,7 @@ use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::server::danger::ClientCertVerifier;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A serving certificate with its key, ready for use.
@@ -64,6 +65,14 @@ impl Serving {
     /// TLS as the webhook serves it.
     pub fn config(&self) -> &Arc<ServerConfig> {
         &self.config
+    }
+
+    /// The same for callers that show a certificate.
+    pub fn config_for(&self, callers: Arc<dyn ClientCertVerifier>) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let builder =
+            ServerConfig::builder_with_provider(Arc::new(provider())).with_safe_default_protocol_versions()?;
+        let builder = builder.with_client_cert_verifier(callers);
+        Ok(as_for_webhooks(builder.with_cert_resolver(self.config.cert_resolver.clone())))
     }
 
     /// From when to when.
@@ -140,13 +149,16 @@ fn server_config(
     key: PrivateKeyDer<'static>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(Arc::new(provider())).with_safe_default_protocol_versions()?;
-    let mut config = builder.with_no_client_auth().with_single_cert(chain, key)?;
+    Ok(as_for_webhooks(builder.with_no_client_auth().with_single_cert(chain, key)?))
+}
+
+fn as_for_webhooks(mut config: ServerConfig) -> Arc<ServerConfig> {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Arc::new(config))
+    Arc::new(config)
 }
 
-fn provider() -> rustls::crypto::CryptoProvider {
+pub(super) fn provider() -> rustls::crypto::CryptoProvider {
     rustls::crypto::aws_lc_rs::default_provider()
 }

@@ -18,7 +18,6 @@ use cases::{Case, Hears};
 use futures::future::join_all;
 use futures::{StreamExt, stream};
 use load::Site;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
@@ -91,15 +90,16 @@ async fn large_bodies_have_32_mib_together_and_then_503_and_small_ones_have_thei
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_257th_connection_waits_until_a_silent_one_is_cut_off() {
+async fn whoever_never_ends_the_handshake_keeps_nobody_out() {
+    // Review B7: unfinished handshakes took all places.
     let site = Site::open().await;
     let mut silent = Vec::new();
-    for _ in 0..256 {
-        silent.push(TcpStream::connect(site.operator.webhook).await.unwrap());
+    for _ in 0..512 {
+        silent.push(cases::case::connected(site.operator.webhook).await.unwrap());
     }
     let started = Instant::now();
     assert_eq!(site.legitimate().await, Ok(()));
     let waited = started.elapsed();
-    assert!(waited > Duration::from_secs(2), "it did not wait: {waited:?}");
+    assert!(waited < Duration::from_secs(1), "it waited: {waited:?}");
     drop(silent);
 }

@@ -113,7 +113,8 @@ fn names_are_those_of_the_code() {
 
     let rules = object(&objects, "Role", "agent-tracing-operator")["rules"].as_array().expect("rules");
     let named: Vec<_> = rules.iter().filter_map(|rule| rule["resourceNames"][0].as_str()).collect();
-    assert_eq!(named, [names::LEASE, names::WEBHOOK_CA_SECRET]);
+    assert_eq!(named, [names::LEASE, names::OBSERVER, names::WEBHOOK_CA_SECRET]);
+    assert_eq!(object(&objects, "ServiceAccount", names::OBSERVER)["automountServiceAccountToken"], false);
 
     let webhooks = &object(&objects, "MutatingWebhookConfiguration", names::WEBHOOK_CONFIGURATION)["webhooks"];
     let webhooks = webhooks.as_array().expect("webhooks");
@@ -215,9 +216,24 @@ fn every_value_of_the_chart_has_its_effect() {
             json!({"name": "TRUSTED_MLFLOW_HOSTS", "value": "a.example.com,b.example.com"}),
         ),
         (
+            &["mlflowTokenHosts={a.example.com:8443,[fd00::1]:443}"],
+            MORE,
+            json!({"name": "MLFLOW_TOKEN_HOSTS", "value": "a.example.com:8443,[fd00::1]:443"}),
+        ),
+        (
+            &["webhookClientCA.configMap=api-servers"],
+            MORE,
+            json!({"name": "WEBHOOK_CLIENT_CA", "value": "/etc/agent-tracing/client-ca/ca.crt"}),
+        ),
+        (
             &["createMlflowNamespaces={bank,shop}"],
             MORE,
             json!({"name": "CREATE_MLFLOW_NAMESPACES", "value": "bank,shop"}),
+        ),
+        (
+            &["allowedMlflowImages={ghcr.io/mlflow/mlflow,r.example/}"],
+            MORE,
+            json!({"name": "ALLOWED_MLFLOW_IMAGES", "value": "ghcr.io/mlflow/mlflow,r.example/"}),
         ),
         (&["excludedNamespaces={bank}"], MORE, json!({"name": "EXCLUDED_NAMESPACES", "value": "bank"})),
         (&["priorityClassName=high"], "/pod/priorityClassName", json!("high")),
@@ -288,9 +304,11 @@ fn a_value_that_the_chart_does_not_have_is_refused() {
         "integrationClusterRole=",
         "maxConcurrentRollouts=0",
         "trustedMlflowHosts=x",
+        "mlflowTokenHosts={https://x}",
         "createMlflowNamespaces[0]=Bank",
         "mergeCa.cpu=100m",
         "excludedNamespaces={Bank}",
+        "allowedMlflowImages[0]=",
         "extraCAs.configMap=",
         "priorityClassName=High",
         "networkPolicy.enabled=maybe",

@@ -60,7 +60,7 @@ fn the_operator_has_the_rights_it_was_promised_and_no_other() {
             "mutatingwebhookconfigurations.admissionregistration.k8s.io/=agent-tracing-webhook",
             "",
         ),
-        ("get list watch", "serviceaccounts", "bank"),
+        ("list watch", "serviceaccounts", "bank"),
         ("get list watch", "mlflows.mlflow.opendatahub.io", ""),
         ("create", "subjectaccessreviews.authorization.k8s.io", ""),
         ("create list watch", "rolebindings.rbac.authorization.k8s.io", "bank"),
@@ -70,6 +70,7 @@ fn the_operator_has_the_rights_it_was_promised_and_no_other() {
         ("list patch delete", "configmaps/=agenttracing-ca", "bank"),
         ("create", "leases.coordination.k8s.io", home),
         ("get update", "leases.coordination.k8s.io/=agent-tracing-operator", home),
+        ("create", "serviceaccounts/token=agent-tracing-observer", home),
         ("create", "secrets", home),
         ("get list watch update patch", "secrets/=agent-tracing-webhook-ca", home),
     ];
@@ -89,10 +90,13 @@ fn the_operator_has_the_rights_it_was_promised_and_no_other() {
         ("create patch update delete watch", "pods", "bank"),
         ("create", "pods/exec", "bank"),
         ("create", "serviceaccounts/token", "bank"),
+        ("create", "serviceaccounts/token=agent-tracing-observer", "bank"),
+        ("create", "serviceaccounts/token=agent-tracing-operator", home),
+        ("create", "serviceaccounts/token", home),
         ("get create patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io", ""),
         ("create update", "mutatingwebhookconfigurations.admissionregistration.k8s.io/=agent-tracing-webhook", ""),
         ("patch update delete create", "namespaces", ""),
-        ("create update patch delete", "serviceaccounts", "bank"),
+        ("get create update patch delete", "serviceaccounts", "bank"),
         // Creating one is behind the chart's createMlflowNamespaces.
         ("create update patch delete deletecollection", "mlflows.mlflow.opendatahub.io", ""),
         ("get list watch create patch bind escalate", "clusterroles.rbac.authorization.k8s.io", ""),
@@ -173,8 +177,8 @@ fn install() {
 }
 
 fn may(user: &str, verb: &str, resource: &str, namespace: &str) -> bool {
-    // "resource/=name" is one object, "resource/sub" a subresource.
-    let (resource, name) = resource.split_once("/=").unwrap_or((resource, ""));
+    // "resource/=name" is one object, "resource/sub" a subresource, "resource/sub=name" the one of an object.
+    let (resource, name) = resource.split_once("/=").or_else(|| resource.split_once('=')).unwrap_or((resource, ""));
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
     let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
     let review = json!({

@@ -118,7 +118,7 @@ fn the_binding_came_before_the_agents(scene: &Scene) {
     assert_eq!(binding["roleRef"]["name"], names::INTEGRATION_ROLE);
     let subjects: Vec<_> =
         binding["subjects"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
-    assert_eq!(subjects, [names::SERVICE_ACCOUNT, "default"]);
+    assert_eq!(subjects, [names::OBSERVER, "default"]);
 }
 
 fn a_deleted_binding_is_healed_and_an_edited_one_too(scene: &Scene) {

@@ -44,7 +44,7 @@ fn the_shared_mlflow_and_what_an_administrator_allows() {
 
         nobody_else_was_asked(&egress);
         an_administrator_lists_a_host_and_it_is_asked(&witness);
-        operator::set_options(&["CREATE_MLFLOW_NAMESPACES-", "TRUSTED_MLFLOW_HOSTS-"]);
+        operator::set_options(&["CREATE_MLFLOW_NAMESPACES-", "TRUSTED_MLFLOW_HOSTS-", "MLFLOW_TOKEN_HOSTS-"]);
         typed(&["apply", "-k", "config/default"]);
         typed_script("tests/cr/world.sh", &["down"]);
         delete_namespace("demo-llm");
@@ -61,6 +61,7 @@ fn the_mlflow_resource_is_created_where_it_may_be_and_never_touched(scene: &mut 
     operator::set_options(&[
         &format!("CREATE_MLFLOW_NAMESPACES=elsewhere,{}", scene.namespace),
         &format!("TRUSTED_MLFLOW_HOSTS={TRUSTED}"),
+        &format!("MLFLOW_TOKEN_HOSTS={TRUSTED}:8443"),
     ]);
     scene.apply(&creating(1));
     let told = scene.until_condition("MLflowReady", "False", "CreateForbidden");
@@ -127,7 +128,7 @@ fn a_team_binds_its_agent_too_narrowly() -> Scene {
          {apiGroups: [mlflow.kubeflow.org], resources: [experiments], resourceNames: [teller], verbs: [get, update]}]}",
     );
     bind(&team, "teller", "--role=teller", &format!("{}:default", team.namespace));
-    bind(&team, "operator", INTEGRATION, &format!("{}:{}", names::OPERATOR_NAMESPACE, names::SERVICE_ACCOUNT));
+    bind(&team, "operator", INTEGRATION, &format!("{}:{}", names::OPERATOR_NAMESPACE, names::OBSERVER));
     team.apply(&external(SERVER, ", workspace: limits-narrow", ", auth: {method: TokenFile}"));
     team.apply(&agent("teller", "demo/langgraph-agent:1", json!({})));
     team.until_condition("MLflowReady", "True", "Available");

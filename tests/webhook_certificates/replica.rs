@@ -51,6 +51,7 @@ impl Replica {
             more_hosts: Vec::new(),
             source,
             folder: PathBuf::from(folder),
+            client_ca: None,
             clock,
         };
         let certificates = Arc::new(Certificates::new(cluster.client(), options, metrics.clone()));

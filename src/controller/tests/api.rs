@@ -29,6 +29,7 @@ struct State {
     refused: BTreeMap<String, (u16, String)>,
     webhook_away: bool,
     reviews_denied: bool,
+    tokens: usize,
     version: u64,
 }
 
@@ -130,6 +131,16 @@ impl State {
             let mut review: Value = serde_json::from_slice(body).unwrap();
             review["status"] = json!({"allowed": !self.reviews_denied});
             return (201, review);
+        }
+        if let Some(account) = path.strip_suffix("/token").and_then(|path| path.rsplit('/').next()) {
+            self.tokens += 1;
+            if let Some((code, message)) = self.refused.get(&path) {
+                return (*code, failure(*code, message));
+            }
+            let mut request: Value = serde_json::from_slice(body).unwrap();
+            let token = format!("token-{}-of-{account}", self.tokens);
+            request["status"] = json!({"token": token, "expirationTimestamp": "2099-01-01T00:00:00Z"});
+            return (201, request);
         }
         self.writes.push(format!("{} {path}", head.method));
         if let Some((code, message)) = self.refused.get(&path) {

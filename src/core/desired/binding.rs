@@ -1,4 +1,4 @@
-//! The RoleBinding by which agents, and the operator on their behalf, may write to the shared MLflow of mode CR.
+//! The RoleBinding by which agents, and the observer on their behalf, may write to the shared MLflow of mode CR.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,7 +41,7 @@ pub fn role_binding(
             kind: "ClusterRole".to_owned(),
             name: role.to_owned(),
         },
-        subjects: Some([subject(operator_namespace, names::SERVICE_ACCOUNT)].into_iter().chain(agents).collect()),
+        subjects: Some([subject(operator_namespace, names::OBSERVER)].into_iter().chain(agents).collect()),
     })
 }
 

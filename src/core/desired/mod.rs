@@ -11,13 +11,14 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{
-    PersistentVolumeClaim, PersistentVolumeClaimSpec, Service, VolumeResourceRequirements,
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, Service, ServiceSpec, VolumeResourceRequirements,
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::record::short_hash;
 use super::settings::{Platform, Settings};
@@ -46,6 +47,16 @@ pub fn desired(settings: &Settings, platform: &Platform) -> Desired {
         claim: needs_volume(settings).then(|| marked(claim(settings))),
         network_policy: network::network_policy(settings, platform).map(marked),
     }
+}
+
+/// Whether a Service of the server's name leads to the server's pods and nowhere else.
+pub fn leads_to_server(settings: &Settings, live: &Value) -> bool {
+    let wanted = network::service(settings).spec.unwrap_or_default();
+    let Some(spec) = live.get("spec").cloned() else { return false };
+    let Ok(live) = serde_json::from_value::<ServiceSpec>(spec) else { return false };
+    let cluster_ip = live.type_.as_deref().is_none_or(|of| of == "ClusterIP");
+    // Without a selector its endpoints are whatever somebody wrote.
+    cluster_ip && live.external_name.is_none() && live.selector == wanted.selector
 }
 
 fn claim(settings: &Settings) -> PersistentVolumeClaim {

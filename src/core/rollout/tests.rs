@@ -197,3 +197,21 @@ fn only_a_wiring_that_was_there_before_is_repaired() {
         assert_eq!(is_repair(&judged), repair, "{what}");
     }
 }
+
+/// Review B8 and B2: the touch is metadata that users may write.
+#[test]
+fn a_touch_that_a_user_wrote_holds_no_place_and_overflows_nothing() {
+    for start in ["4102444800", "9223372036854775807", "-9223372036854775808"] {
+        for repairs in [0, u32::MAX] {
+            let touch = format!("abc/{repairs}/{start}");
+            let forged = |judged: Judged| Judged { touch: Some(touch.clone()), ..judged };
+            let mut all = [forged(rolling_one("a")), forged(stuck("b", 1000)), forged(wanting("c", None))];
+            assert_eq!(rolling(&all, 1000), 0, "{touch}");
+            assert!(halt(&all, 1000).is_none(), "{touch}");
+            for judged in &mut all {
+                note_overdue(judged, false, 1000);
+            }
+            assert!(next_touch(&all[2], PACE, 1000).is_ok(), "{touch}: it is wired all the same");
+        }
+    }
+}

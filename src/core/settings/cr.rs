@@ -26,16 +26,7 @@ pub(super) fn cr(spec: Cr) -> CrSettings {
 
 /// The documented example, as far as the template does not say otherwise.
 fn mlflow_spec(template: CrTemplate) -> Value {
-    let CrTemplate {
-        artifacts_destination,
-        backend_store_uri,
-        image,
-        replicas,
-        serve_artifacts,
-        service_account_name,
-        storage,
-        workers,
-    } = template;
+    let CrTemplate { artifacts_destination, backend_store_uri, replicas, serve_artifacts, storage, workers } = template;
     let artifacts = artifacts_destination.unwrap_or_else(|| "file:///mlflow/artifacts".to_owned());
     let store = backend_store_uri.unwrap_or_else(|| "sqlite:////mlflow/mlflow.db".to_owned());
     let on_volume = artifacts.starts_with("file:") || store.starts_with("sqlite:");
@@ -46,12 +37,6 @@ fn mlflow_spec(template: CrTemplate) -> Value {
         "replicas": replicas.unwrap_or(1),
         "serveArtifacts": serve_artifacts.unwrap_or(true),
     });
-    if let Some(image) = image {
-        spec["image"] = json!(image);
-    }
-    if let Some(account) = service_account_name {
-        spec["serviceAccountName"] = json!(account);
-    }
     if let Some(workers) = workers {
         spec["workers"] = json!(workers);
     }

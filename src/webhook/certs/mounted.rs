@@ -93,4 +93,4 @@ fn read(folder: &Path) -> Result<Content, MountedError> {
 const CERTIFICATE_FILE: &str = "tls.crt";
 const KEY_FILE: &str = "tls.key";
 /// The kubelet itself takes up to two minutes.
-const POLL: Duration = Duration::from_secs(10);
+pub(super) const POLL: Duration = Duration::from_secs(10);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::audit::Audit;
 use crate::cluster::{Cluster, kubectl, operator_binary, wait_until};
 use crate::proxy::{Fault, Proxy};
-use crate::support::canary::{CANARY, assert_kept};
+use crate::support::canary::assert_kept;
 
 /// A running operator. What it was refused is found out when it ends, however it ends.
 pub struct Operator {
@@ -62,8 +62,6 @@ impl Operator {
         let [webhook, http] = free_ports();
         let config = kubeconfig_of(&folder.join(format!("operator-{identity}.kubeconfig")), server);
         let token = token_in(&config);
-        let mlflow_token = folder.join("token-for-mlflow");
-        std::fs::write(&mlflow_token, CANARY).unwrap();
         let child = Command::new(operator_binary())
             .args([
                 "run",
@@ -75,8 +73,7 @@ impl Operator {
                 "127.0.0.1",
             ])
             .args(["--webhook-addr", &format!("127.0.0.1:{webhook}"), "--http-addr", &format!("127.0.0.1:{http}")])
-            .args(["--log-level", "info,agent_tracing=debug", "--trusted-mlflow-hosts", "127.0.0.1", "--token-file"])
-            .arg(mlflow_token)
+            .args(["--log-level", "info,agent_tracing=debug", "--trusted-mlflow-hosts", "127.0.0.1"])
             .args(more)
             .env_clear()
             .env("KUBECONFIG", config)

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
@@ -14,7 +15,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
@@ -99,7 +100,7 @@ impl Case {
     }
 
     async fn talk(&self, server: SocketAddr) -> io::Result<Vec<u8>> {
-        let stream = TcpStream::connect(server).await?;
+        let stream = connected(server).await?;
         stream.set_nodelay(true)?;
         let Over::Tls(dialect) = self.over else { return Ok(converse(stream, &self.says).await) };
         let name = ServerName::try_from(dialect.server_name).map_err(io::Error::other)?;
@@ -257,3 +258,12 @@ fn algorithms() -> WebPkiSupportedAlgorithms {
 
 /// Above every limit of the server: 5 s for a handshake, 5 s for a header, 1.5 s for a body.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A connection from one of many peers: each address of loopback has its own share of the places.
+pub async fn connected(server: SocketAddr) -> io::Result<TcpStream> {
+    static PEER: AtomicU8 = AtomicU8::new(0);
+    let from = SocketAddr::from(([127, 0, 1, 1 + PEER.fetch_add(1, Ordering::Relaxed) % 100], 0));
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(from)?;
+    socket.connect(server).await
+}

@@ -1,7 +1,7 @@
 //! What hostile peers say, and what each of them has to hear.
 
 mod body;
-mod case;
+pub mod case;
 mod framing;
 mod review;
 mod tls;

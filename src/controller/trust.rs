@@ -1,4 +1,4 @@
-//! Who the operator is to a server that is not its own, and which certificates it believes. Both rotate while it runs.
+//! Which certificates of other servers the operator believes. They rotate while it runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,32 +14,24 @@ pub type MakeHttp = Arc<dyn Fn(&str) -> Result<Http, mlflow::Error> + Send + Syn
 /// Name and content.
 type File = (String, Vec<u8>);
 
-/// The operator's token and its authorities.
-pub struct Identity {
-    /// File with the service account's token.
-    pub token_file: PathBuf,
+/// The operator's certificate authorities.
+pub struct Authorities {
     /// Files, and folders of files, with more authorities than the public ones.
-    pub authorities: Vec<PathBuf>,
+    pub files: Vec<PathBuf>,
     /// How a client is made.
     pub make_http: MakeHttp,
     current: Mutex<Option<(Vec<File>, Http)>>,
 }
 
-impl Identity {
-    /// An identity from these files; they may come and go.
-    pub fn new(token_file: PathBuf, authorities: Vec<PathBuf>, make_http: MakeHttp) -> Self {
-        Self { token_file, authorities, make_http, current: Mutex::default() }
-    }
-
-    /// The token as it is now: the kubelet replaces it about every 50 minutes.
-    pub(super) fn token(&self) -> Option<String> {
-        let token = std::fs::read_to_string(&self.token_file).ok()?.trim().to_owned();
-        (!token.is_empty()).then_some(token)
+impl Authorities {
+    /// Authorities from these files; they may come and go.
+    pub fn new(files: Vec<PathBuf>, make_http: MakeHttp) -> Self {
+        Self { files, make_http, current: Mutex::default() }
     }
 
     /// A client that trusts what the files hold now. It is the same one, with its connections, until they change.
     pub(super) fn http(&self, now: Timestamp) -> Result<Http, mlflow::Error> {
-        let found: Vec<_> = self.authorities.iter().flat_map(|path| read(path)).collect();
+        let found: Vec<_> = self.files.iter().flat_map(|path| read(path)).collect();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, http)) = current.as_ref().filter(|(of, _)| *of == found) {
             return Ok(http.clone());

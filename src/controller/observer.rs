@@ -1,0 +1,123 @@
+//! Who the operator is to an MLflow that wants to know: ServiceAccount `agent-tracing-observer`, which has no right but the
+//! one that the RoleBinding of a namespace gives it there. MLflow, and whoever reads its memory, never sees a token that
+//! could do more.
+
+use jiff::Timestamp;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::{Api, PostParams};
+
+use super::rights::Rights;
+use super::server::Server;
+use super::{Context, Error, observe};
+use crate::api::{MlflowMode, Reason};
+use crate::core::health::{Verdict, shortened};
+use crate::core::settings::Settings;
+use crate::mlflow::{Access, Mlflow};
+use crate::names;
+
+/// The observer's token, kept until half of its time is over.
+#[derive(Default)]
+pub(super) struct Observer(tokio::sync::Mutex<Option<Token>>);
+
+/// Never printed: there is no `Debug`.
+struct Token {
+    text: String,
+    asked: Timestamp,
+    seconds: i64,
+}
+
+impl Token {
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        (0..self.seconds / 2).contains(&now.duration_since(self.asked).as_secs())
+    }
+
+    fn is_valid(&self, now: Timestamp) -> bool {
+        (0..self.seconds - SPARE).contains(&now.duration_since(self.asked).as_secs())
+    }
+}
+
+/// The client by which a pass asks MLflow, with what it may show there. A server that needs a token comes with a client only
+/// where it may be shown one, see [`Server`].
+pub(super) async fn client(
+    ctx: &Context,
+    settings: &Settings,
+    server: &mut Server,
+    rights: &mut Rights,
+    now: Timestamp,
+) -> Result<Option<Mlflow>, Error> {
+    let Some(client) = server.client.take().filter(|_| rights.may_ask) else { return Ok(None) };
+    let workspace = settings.policy.workspace.clone();
+    if !settings.policy.needs_token() {
+        return Ok(Some(client.with_access(Access { token: None, workspace })));
+    }
+    match token(ctx, now).await {
+        Ok(token) => Ok(Some(client.with_access(Access { token: Some(token), workspace }))),
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 404 | 422) => {
+            let home = &ctx.platform.operator_namespace;
+            let message = format!(
+                "The API server gives the operator no token of ServiceAccount {home}/{0} ({1}), so that nobody can look for \
+                 traces; install the operator's rights again, then look with: kubectl get serviceaccount,role,rolebinding -n \
+                 {home}",
+                names::OBSERVER,
+                shortened(&status.message)
+            );
+            match settings.mode {
+                MlflowMode::Cr => rights.verdict = Some(Verdict::bad(Reason::AccessDenied, message)),
+                MlflowMode::Standalone | MlflowMode::External => {
+                    server.verdict = Verdict::unknown(Reason::NotObservable, message);
+                }
+            }
+            Ok(None)
+        }
+        Err(source) => Err(observe::Error::Read { what: format!("the token of {}", names::OBSERVER), source }.into()),
+    }
+}
+
+async fn token(ctx: &Context, now: Timestamp) -> Result<String, kube::Error> {
+    let mut kept = ctx.observer.0.lock().await;
+    if let Some(token) = kept.as_ref().filter(|token| token.is_fresh(now)) {
+        return Ok(token.text.clone());
+    }
+    let accounts: Api<ServiceAccount> = Api::namespaced(ctx.client.clone(), &ctx.platform.operator_namespace);
+    // The audience is the API server's own: MLflow asks it with this very token what its bearer may do
+    // (SelfSubjectAccessReview), and the API server believes no token that is for somebody else.
+    let spec = TokenRequestSpec { expiration_seconds: Some(LIFETIME), ..TokenRequestSpec::default() };
+    let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
+    match accounts.create_token_request(names::OBSERVER, &PostParams::default(), &request).await {
+        Ok(TokenRequest { spec, status, .. }) => {
+            let none = || <serde_json::Error as serde::de::Error>::custom("the answer has no token");
+            let text = status.and_then(|status| status.token).ok_or_else(|| kube::Error::SerdeError(none()))?;
+            let seconds = spec.and_then(|spec| spec.expiration_seconds).unwrap_or(LIFETIME);
+            *kept = Some(Token { text: text.clone(), asked: now, seconds });
+            Ok(text)
+        }
+        Err(error) => match kept.as_ref().filter(|token| token.is_valid(now)) {
+            Some(token) => {
+                tracing::warn!(%error, "the observer's token is not renewed yet");
+                Ok(token.text.clone())
+            }
+            None => Err(error),
+        },
+    }
+}
+
+/// What is asked for; the API server may give less or more.
+const LIFETIME: i64 = 3600;
+/// For a pass that is under way when the token ends.
+const SPARE: i64 = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_renewed_at_half_of_its_time_and_used_to_its_end_where_that_fails() {
+        let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
+        let token = Token { text: "t".into(), asked: at(0), seconds: 3600 };
+        assert!(token.is_fresh(at(0)) && token.is_fresh(at(1799)) && !token.is_fresh(at(1800)));
+        assert!(token.is_valid(at(3539)) && !token.is_valid(at(3540)));
+        // A clock that was set back says nothing about the token.
+        assert!(!token.is_fresh(at(-1)) && !token.is_valid(at(-1)));
+    }
+}

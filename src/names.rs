@@ -62,6 +62,8 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
 /// Standard label: larger whole.
 pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
+/// Label of what Knative makes for a revision: the service that it is of.
+pub const LABEL_KNATIVE_SERVICE: &str = "serving.knative.dev/service";
 /// Labels with the hash that ends the name of a pod's ReplicaSet: a Deployment's, an Argo Rollout's.
 pub const POD_TEMPLATE_HASHES: [&str; 2] = ["pod-template-hash", "rollouts-pod-template-hash"];
 /// Label of a Job's pods with its name.

@@ -82,10 +82,10 @@ pub struct EnsuredExperiment {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadStatus {
-    /// Kind of the workload.
+    /// Kind of the workload; of Pods that are wired by themselves that of their owner, for example `Rollout`.
     #[schemars(length(max = 63))]
     pub kind: String,
-    /// Name of the workload.
+    /// Name of the workload, or of the Pods' owner.
     #[schemars(length(max = 253))]
     pub name: String,
     /// What is the case.
@@ -229,6 +229,10 @@ reasons! {
     Suspended,
     /// Another, older AgentTracing has the workloads.
     Conflict,
+    /// Ready: passes fail again and again; the message says at what.
+    ReconcileFailed,
+    /// More accounts or experiments than a status holds.
+    LimitReached,
     /// The spec cannot be carried out; the message names field, value and remedy.
     InvalidSpec,
     /// MLflow answers.

@@ -77,9 +77,9 @@ pub(super) async fn transitions(
                 Word::Wired => wired(ctx, tracing, workload, event::INJECTED).await,
                 Word::Skipped(reason) => {
                     let note = format!("{}: {}", reason.as_str(), message.unwrap_or_default());
-                    let harmless = [Reason::OptedOut, Reason::OwnTrackingURI].contains(&reason);
+                    let harmless = [Reason::OptedOut, Reason::OwnTrackingURI, Reason::Windows].contains(&reason);
                     let kind = if harmless { EventType::Normal } else { EventType::Warning };
-                    publish(ctx, tracing, Some(workload), kind, event::INJECTION_SKIPPED, note).await;
+                    publish_both(ctx, tracing, workload, kind, event::INJECTION_SKIPPED, note).await;
                 }
             }
         }
@@ -95,8 +95,9 @@ pub(super) async fn transitions(
 
 /// Says that the operator itself wired a workload: for the first time, or again.
 pub(super) async fn brought(ctx: &Context, tracing: &AgentTracing, workload: &Judged, said: &mut Said) {
-    let reason = if workload.wired { event::REPAIRED } else { event::INJECTED };
-    ctx.options.metrics.wired(is_repair(workload), workload.rollout.replaces_pods());
+    let repairs = is_repair(workload);
+    let reason = if repairs { event::REPAIRED } else { event::INJECTED };
+    ctx.options.metrics.wired(repairs, workload.rollout.replaces_pods());
     wired(ctx, tracing, workload, reason).await;
     said.workloads.insert(Key::of_workload(workload), Word::Wired);
 }
@@ -105,12 +106,12 @@ pub(super) async fn brought(ctx: &Context, tracing: &AgentTracing, workload: &Ju
 pub(super) async fn removed(ctx: &Context, tracing: &AgentTracing, workload: &Judged) {
     ctx.options.metrics.removed(workload.rollout.replaces_pods());
     let note = "The wiring was taken out; the template is what it was.".to_owned();
-    publish(ctx, tracing, Some(workload), EventType::Normal, event::REMOVED, note).await;
+    publish_both(ctx, tracing, workload, EventType::Normal, event::REMOVED, note).await;
 }
 
 fn row<'s>(status: Option<&'s AgentTracingStatus>, workload: &Judged) -> Option<&'s WorkloadStatus> {
     let mut rows = status.into_iter().flat_map(|status| &status.workloads);
-    rows.find(|row| row.kind == workload.kind.as_str() && row.name == workload.name)
+    rows.find(|row| row.kind == workload.listed_kind() && row.name == workload.name)
 }
 
 /// Says that the wiring of an AgentTracing that is gone was taken out of a workload.
@@ -148,7 +149,21 @@ async fn wired(ctx: &Context, tracing: &AgentTracing, workload: &Judged, reason:
     let name = tracing.metadata.name.as_deref().unwrap_or_default();
     let experiment = workload.experiment.display().map(|e| format!(", experiment {e}")).unwrap_or_default();
     let note = format!("The pod template carries the wiring of AgentTracing {name}{experiment}.");
-    publish(ctx, tracing, Some(workload), EventType::Normal, reason, note).await;
+    publish_both(ctx, tracing, workload, EventType::Normal, reason, note).await;
+}
+
+/// On the workload, and on the AgentTracing with the workload named.
+async fn publish_both(
+    ctx: &Context,
+    tracing: &AgentTracing,
+    workload: &Judged,
+    type_: EventType,
+    reason: &str,
+    note: String,
+) {
+    let named = format!("{} {}: {note}", workload.listed_kind(), workload.name);
+    publish(ctx, tracing, Some(workload), type_, reason, note).await;
+    publish(ctx, tracing, None, type_, reason, named).await;
 }
 
 /// On the workload, with the AgentTracing as the related object, or on the AgentTracing itself. An event that cannot be
@@ -166,7 +181,8 @@ async fn publish(
         None => (tracing, None),
         Some(workload) => {
             let namespace = tracing.namespace.clone().unwrap_or_default();
-            let reference = reference(workload.kind, &namespace, &workload.name, &workload.uid);
+            let pod = workload.pod.as_ref().map(|pod| pod.name.as_str());
+            let reference = reference(workload.kind, &namespace, pod.unwrap_or(&workload.name), &workload.uid);
             (reference, Some(tracing))
         }
     };

@@ -17,7 +17,7 @@ impl Key {
 
     /// Of a workload, whatever its template is.
     pub(super) fn of_workload(workload: &Judged) -> Self {
-        Self::of(&workload.resource())
+        Self::of(&format!("{}/{}", workload.listed_kind().to_ascii_lowercase(), workload.name))
     }
 
     /// Of a workload with its current wiring: one that is changed, or made anew with the same name, is another one.

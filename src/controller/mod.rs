@@ -115,6 +115,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Somebody else wrote in between: reading anew is the remedy.
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Apply(error) if error.is_conflict())
+    }
+
     /// The name of the variant, as a metric label.
     fn label(&self) -> &'static str {
         match self {
@@ -146,6 +151,8 @@ pub(crate) struct Context {
 
 /// Above what a webhook that hangs for its 2 s at each of ten touches and five patches takes.
 const PASS_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it may take to tell that passes fail.
+const TELL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Events that arrive within this time make one pass.
 const WINDOW: Duration = Duration::from_millis(500);
 /// Passes at a time.
@@ -280,6 +287,12 @@ async fn pass(tracing: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error>
         Err(_) => Err(Error::Timeout),
     };
     steps.end(done.as_ref().err().map(Error::label));
+    if let Err(error) = &done
+        && !error.is_conflict()
+    {
+        let told = reconcile::tell_failure(tracing, &ctx, error);
+        let _ = tokio::time::timeout(TELL_TIMEOUT, told).await;
+    }
     done
 }
 
@@ -289,13 +302,13 @@ fn after_failure(tracing: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Act
     let name = tracing.name_any();
     let namespace = tracing.namespace();
     let delay = match error {
-        Error::Apply(e) if e.is_conflict() => after_conflict(failures),
+        e if e.is_conflict() => after_conflict(failures),
         Error::Panicked => Duration::from_secs(300),
         _ => Duration::from_secs(1 << failures.min(6)),
     };
     let error_text = report(error);
     match error {
-        Error::Apply(e) if e.is_conflict() => {
+        e if e.is_conflict() => {
             tracing::debug!(name, namespace, failures, error = error_text, retry_in = ?delay, "somebody else wrote in between");
         }
         _ => tracing::warn!(name, namespace, failures, error = error_text, retry_in = ?delay, "failed to reconcile"),

@@ -8,9 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
 
 use super::steps::Steps;
-use super::{Context, Error, apply, authorities, events, observe, observer, rights, rollout, server, tracking};
+use super::{Context, Error, apply, authorities, events, observe, observer, report, rights, rollout, server, tracking};
 use crate::api::{AgentTracing, AgentTracingStatus};
-use crate::core::health::Verdict;
+use crate::core::health::{Verdict, shortened};
 use crate::core::policy::Policy;
 use crate::core::rollout::{recall, rolling};
 use crate::core::select::Surroundings;
@@ -96,7 +96,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         renews: false,
     };
     let observe::Workloads { judged: mut workloads, accounts } =
-        observe::workloads(ctx, &settings.name, &around).await?; // IO, each judged by core
+        observe::workloads(ctx, &settings.name, &around, now).await?; // IO, each judged by core
     recall(&mut workloads, tracing); // pure
     memory.rollout.annotate(&mut workloads, now);
     let failing = observe::troubles(ctx, &settings.namespace, &mut workloads, now).await?; // IO
@@ -107,7 +107,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         rights::rights(ctx, &settings, &tracings, &accounts, server.workspace.as_ref(), &mut memory.rights).await?; // IO
     steps.next(Step::Authorities);
     let without_merge_ca = !failing.is_empty() || workloads.iter().any(|j| j.merge_ca.failed.is_some());
-    authorities::bring(ctx, &settings, &tracings, without_merge_ca, now).await?; // IO
+    let authorities = authorities::bring(ctx, &settings, &tracings, without_merge_ca, now).await?; // IO
     let client = observer::client(ctx, &settings, &mut server, &mut rights, now).await?; // IO
 
     // What MLflow has of them.
@@ -126,6 +126,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         mlflow: server.verdict,
         workspace: server.workspace,
         rights: rights.verdict,
+        authorities,
         accounts: rights.bound,
         takes_otlp,
         answered: server.answered,
@@ -156,11 +157,31 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
     if facts_hold {
         steps.next(Step::Rollout);
         let pace = settings.policy.pace;
-        let bring = rollout::Bring { tracing, pace, around: &around, workloads: &workloads, failing: &failing };
+        // A wiring that names a file which is not there would break the agents' own calls.
+        let may_wire = found.authorities.is_none();
+        let bring =
+            rollout::Bring { tracing, pace, around: &around, workloads: &workloads, failing: &failing, may_wire };
         rollout::bring(ctx, &bring, &mut memory.rollout, &mut memory.said, now).await?; // IO
     }
     memory.failures = 0;
     Ok(Action::requeue(if facts_hold { pace } else { Duration::from_secs(1) }))
+}
+
+/// Tells in status that passes fail, from the third in a row on: one alone mends itself.
+pub(super) async fn tell_failure(tracing: &AgentTracing, ctx: &Context, error: &Error) {
+    let memory = ctx.memory(tracing.metadata.uid.as_deref().unwrap_or_default());
+    let memory = &mut *memory.lock().await;
+    if memory.failures < 2 || tracing.metadata.deletion_timestamp.is_some() {
+        return;
+    }
+    let tracing = &newest(tracing, memory);
+    let what = shortened(&report(error));
+    let status = status::failed(tracing, &what, &ctx.platform.operator_namespace, Timestamp::now());
+    if Some(&status) != tracing.status.as_ref()
+        && let Err(error) = write(ctx, tracing, &status, memory).await
+    {
+        tracing::warn!(error = report(&error), "failed to tell in status that passes fail");
+    }
 }
 
 /// Counts a failed pass.
@@ -233,7 +254,8 @@ fn newest_trace(traces: &BTreeMap<String, Evidence>, memory: &mut Memory) -> Opt
 }
 
 fn pace(mlflow: &Verdict, look_again: Duration, now: Timestamp, memory: &mut Memory) -> Duration {
-    if mlflow.good == Some(true) {
+    // Of a server that nobody may ask nothing is awaited.
+    if mlflow.good != Some(false) {
         memory.unwell = None;
         return look_again.min(CALM);
     }

@@ -85,7 +85,7 @@ async fn is_used(client: &Client, namespace: &str) -> Result<bool, observe::Erro
             used = used || uses_config_map(kind, item)?;
             Ok(())
         };
-        observe::for_each(client, kind, Some(namespace), each).await?;
+        observe::for_each(client, kind, Some(namespace), None, each).await?;
     }
     Ok(used)
 }

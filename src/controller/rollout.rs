@@ -8,11 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::key::Key;
 use super::{Context, Error, apply, events, observe};
-use crate::api::AgentTracing;
+use crate::api::{AgentTracing, RolloutPolicy};
 use crate::core::health::shortened;
 use crate::core::kind::Kind;
 use crate::core::policy::Pace;
-use crate::core::rollout::{due, next_touch, note_overdue, rolling};
+use crate::core::rollout::{due, is_repeated, next_touch, note_overdue, rolling};
 use crate::core::select::Surroundings;
 use crate::core::workload::{Judged, Standing, judge};
 
@@ -111,6 +111,8 @@ pub(super) struct Bring<'a> {
     pub workloads: &'a [Judged],
     /// Names of those whose init container does not start.
     pub failing: &'a BTreeSet<String>,
+    /// Whether anything may be wired now; what is to be taken out is taken out anyway.
+    pub may_wire: bool,
 }
 
 /// Touches what is due and takes out what is astray.
@@ -121,8 +123,11 @@ pub(super) async fn bring(
     said: &mut events::Said,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let Bring { tracing, pace: _, around, workloads, failing } = *this;
+    let Bring { tracing, pace: _, around, workloads, failing, may_wire } = *this;
     take_out(ctx, this, memory, now).await?;
+    if !may_wire {
+        return Ok(());
+    }
     for workload in workloads.iter().filter(|workload| failing.contains(&workload.resource())) {
         ctx.traffic.turn().await;
         let name = workload.resource();
@@ -143,6 +148,7 @@ pub(super) async fn bring(
         match touch(ctx, this, workload, memory).await? {
             Touched::Wired => answered(ctx, tracing, workload, memory, said).await,
             Touched::Unanswered(as_it_is) => unanswered.push((workload, as_it_is)),
+            Touched::Undone => undone(this, workload, memory),
             Touched::Dropped => {}
         }
     }
@@ -163,6 +169,10 @@ pub(super) async fn bring(
                     continue;
                 }
                 Touched::Unanswered(as_it_is) => again = as_it_is,
+                Touched::Undone => {
+                    undone(this, before, memory);
+                    continue;
+                }
                 Touched::Dropped => continue,
             }
         }
@@ -220,8 +230,18 @@ async fn wire(ctx: &Context, this: &Bring<'_>, workload: Judged, memory: &mut Me
     Ok(false)
 }
 
+/// The webhook answers, and whoever comes after it takes its wiring out: a repair that was undone, and no fault of the webhook.
+fn undone(this: &Bring<'_>, workload: &Judged, memory: &mut Memory) {
+    memory.silent_until = None;
+    memory.unanswered.remove(&Key::of_workload(workload));
+    let name = workload.resource();
+    tracing::warn!(namespace = this.around.namespace, name, "somebody takes the wiring out in the same request");
+}
+
 enum Touched {
     Wired,
+    /// The webhook wired it, and somebody undid that in the same request.
+    Undone,
     /// The workload as the answer shows it, still without the wiring.
     Unanswered(Box<Judged>),
     /// Gone, or no longer to be wired.
@@ -229,12 +249,14 @@ enum Touched {
 }
 
 async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut Memory) -> Result<Touched, Error> {
-    let Bring { tracing, pace, around, workloads: _, failing: _ } = *this;
+    let Bring { tracing, pace, around, workloads: _, failing: _, may_wire: _ } = *this;
     let Ok(value) = next_touch(workload, pace, Timestamp::now().as_second()) else { return Ok(Touched::Dropped) };
     let name = &workload.name;
     ctx.traffic.turn().await;
     // One that was refused or met a conflict was none: counted, it would look like a repair that somebody undid.
-    let answer = match apply::touch(&ctx.client, written(around, workload), &value).await {
+    // The webhook's label tells that it ran: one that is there already is taken away, so that its return tells as much.
+    let again = is_repeated(workload, &value);
+    let answer = match apply::touch(&ctx.client, written(around, workload), &value, again).await {
         Ok(answer) => answer,
         Err(error) => return dropped(error, workload, memory).map(|()| Touched::Dropped),
     };
@@ -245,6 +267,11 @@ async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut 
     tracing::info!(namespace = around.namespace, name, touch = value, "touched");
     Ok(match judged {
         Some(Judged { standing: Standing::Current, .. }) => Touched::Wired,
+        Some(Judged { standing: Standing::Wanting { .. }, was_labelled: true, .. })
+            if again || !workload.was_labelled =>
+        {
+            Touched::Undone
+        }
         Some(judged) if matches!(judged.standing, Standing::Wanting { .. }) => {
             memory.unanswered.insert(Key::of_workload(&judged));
             Touched::Unanswered(Box::new(Judged { unanswered: true, ..judged }))
@@ -256,7 +283,7 @@ async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut 
 /// Takes our wiring out of workloads to which it no longer applies, after everything was read again: live, not from a store.
 /// They roll for it, a few at a time.
 async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Memory, now: Timestamp) -> Result<(), Error> {
-    let Bring { tracing, pace, around, workloads, failing: _ } = *this;
+    let Bring { tracing, pace, around, workloads, failing: _, may_wire: _ } = *this;
     memory.removed.retain(|_, since| now.duration_since(*since) < PATIENCE_FOR_REMOVED);
     let name = tracing.metadata.name.as_deref().unwrap_or_default();
     let removed: Vec<_> = memory.removed.keys().cloned().collect();
@@ -267,7 +294,7 @@ async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Memory, now: Tim
     }
     // Places beside those of touches.
     let places = format!("{}/out", tracing.metadata.uid.as_deref().unwrap_or_default());
-    let astray: Vec<_> = workloads.iter().filter(|j| removal(j).is_some()).take(MOST_REMOVALS).collect();
+    let astray: Vec<_> = workloads.iter().filter(|j| may_be_taken_out(j, pace)).take(MOST_REMOVALS).collect();
     let removed = memory.removed.len();
     if astray.is_empty() {
         ctx.traffic.places(&places, removed, 0);
@@ -286,7 +313,7 @@ async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Memory, now: Tim
         let Some(confirmed) = observe::workload(ctx, workload.kind, &workload.name, name, &around).await? else {
             continue;
         };
-        let Some(patch) = removal(&confirmed) else { continue };
+        let Some(patch) = confirmed.removal() else { continue };
         if write(ctx, &around, &confirmed, patch, memory).await? {
             tracing::info!(namespace = around.namespace, name = confirmed.name, "wiring taken out");
             events::removed(ctx, tracing, &confirmed).await;
@@ -300,12 +327,12 @@ async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Memory, now: Tim
     Ok(())
 }
 
-fn removal(workload: &Judged) -> Option<&[json_patch::PatchOperation]> {
-    match &workload.standing {
-        Standing::Stray(patch) => Some(patch),
-        Standing::Skipped { leftover, .. } if !leftover.is_empty() && !workload.owned => Some(leftover),
-        _ => None,
-    }
+/// Whether our wiring is to be taken out of a workload now. With `Manual` the operator replaces no pods: that waits until its
+/// owner does. Who opts out does it with a change of their own.
+fn may_be_taken_out(workload: &Judged, pace: Pace) -> bool {
+    let rests = workload.rollout.complete && workload.rollout.has_to_lose();
+    let waits = pace.policy == RolloutPolicy::Manual && matches!(workload.standing, Standing::Stray(_)) && rests;
+    workload.removal().is_some() && !waits
 }
 
 /// Patches a workload in the state in which it was judged. Says whether it was.

@@ -39,7 +39,11 @@ pub(super) async fn server(
 ) -> Result<Server, Error> {
     match settings.mode {
         MlflowMode::Standalone => standalone(ctx, tracing, settings, refusals, now).await,
-        MlflowMode::Cr => shared_server(ctx, settings, labels).await,
+        MlflowMode::Cr => {
+            let in_use =
+                tracing.status.as_ref().and_then(|status| status.mlflow.as_ref()).map(|mlflow| mlflow.url.as_str());
+            shared_server(ctx, settings, labels, in_use).await
+        }
         MlflowMode::External => external(ctx, settings).await,
     }
 }
@@ -64,15 +68,20 @@ async fn standalone(
 }
 
 /// The address may be told, discovered or documented; the one that answers is used.
-async fn shared_server(ctx: &Context, settings: &Settings, labels: &BTreeMap<String, String>) -> Result<Server, Error> {
+async fn shared_server(
+    ctx: &Context,
+    settings: &Settings,
+    labels: &BTreeMap<String, String>,
+    in_use: Option<&str>,
+) -> Result<Server, Error> {
     let cr = &settings.cr;
     let mut resource = observe::mlflow_resource(ctx, &cr.name).await?; // IO
     if let (Resource::Absent, Some(spec)) = (&resource, &cr.create) {
         resource = match ctx.options.create_namespaces.contains(&settings.namespace) {
             true => apply::mlflow_resource(ctx, &cr.name, spec).await?, // IO
             false => Resource::CreateForbidden(format!(
-                "an administrator has to name namespace {0} in --create-mlflow-namespaces; look with: kubectl get deployment -n {1} \
-                 -o yaml",
+                "an administrator has to list namespace {0} in the install's createMlflowNamespaces (--create-mlflow-namespaces), for example with: helm upgrade -n \
+                 {1} agent-tracing-operator charts/agent-tracing-operator --reuse-values --set 'createMlflowNamespaces={{{0}}}'",
                 settings.namespace, ctx.platform.operator_namespace
             )),
         };
@@ -80,7 +89,7 @@ async fn shared_server(ctx: &Context, settings: &Settings, labels: &BTreeMap<Str
     if let Some(url) = cr.url.as_deref().filter(|url| !ctx.may_ask(url)) {
         return Ok(Server::unlisted(ctx, url, true));
     }
-    let candidates = shared::candidates(cr, &resource); // pure
+    let candidates = shared::sticky(shared::candidates(cr, &resource), in_use); // pure
     let (mut probe, mut asked, mut client) = (Probe::NotAsked, String::new(), None);
     for candidate in candidates {
         let found = Mlflow::locate(&ctx.http()?, &candidate.origin).await; // IO

@@ -98,7 +98,7 @@ async fn suspects(client: &Client, known: &HashSet<(String, String)>) -> Result<
             found.extend(by.map(|(namespace, _)| namespace));
             Ok(())
         };
-        observe::for_each(client, kind, None, each).await?;
+        observe::for_each(client, kind, None, None, each).await?;
     }
     Ok(found)
 }
@@ -113,7 +113,7 @@ async fn orphans(ctx: &Context, around: &Surroundings<'_>) -> Result<Vec<Orphan>
             }
             Ok(())
         };
-        observe::for_each(&ctx.client, kind, Some(around.namespace), each).await?;
+        observe::for_each(&ctx.client, kind, Some(around.namespace), None, each).await?;
     }
     Ok(found)
 }
@@ -184,7 +184,7 @@ pub async fn everything(client: &Client, limit: usize, mut tell: impl FnMut(&str
                 }
                 Ok(())
             };
-            observe::for_each(client, kind, None, each).await?;
+            observe::for_each(client, kind, None, None, each).await?;
         }
         if found.is_empty() {
             return Ok(());

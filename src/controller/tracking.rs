@@ -189,9 +189,11 @@ pub(super) async fn traces(
             // The pods are asked once, when there is something to compare them with.
             if wired.since.is_none() {
                 wired.since = match workload.kind {
-                    // Pods of a Job go, and their template is older than they are.
-                    Kind::Job => workload.created,
+                    // Pods of a Job go, and their template is older than they are; Pods are their own template.
+                    Kind::Job | Kind::Pod => workload.created,
                     Kind::CronJob => Some(wired.seen),
+                    // Without pods there is nothing to compare with.
+                    _ if workload.rollout.available == 0 => None,
                     _ => observe::wired_since(ctx, &settings.namespace, workload).await?,
                 };
             }
@@ -224,7 +226,7 @@ fn remember(memory: &mut Memory, current: &[&Judged], old: &AgentTracingStatus, 
             .workloads
             .iter()
             .filter(|_| first)
-            .find(|w| w.kind == workload.kind.as_str() && w.name == workload.name);
+            .find(|w| w.kind == workload.listed_kind() && w.name == workload.name);
         let received = row.and_then(|w| w.last_trace_time.as_deref()?.parse().ok());
         entry.insert(Wired { seen: now, since: received, received });
     }

@@ -38,6 +38,8 @@ pub const AGENT_SCRIPT: &str = include_str!("ca_bundle/agent.sh");
 
 /// No bundle is longer, in bytes: twenty times the public roots, and every process of an agent reads it.
 pub const MAX_BYTES: usize = 4 << 20;
+/// The same where the bundle is in a ConfigMap: an object with more than a mebibyte is refused.
+pub const MAX_BYTES_IN_CONFIG_MAP: usize = 1_000_000;
 /// No more blocks are looked at, of all sources together.
 pub const MAX_BLOCKS: usize = 10_000;
 
@@ -131,11 +133,16 @@ pub enum Why {
 
 /// Merges `sources`. The same input gives the same bundle, and a bundle merged again gives itself.
 pub fn merge(sources: &[Source<'_>], now: Timestamp) -> Merged {
+    merge_at_most(sources, now, MAX_BYTES)
+}
+
+/// The same to a bundle of so many bytes at most.
+pub fn merge_at_most(sources: &[Source<'_>], now: Timestamp, most: usize) -> Merged {
     let mut merged = Merged::default();
     let mut seen = BTreeSet::new();
     let mut blocks_left = MAX_BLOCKS;
     for source in sources {
-        let kept = take(source, now, &mut blocks_left, &mut seen, &mut merged);
+        let kept = take(source, now, &mut Left { blocks: &mut blocks_left, most }, &mut seen, &mut merged);
         merged.kept.push((source.name.to_owned(), kept));
     }
     merged
@@ -146,11 +153,19 @@ pub fn system_roots() -> String {
     webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|der| block(der)).collect()
 }
 
+/// What may still be added.
+struct Left<'a> {
+    /// Blocks to look at.
+    blocks: &'a mut usize,
+    /// Bytes of the whole bundle.
+    most: usize,
+}
+
 /// Adds the sound certificates of one source and returns their number.
 fn take(
     source: &Source<'_>,
     now: Timestamp,
-    blocks_left: &mut usize,
+    left: &mut Left<'_>,
     seen: &mut BTreeSet<Vec<u8>>,
     merged: &mut Merged,
 ) -> usize {
@@ -159,11 +174,11 @@ fn take(
     let mut skip = |why| merged.skipped.push(Skipped { source: source.name.to_owned(), why });
     for found in (Blocks { rest: source.bytes }) {
         number += 1;
-        if *blocks_left == 0 {
+        if *left.blocks == 0 {
             skip(Why::TooMuch { block: number });
             break;
         }
-        *blocks_left -= 1;
+        *left.blocks -= 1;
         let (der, subject) = match take_block(found, number, now) {
             Ok((der, _)) if seen.contains(&der) => {
                 duplicates += 1;
@@ -176,7 +191,7 @@ fn take(
             }
         };
         let text = block(&der);
-        if merged.pem.len() + text.len() > MAX_BYTES {
+        if merged.pem.len() + text.len() > left.most {
             skip(Why::TooMuch { block: number });
             break;
         }
@@ -339,7 +354,7 @@ impl fmt::Display for Skipped {
             Why::Duplicates(count) => write!(f, "{count} certificates were there already"),
             Why::TooMuch { block } => write!(
                 f,
-                "block {block} and all after it are left out: a bundle has at most {MAX_BYTES} bytes from {MAX_BLOCKS} blocks"
+                "block {block} and all after it are left out: a bundle has at most {MAX_BYTES} bytes ({MAX_BYTES_IN_CONFIG_MAP} in a ConfigMap) from {MAX_BLOCKS} blocks"
             ),
         }
     }

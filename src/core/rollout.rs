@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::kind::Kind;
 use super::policy::Pace;
 use super::record::Record;
+use super::status::MAX_WORKLOADS;
 use super::workload::{Judged, Standing, Trouble};
 use crate::api::{AgentTracing, RolloutPolicy, WorkloadState};
 
@@ -20,6 +21,9 @@ const MAX_REPAIRS: u32 = 3;
 const WINDOW: i64 = 600;
 /// Seconds that a workload has to be available before the next one takes its place: many agents crash in their first moments.
 const SETTLED: i64 = 10;
+/// The scheduler's reason for a pod that no node takes, and seconds that it halts nobody.
+const UNSCHEDULABLE: &str = "Unschedulable";
+const SCALING: i64 = 60;
 /// Workloads that are touched in one pass, however few pods they have: a pass has to end.
 const MAX_TOUCHES: usize = 20;
 
@@ -75,10 +79,20 @@ pub fn is_stuck(judged: &Judged, now: i64) -> bool {
     // What began long after is somebody else's change.
     let ours =
         touch.start.saturating_sub(SETTLED)..=touch.start.saturating_add(judged.rollout.deadline.saturating_mul(2));
+    let since = trouble.since.map_or(now, |since| since.as_second());
+    // An autoscaler brings a node within that time.
+    if trouble.reason == UNSCHEDULABLE && now < since.saturating_add(SCALING) {
+        return false;
+    }
     judged.standing == Standing::Current
         && judged.rollout.replaces_pods()
         && touch.was_available
-        && ours.contains(&trouble.since.map_or(now, |since| since.as_second()))
+        && ours.contains(&since)
+}
+
+/// When a workload was touched last, in seconds since 1970.
+pub fn touched_at(judged: &Judged) -> Option<i64> {
+    judged.touch.as_deref().and_then(Touch::parse).map(|touch| touch.start)
 }
 
 /// Why a workload is not touched now.
@@ -123,6 +137,12 @@ pub fn next_touch(judged: &Judged, pace: Pace, now: i64) -> Result<String, Rest>
     }
 }
 
+/// Whether a touch asks for the wiring that the touch before asked for.
+pub fn is_repeated(judged: &Judged, next: &str) -> bool {
+    let hash = |touch: &str| touch.split('/').next().unwrap_or_default().to_owned();
+    judged.touch.as_deref().is_some_and(|last| hash(last) == hash(next))
+}
+
 /// Whether the wiring that a workload should get is one that it had, and not another one: somebody changed it or took it out.
 pub fn is_repair(judged: &Judged) -> bool {
     let Standing::Wanting { hash, .. } = &judged.standing else { return false };
@@ -139,9 +159,18 @@ pub fn recall(judged: &mut [Judged], tracing: &AgentTracing) {
     let Some(old) = &tracing.status else { return };
     let same_spec = old.observed_generation == tracing.metadata.generation;
     for workload in judged {
-        let row = old.workloads.iter().find(|row| row.kind == workload.kind.as_str() && row.name == workload.name);
-        workload.before = row.map(|row| row.state).filter(|state| same_spec || *state != WorkloadState::Contested);
+        let row = old.workloads.iter().find(|row| row.kind == workload.listed_kind() && row.name == workload.name);
+        // Of what does not fit into the list only the touch tells that somebody had their way.
+        let unlisted =
+            || (old.workloads.len() >= MAX_WORKLOADS && is_worn_out(workload)).then_some(WorkloadState::Contested);
+        let state = row.map(|row| row.state).or_else(unlisted);
+        workload.before = state.filter(|state| same_spec || *state != WorkloadState::Contested);
     }
+}
+
+/// Whether it was repaired as often as it may be, whenever that was.
+fn is_worn_out(judged: &Judged) -> bool {
+    judged.touch.as_deref().and_then(Touch::parse).is_some_and(|touch| touch.repairs >= MAX_REPAIRS)
 }
 
 /// Notes what keeps those that say nothing themselves: only a Deployment tells when its deadline is exceeded. `settled` says

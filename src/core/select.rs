@@ -48,7 +48,7 @@ pub enum NotSelected {
     Windows,
     /// A Job of a CronJob: its template is the CronJob's.
     OfCronJob,
-    /// Its kind is not listed and it does not opt in.
+    /// No AgentTracing lists its kind, and it does not opt in.
     Kind,
     /// There is no AgentTracing, or none whose selector matches.
     NoMatch,
@@ -80,7 +80,10 @@ pub fn select<'p>(workload: &Workload<'_>, around: &Surroundings<'p>) -> Selecti
         .filter(|p| opted_in || p.selects(workload))
         .min_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
     match selected {
-        None if named().any(|p| !p.kinds.contains(&workload.kind)) => Selection::None(NotSelected::Kind),
+        // Where one lists the kind, it is the selector that does not match.
+        None if named().next().is_some() && !named().any(|p| p.kinds.contains(&workload.kind)) => {
+            Selection::None(NotSelected::Kind)
+        }
         None => Selection::None(NotSelected::NoMatch),
         Some(_) if workload.is_windows() => Selection::None(NotSelected::Windows),
         Some(policy) => Selection::One(policy),

@@ -25,7 +25,7 @@ pub enum Resource {
 /// An address to try, and how it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Scheme, host and port.
+    /// Scheme, host and port; with a path only where the spec has one.
     pub origin: String,
     /// As it stands in status.
     pub source: &'static str,
@@ -35,7 +35,8 @@ pub struct Candidate {
 /// REST API has depends on the version, and the resource's status changes before the server does.
 pub fn candidates(settings: &CrSettings, resource: &Resource) -> Vec<Candidate> {
     if let Some(url) = &settings.url {
-        return vec![Candidate { origin: origin(url).unwrap_or_else(|| url.clone()), source: "Spec" }];
+        // As the user wrote it, path and all: the server is looked for there and below.
+        return vec![Candidate { origin: url.trim_end_matches('/').to_owned(), source: "Spec" }];
     }
     let Resource::Present(resource) = resource else { return Vec::new() };
     let told = |path: &str, source| {
@@ -51,6 +52,15 @@ pub fn candidates(settings: &CrSettings, resource: &Resource) -> Vec<Candidate> 
         }
     }
     all
+}
+
+/// The candidates to ask, where agents use an address already. One that is less likely never takes its place: a moment's failure
+/// would send all agents to another MLflow.
+pub fn sticky(mut candidates: Vec<Candidate>, in_use: Option<&str>) -> Vec<Candidate> {
+    let used = in_use.and_then(origin);
+    let place = candidates.iter().position(|candidate| used.is_some() && origin(&candidate.origin) == used);
+    candidates.truncate(place.map_or(usize::MAX, |place| place + 1));
+    candidates
 }
 
 /// Scheme, host and port of an address.
@@ -266,6 +276,31 @@ mod tests {
         );
         assert_eq!(candidates(&settings(None), &Resource::Absent), []);
         assert_eq!(candidates(&settings(Some("https://m.example.com:8443/x")), &found)[0].source, "Spec");
+    }
+
+    /// review A12
+    #[test]
+    fn an_address_in_the_spec_is_asked_as_it_is_written() {
+        let candidates = candidates(&settings(Some("https://m.example.com:8443/team/mlflow/")), &Resource::Absent);
+        assert_eq!(candidates[0].origin, "https://m.example.com:8443/team/mlflow");
+    }
+
+    /// review A13
+    #[test]
+    fn no_less_likely_server_takes_the_place_of_the_one_in_use() {
+        let found = present(json!({}), json!({"address": {"url": "https://told:8443"}, "url": "https://other:8443"}));
+        let asked = |in_use: Option<&str>| {
+            let all = sticky(candidates(&settings(None), &found), in_use);
+            all.into_iter().map(|candidate| candidate.origin).collect::<Vec<_>>()
+        };
+        assert_eq!(asked(Some("https://told:8443/mlflow")), ["https://told:8443"]);
+        assert_eq!(
+            asked(Some("https://other:8443")),
+            ["https://told:8443", "https://other:8443"],
+            "a likelier one does"
+        );
+        assert_eq!(asked(Some("https://gone:8443")).len(), 3, "what nobody names any more is left");
+        assert_eq!(asked(None).len(), 3);
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! It is computed whole each time and written only when it differs: no field changes by itself, and a condition's
 //! `lastTransitionTime` moves only with its status.
 
+mod bounds;
+mod facts;
 mod rows;
+mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +16,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::health::{Verdict, port_of};
 use super::kind::Kind;
 use super::policy::Pace;
-use super::rollout::{Rest, halt, is_stuck, next_touch};
+use super::rollout::touched_at;
 use super::workload::{Judged, Standing, Target};
-use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason};
+use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowStatus, Reason};
 use crate::names;
-pub use rows::States;
+pub use bounds::clipped;
+pub use rows::{MAX_WORKLOADS, States};
 
 /// What one pass found.
 #[derive(Clone, Debug)]
@@ -28,6 +32,8 @@ pub struct Findings<'a> {
     pub workspace: Option<Verdict>,
     /// Condition `RBACReady`, in mode CR.
     pub rights: Option<Verdict>,
+    /// What keeps the merged certificate authorities from agents, where something does.
+    pub authorities: Option<Verdict>,
     /// Service accounts that may write to MLflow.
     pub accounts: BTreeSet<String>,
     /// Whether OTLP is taken at the tracking URI; `None` where nobody asked.
@@ -74,30 +80,29 @@ pub enum Evidence {
     Received(Timestamp),
 }
 
-/// Most service accounts in the list.
-const MAX_ACCOUNTS: usize = 1000;
-/// Most experiments in the list.
-const MAX_EXPERIMENTS: usize = 1000;
 /// Seconds that a workload is available before its silence is worth a word.
 const SILENCE: i64 = 600;
+/// The same after the pods of a Job have ended: what they sent at their end has arrived by then.
+const SILENCE_AFTER_END: i64 = 120;
 
 /// The status that says what was found, and the states of all workloads.
 pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> (AgentTracingStatus, States) {
     let old = tracing.status.clone().unwrap_or_default();
     let about = About::of(tracing);
-    let counted: Vec<_> = found.workloads.iter().filter(|j| is_counted(&j.standing)).collect();
+    let counted: Vec<_> = found.workloads.iter().filter(|j| is_counted(j)).collect();
     let current = counted.iter().filter(|j| j.standing == Standing::Current).count();
     let (listed, states) = rows::list(&about, found, &old, now);
 
     let mlflow = found.answered.clone().or(old.mlflow.clone());
-    let shared = [(ConditionType::WorkspaceReady, &found.workspace), (ConditionType::RBACReady, &found.rights)];
-    let shared = shared.into_iter().filter_map(|(condition, verdict)| Some((condition, verdict.clone()?)));
+    let rights = facts::rights(&about, found);
+    let shared = [(ConditionType::WorkspaceReady, found.workspace.clone()), (ConditionType::RBACReady, rights)];
+    let shared = shared.into_iter().filter_map(|(condition, verdict)| Some((condition, verdict?)));
     let mut verdicts = vec![(ConditionType::MLflowReady, found.mlflow.clone())];
     verdicts.extend(shared);
     verdicts.extend([
-        (ConditionType::InjectionReady, injection_ready(&about, found, counted.len())),
+        (ConditionType::InjectionReady, injection_ready(&about, found, counted.len(), tracing)),
         (ConditionType::ExperimentsReady, experiments_ready(&about, found)),
-        (ConditionType::WorkloadsReady, workloads_ready(&about, &counted, found, now)),
+        (ConditionType::WorkloadsReady, workloads::workloads_ready(&about, &counted, found, now)),
         (ConditionType::TracesFlowing, traces_flowing(&about, &counted, found, mlflow.as_ref(), now)),
     ]);
     verdicts.insert(0, (ConditionType::Ready, ready(&about, found, &verdicts)));
@@ -105,13 +110,13 @@ pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> (
         observed_generation: tracing.metadata.generation,
         injected: Some(format!("{current}/{}", counted.len())),
         mlflow,
-        experiments: experiments(&old, found),
-        service_accounts: accounts(&old, found),
+        experiments: facts::experiments(&old, found),
+        service_accounts: facts::accounts(&old, found),
         workloads: listed,
         workload_states: rows::counts(&states),
         conditions: conditions(tracing, &verdicts, now),
     };
-    (status, states)
+    (bounds::bounded(status), states)
 }
 
 /// The status of an AgentTracing with `spec.suspend`: everything as it was, only `Ready` says so.
@@ -122,6 +127,16 @@ pub fn suspended(tracing: &AgentTracing, now: Timestamp) -> AgentTracingStatus {
          -n {namespace} {name} --type merge -p '{{\"spec\":{{\"suspend\":false}}}}'"
     );
     only_ready(tracing, Verdict::bad(Reason::Suspended, resume), now)
+}
+
+/// The status of an AgentTracing whose passes fail: what was found before stays.
+pub fn failed(tracing: &AgentTracing, what: &str, operator_namespace: &str, now: Timestamp) -> AgentTracingStatus {
+    let message = format!(
+        "The operator cannot finish its work here and tries again ({what}); read its log: kubectl logs -n {operator_namespace} -l {}={} --tail=-1",
+        names::LABEL_NAME,
+        names::MANAGED_BY
+    );
+    only_ready(tracing, Verdict::bad(Reason::ReconcileFailed, message), now)
 }
 
 /// The status of an AgentTracing whose spec cannot be carried out.
@@ -136,7 +151,7 @@ fn only_ready(tracing: &AgentTracing, verdict: Verdict, now: Timestamp) -> Agent
     let others = old.conditions.iter().filter(|c| c.type_ != ConditionType::Ready.as_str()).cloned();
     let mut all = conditions(tracing, &[(ConditionType::Ready, verdict)], now);
     all.extend(others);
-    AgentTracingStatus { observed_generation: tracing.metadata.generation, conditions: all, ..old }
+    bounds::bounded(AgentTracingStatus { observed_generation: tracing.metadata.generation, conditions: all, ..old })
 }
 
 /// Whether a condition of a status is `True`.
@@ -160,39 +175,18 @@ impl<'a> About<'a> {
 }
 
 /// What was chosen so by the user is reported, but is no part of "5/6".
-fn is_counted(standing: &Standing) -> bool {
-    match standing {
+fn is_counted(judged: &Judged) -> bool {
+    if judged.is_finished() {
+        return false;
+    }
+    match &judged.standing {
         Standing::Current | Standing::Wanting { .. } | Standing::Waiting(_) | Standing::Newer => true,
         Standing::Skipped { deliberate, .. } => !deliberate,
         Standing::Stray(_) | Standing::Elsewhere => false,
     }
 }
 
-fn experiments(old: &AgentTracingStatus, found: &Findings<'_>) -> Vec<EnsuredExperiment> {
-    // Kept also when their workload is gone: it may come back. The needed ones go first, should there be too many.
-    let needed: BTreeSet<_> = found.workloads.iter().map(|j| &j.experiment).collect();
-    let mut all: BTreeMap<_, _> = old.experiments.iter().map(|e| (e.name.clone(), e.id.clone())).collect();
-    all.extend(found.experiments.ensured.clone());
-    let mut list: Vec<_> = all.into_iter().map(|(name, id)| EnsuredExperiment { name, id }).collect();
-    if list.len() > MAX_EXPERIMENTS {
-        list.sort_by_key(|e| (!needed.contains(&Target::Name(e.name.clone())), e.name.clone()));
-        list.truncate(MAX_EXPERIMENTS);
-        list.sort_by(|a, b| a.name.cmp(&b.name));
-    }
-    list
-}
-
-/// Once good, a fact stays good as long as a workload needs it: a right that is lost is told, and changes no wiring.
-fn accounts(old: &AgentTracingStatus, found: &Findings<'_>) -> Vec<String> {
-    if found.rights.is_none() {
-        return Vec::new();
-    }
-    let needed = |account: &&String| found.workloads.iter().any(|j| j.account == **account);
-    let all: BTreeSet<_> = old.service_accounts.iter().filter(needed).chain(&found.accounts).cloned().collect();
-    all.into_iter().take(MAX_ACCOUNTS).collect()
-}
-
-fn injection_ready(about: &About<'_>, found: &Findings<'_>, matched: usize) -> Verdict {
+fn injection_ready(about: &About<'_>, found: &Findings<'_>, matched: usize, tracing: &AgentTracing) -> Verdict {
     let About { namespace, .. } = about;
     if found.excluded {
         let message = format!(
@@ -210,6 +204,23 @@ fn injection_ready(about: &About<'_>, found: &Findings<'_>, matched: usize) -> V
             names::ENABLED
         );
         return Verdict::bad(Reason::NamespaceNotLabelled, message);
+    }
+    if let Some(authorities) = &found.authorities {
+        return authorities.clone();
+    }
+    if matched == 0 && rests(found, tracing) {
+        let message = format!(
+            "The namespace is labelled, and no workload that matches runs at the moment; see those that come with: kubectl get \
+             cronjobs,jobs,pods -n {namespace} --watch"
+        );
+        return Verdict::good(Reason::Enabled, message);
+    }
+    if matched == 0 && found.workloads.iter().any(|j| j.standing == Standing::Elsewhere) {
+        let message = format!(
+            "The namespace is labelled, and the workloads that match belong to an older AgentTracing; see both: kubectl get \
+             agenttracing -n {namespace}"
+        );
+        return Verdict::good(Reason::Enabled, message);
     }
     if matched == 0 {
         let message = format!(
@@ -237,6 +248,14 @@ fn injection_ready(about: &About<'_>, found: &Findings<'_>, matched: usize) -> V
     )
 }
 
+/// Whether nothing is there at the moment where something was, with the same spec: Jobs and Pods come and go.
+fn rests(found: &Findings<'_>, tracing: &AgentTracing) -> bool {
+    let same_spec = tracing.status.as_ref().and_then(|old| old.observed_generation) == tracing.metadata.generation;
+    let was_there = same_spec && is_true(tracing.status.as_ref(), ConditionType::InjectionReady);
+    let ended = found.workloads.iter().any(Judged::is_finished);
+    found.workloads.iter().all(|j| j.is_finished() || j.standing == Standing::Elsewhere) && (was_there || ended)
+}
+
 fn experiments_ready(about: &About<'_>, found: &Findings<'_>) -> Verdict {
     let About { namespace, name } = about;
     // What is never found out must not look as if it were on its way.
@@ -260,76 +279,15 @@ fn experiments_ready(about: &About<'_>, found: &Findings<'_>) -> Verdict {
         };
         return Verdict::bad(*reason, format!("Experiment \"{experiment}\" {what}; {remedy}"));
     }
+    if let Some(verdict) = facts::too_many_experiments(about, found) {
+        return verdict;
+    }
     let count = found.experiments.ensured.len();
     let list = format!("kubectl get agenttracing -n {namespace} {name} -o jsonpath='{{.status.experiments}}'");
     Verdict::good(
         Reason::Ensured,
         format!("The experiments of the workloads exist in MLflow ({count}); list them with: {list}"),
     )
-}
-
-fn workloads_ready(about: &About<'_>, counted: &[&Judged], found: &Findings<'_>, now: Timestamp) -> Verdict {
-    let About { namespace, name } = about;
-    let named =
-        |test: &dyn Fn(&Judged) -> bool| -> Vec<&Judged> { counted.iter().copied().filter(|j| test(j)).collect() };
-    let rests =
-        |j: &Judged, why: &[Rest]| next_touch(j, found.pace, now.as_second()).is_err_and(|rest| why.contains(&rest));
-    let waiting = named(&|j| matches!(j.standing, Standing::Waiting(_)));
-    let wanting = named(&|j| matches!(j.standing, Standing::Wanting { .. }));
-    let rolling = named(&|j| j.standing == Standing::Current && !j.rollout.complete);
-    let contested = named(&|j| rests(j, &[Rest::Contested]));
-    let kept = |j: &Judged| j.standing == Standing::Current && j.rollout.on_delete && !j.rollout.complete;
-    let held = named(&|j| j.standing == Standing::Newer || kept(j) || rests(j, &[Rest::Paused, Rest::Manual]));
-    let skipped = named(&|j| matches!(j.standing, Standing::Skipped { .. }));
-    let details = format!("kubectl get agenttracing -n {namespace} {name} -o jsonpath='{{.status.workloads}}'");
-    let halted = halt(found.workloads, now.as_second());
-    if let Some(culprit) = halted.filter(|j| is_stuck(j, now.as_second()) || !wanting.is_empty()) {
-        let why = match &culprit.rollout.trouble {
-            Some(trouble) => format!("{}: {}", trouble.reason, trouble.message),
-            None => format!("{}: its init container could not be started", Reason::MergeCAImage.as_str()),
-        };
-        let message = format!(
-            "{} does not come back with the wiring ({why}), so the others wait: {}; see what to do: {details}",
-            culprit.name,
-            list(&wanting)
-        );
-        return Verdict::bad(Reason::RolloutHalted, message);
-    }
-    let stuck = named(&|j| !j.merge_ca.waiting.is_empty());
-    if !stuck.is_empty() {
-        return rows::jobs_wait(&list(&stuck), &details);
-    }
-    if !contested.is_empty() {
-        let message =
-            format!("Somebody takes the wiring out again and again: {}; see who: {details}", list(&contested));
-        return Verdict::bad(Reason::Contested, message);
-    }
-    if !held.is_empty() {
-        return Verdict::bad(
-            Reason::Outdated,
-            format!("Not as wanted, and not to be changed now: {}; see why: {details}", list(&held)),
-        );
-    }
-    if !skipped.is_empty() {
-        return Verdict::bad(Reason::Skipped, format!("Cannot be wired: {}; see why: {details}", list(&skipped)));
-    }
-    if !waiting.is_empty() {
-        let message = format!(
-            "Waiting until what their wiring needs is known: {}; see how far it is: kubectl describe agenttracing -n {namespace} {name}",
-            list(&waiting)
-        );
-        return Verdict::bad(Reason::WaitingForMLflow, message);
-    }
-    if let Some(first) = rolling.first().or(wanting.first()) {
-        let message = format!(
-            "Rolling out: {}; to come: {}; watch with: kubectl get -n {namespace} {} --watch",
-            list(&rolling),
-            list(&wanting),
-            first.resource()
-        );
-        return Verdict::bad(Reason::RolloutInProgress, message);
-    }
-    Verdict::good(Reason::AllCurrent, format!("All workloads that match are wired; see them with: {details}"))
 }
 
 fn traces_flowing(
@@ -377,6 +335,9 @@ fn traces_flowing(
         );
         return Verdict::bad(Reason::NoTracesFrom, message);
     }
+    if let Some(verdict) = ended_silently(about, found, now) {
+        return verdict;
+    }
     let received = named(&|j| matches!(evidence(j), Evidence::Received(_)));
     if !received.is_empty() {
         let url = mlflow.map(|m| m.url.as_str()).unwrap_or_default();
@@ -417,6 +378,28 @@ fn traces_flowing(
         None => format!("no workload is wired yet; watch with: kubectl get agenttracing -n {namespace} {name} --watch"),
     };
     Verdict::bad(Reason::NoTracesYet, format!("No trace was seen since the current wiring: {next}"))
+}
+
+/// Jobs and CronJobs whose pods ended and left no trace: nobody waits for these ten minutes.
+fn ended_silently(about: &About<'_>, found: &Findings<'_>, now: Timestamp) -> Option<Verdict> {
+    let silent: Vec<_> = found.workloads.iter().filter(|j| has_ended_silently(j, found, now)).collect();
+    let first = silent.first()?;
+    let message = format!(
+        "The pods of {} ended, and no trace of theirs was seen: does their code switch MLflow tracing on, and does it wait for its \
+         traces at its end (mlflow.flush_trace_async_logging())? Read the log: {}",
+        list(&silent),
+        logs(about.namespace, first)
+    );
+    Some(Verdict::bad(Reason::NoTracesFrom, message))
+}
+
+/// Whether the pods of a wired Job or CronJob ended long enough ago for their traces to be there, and none is.
+fn has_ended_silently(judged: &Judged, found: &Findings<'_>, now: Timestamp) -> bool {
+    let wired_since = touched_at(judged).max(judged.created.map(Timestamp::as_second));
+    let ended = judged.ended.map(Timestamp::as_second).filter(|ended| wired_since.is_none_or(|since| since < *ended));
+    judged.standing == Standing::Current
+        && found.traces.get(&judged.uid) == Some(&Evidence::Nothing)
+        && ended.is_some_and(|ended| now.as_second() - ended >= SILENCE_AFTER_END)
 }
 
 /// In progress, so that something else is the worst.
@@ -476,7 +459,7 @@ fn conditions(tracing: &AgentTracing, verdicts: &[(ConditionType, Verdict)], now
 fn list(workloads: &[&Judged]) -> String {
     let name = |judged: &&Judged| match judged.kind {
         Kind::Deployment => judged.name.clone(),
-        kind => format!("{} ({})", judged.name, kind.as_str()),
+        _ => format!("{} ({})", judged.name, judged.listed_kind()),
     };
     let few = |some: &[&Judged]| some.iter().map(name).collect::<Vec<_>>().join(", ");
     match workloads {

@@ -3,6 +3,7 @@
 //! An admission must not decode a whole pod template: at 14 KB that costs ten times the decision. Unknown fields are
 //! skipped, never copied, so they cannot be lost either: what we answer is a patch, not an object.
 
+mod family;
 mod pod;
 
 use std::borrow::Cow;
@@ -123,36 +124,9 @@ impl<'a> Workload<'a> {
         })
     }
 
-    /// The name that the experiment gets: the workload's own, or `generateName` without its dash; for an owned Pod what its
-    /// owner is called.
-    pub fn experiments_name(&self) -> &str {
-        match (self.kind, &self.metadata.owner) {
-            (Kind::Pod, Some(owner)) => self.owners_name(owner),
-            _ => self.own_name(),
-        }
-    }
-
     /// The object's name; empty on a create with `generateName`.
     pub fn name(&self) -> &str {
         self.metadata.name.as_deref().unwrap_or_default()
-    }
-
-    /// What people call a Pod's owner: a ReplicaSet by the name of what made it, a scheduled Job by its CronJob's.
-    fn owners_name<'w>(&self, owner: &'w Owner<'_>) -> &'w str {
-        if owner.is("batch", "Job") {
-            return unscheduled(&owner.name);
-        }
-        let hashes = names::POD_TEMPLATE_HASHES.into_iter().filter_map(|label| self.metadata.label(label));
-        hashes.into_iter().find_map(|hash| owner.name.strip_suffix(hash)?.strip_suffix('-')).unwrap_or(&owner.name)
-    }
-
-    /// The same before and after the API server has made a name: the wiring is from before, the controller looks after.
-    fn own_name(&self) -> &str {
-        let name = self.name();
-        match self.metadata.generate_name.as_deref() {
-            Some(stem) if name.is_empty() || is_generated(name, stem) => stem.strip_suffix('-').unwrap_or(stem),
-            _ => name,
-        }
     }
 
     /// Whether a CronJob made it, so that its template is the CronJob's, wiring and all.
@@ -210,22 +184,6 @@ impl Owner<'_> {
 
     fn is_cron_job(&self) -> bool {
         self.is("batch", "CronJob")
-    }
-}
-
-/// Whether the API server made a name: of the stem, cut where the name would be too long, and five characters.
-fn is_generated(name: &str, stem: &str) -> bool {
-    let stem = stem.get(..58).unwrap_or(stem);
-    !stem.is_empty() && name.strip_prefix(stem).is_some_and(|made| made.len() == 5)
-}
-
-/// A scheduled Job is called after its CronJob and the minute of its schedule since 1970. CronJobs with such names are
-/// younger than 2020; a date like 20240501 at the end of a name is the user's own.
-fn unscheduled(job: &str) -> &str {
-    const OLDEST: u64 = 26_297_280;
-    match job.rsplit_once('-') {
-        Some((name, minute)) if minute.len() == 8 && minute.parse().is_ok_and(|minute: u64| minute >= OLDEST) => name,
-        _ => job,
     }
 }
 
@@ -407,56 +365,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-
-    fn name_of(kind: Kind, metadata: Value) -> String {
-        let template = json!({"spec": {"containers": []}});
-        let spec = match kind {
-            Kind::Pod => json!({"containers": []}),
-            Kind::CronJob => json!({"jobTemplate": {"metadata": {"name": "no"}, "spec": {"template": template}}}),
-            _ => json!({"template": template}),
-        };
-        let object = json!({"metadata": metadata, "spec": spec}).to_string();
-        Workload::parse(kind, &object).unwrap().experiments_name().to_owned()
-    }
-
-    #[test]
-    fn a_workload_has_its_own_name_or_the_generated_ones_stem() {
-        for kind in Kind::ALL {
-            assert_eq!(name_of(kind, json!({"name": "teller"})), "teller");
-            assert_eq!(name_of(kind, json!({"generateName": "import-"})), "import");
-            assert_eq!(name_of(kind, json!({"name": "import-x7f2k", "generateName": "import-"})), "import");
-            assert_eq!(name_of(kind, json!({"name": "import-x7", "generateName": "import-"})), "import-x7");
-            assert_eq!(name_of(kind, json!({"name": "export-x7f2k", "generateName": "import-"})), "export-x7f2k");
-            let long = format!("{}-", "i".repeat(70));
-            let cut = format!("{}x7f2k", "i".repeat(58));
-            assert_eq!(name_of(kind, json!({"name": cut, "generateName": long})), "i".repeat(70));
-        }
-    }
-
-    #[test]
-    fn an_owned_pod_has_its_owners_name_without_the_hash() {
-        let pod = |owner: &str, name: &str, labels: Value| {
-            let (api_version, kind) = owner.rsplit_once('/').unwrap();
-            let owner = json!({"apiVersion": api_version, "kind": kind, "name": name, "controller": true});
-            let other = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "other"});
-            name_of(Kind::Pod, json!({"name": "x-1", "labels": labels, "ownerReferences": [other, owner]}))
-        };
-        let hash = |label: &str| json!({label: "6b7f9c"});
-        for (owner, name, labels, expected) in [
-            ("apps/v1/ReplicaSet", "teller-6b7f9c", hash("pod-template-hash"), "teller"),
-            ("apps/v1/ReplicaSet", "teller-6b7f9c", hash("rollouts-pod-template-hash"), "teller"),
-            ("apps/v1/ReplicaSet", "teller-other", hash("pod-template-hash"), "teller-other"),
-            ("apps/v1/ReplicaSet", "by-hand", json!({}), "by-hand"),
-            ("apps/v1/StatefulSet", "vault", json!({}), "vault"),
-            ("batch/v1/Job", "import", json!({}), "import"),
-            ("batch/v1/Job", "nightly-29384756", json!({}), "nightly"),
-            ("batch/v1/Job", "import-20240501", json!({}), "import-20240501"),
-            ("batch/v1/Job", "import-123", json!({}), "import-123"),
-            ("agents.x-k8s.io/v1alpha1/Sandbox", "desk", json!({}), "desk"),
-        ] {
-            assert_eq!(pod(owner, name, labels), expected, "{owner}");
-        }
-    }
 
     #[test]
     fn a_job_belongs_to_a_cron_job_of_kubernetes_only() {

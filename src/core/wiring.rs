@@ -97,7 +97,12 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
 
     let mut env = vec![
         entry(TRACKING_URI, uri, Group::Address, "where MLflow is"),
-        entry("MLFLOW_EXPERIMENT_NAME", &experiment, Group::Experiment, "the experiment that traces are logged to"),
+        entry(
+            "MLFLOW_EXPERIMENT_NAME",
+            &experiment,
+            Group::Experiment,
+            "the experiment that traces are logged to: one for a workload, or for the family of Jobs with unique names or Knative revisions",
+        ),
     ];
     if policy.experiment.pin {
         let why = "the experiment's id: no look-ups, and it wins over set_experiment() in code";

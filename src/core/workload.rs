@@ -1,20 +1,29 @@
 //! A live workload judged: whose it is, what it lacks, how far its pods are, and where its traces go.
 
 mod live;
+mod orphan;
+mod pods;
+mod standing;
+mod target;
 
 use jiff::Timestamp;
 use json_patch::PatchOperation;
 
 use self::live::Live;
-use super::decide::{Decision, Leave, decide, falls_back, merge_ca_image, merge_ca_source};
-use super::inject::{Note, existing_record, remainder, uninject};
+use self::standing::{possible, stand};
+use super::decide::{falls_back, merge_ca_image, merge_ca_source};
+use super::inject::existing_record;
 use super::kind::Kind;
-use super::record::RecordError;
-use super::select::{NotSelected, Selection, Surroundings, select};
-use super::view::{Container, Workload};
-use super::wiring::{EXPERIMENT_GROUP, Missing, TRACKING_URI};
+use super::policy::Policy;
+use super::select::{Selection, Surroundings, select};
+use super::status::clipped;
+use super::view::Workload;
+use super::wiring::Missing;
 use crate::api::{Reason, WorkloadState};
 use crate::names;
+pub use orphan::{Orphan, orphan, wired, wired_by};
+pub use pods::PodGroups;
+pub use target::Target;
 
 /// A workload and what one AgentTracing has to do with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +44,8 @@ pub struct Judged {
     pub wired: bool,
     /// Whether it was wired once: the record is there, or the label on its metadata that those who strip templates leave.
     pub was_wired: bool,
+    /// Whether the label is there that the webhook puts on the metadata of what it wires.
+    pub was_labelled: bool,
     /// What the status said of it before: `Contested`, `Halted`.
     pub before: Option<WorkloadState>,
     /// Whether our last touch of it brought nothing, because no webhook answered.
@@ -63,6 +74,19 @@ pub struct Judged {
     pub jobs: Vec<String>,
     /// The service account of its pods.
     pub account: String,
+    /// When its pods ended, where it says so: a finished Job, the last success of a CronJob.
+    pub ended: Option<Timestamp>,
+    /// Of Pods, which are listed by their owner: how that is called, and one of them.
+    pub pod: Option<ListedPod>,
+}
+
+/// How Pods are listed: those of one owner as one, under its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedPod {
+    /// The owner's kind, or `Pod` where there is none.
+    pub kind: String,
+    /// The newest of the Pods.
+    pub name: String,
 }
 
 /// What is the case with a workload.
@@ -151,22 +175,29 @@ pub struct Trouble {
     pub since: Option<Timestamp>,
 }
 
-/// Where the traces of a workload go.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Target {
-    /// The experiment of this name.
-    Name(String),
-    /// The experiment with this numeric id.
-    Id(String),
-    /// It cannot be seen: the value comes from elsewhere.
-    #[default]
-    Unknown,
-}
-
 impl Judged {
-    /// As `kubectl` takes it and as nothing else in the namespace is called: `statefulset/teller`.
+    /// As `kubectl` takes it: `statefulset/teller`. Of Pods that are listed by their owner, whose kind `kubectl` may not know, one.
     pub fn resource(&self) -> String {
-        resource(self.kind, &self.name)
+        resource(self.kind, self.pod.as_ref().map_or(&self.name, |pod| &pod.name))
+    }
+
+    /// The kind that it is listed as.
+    pub fn listed_kind(&self) -> &str {
+        self.pod.as_ref().map_or(self.kind.as_str(), |pod| &pod.kind)
+    }
+
+    /// A Job that is done: evidence, no longer a workload to count.
+    pub fn is_finished(&self) -> bool {
+        self.kind == Kind::Job && self.ended.is_some()
+    }
+
+    /// What takes our wiring out of it, where it no longer applies. What has a controlling owner loses it by its owner's template.
+    pub fn removal(&self) -> Option<&[PatchOperation]> {
+        match &self.standing {
+            Standing::Stray(patch) => Some(patch),
+            Standing::Skipped { leftover, .. } if !leftover.is_empty() && !self.owned => Some(leftover),
+            _ => None,
+        }
     }
 }
 
@@ -184,21 +215,11 @@ impl Standing {
     }
 }
 
-impl Target {
-    /// As it stands in status.
-    pub fn display(&self) -> Option<String> {
-        match self {
-            Self::Name(name) => Some(name.clone()),
-            Self::Id(id) => Some(format!("id {id}")),
-            Self::Unknown => None,
-        }
-    }
-}
-
 /// The service account of a workload that an AgentTracing of mode CR has or would have.
 pub fn account_to_bind(kind: Kind, json: &str, around: &Surroundings<'_>) -> Result<Option<String>, serde_json::Error> {
     let workload = Workload::parse(kind, json)?;
-    if Live::parse(json)?.is_finished() {
+    let live = Live::parse(json)?;
+    if live.is_gone() || (kind == Kind::Job && live.ended(kind).is_some()) {
         return Ok(None);
     }
     let Selection::One(policy) = select(&workload, around) else { return Ok(None) };
@@ -216,32 +237,43 @@ pub fn judge(
 ) -> Result<Option<Judged>, serde_json::Error> {
     let workload = Workload::parse(kind, json)?;
     let live = Live::parse(json)?;
-    if live.is_finished() {
+    let pod = listed_pod(&workload);
+    if live.is_gone() || (kind == Kind::Pod && pod.is_none()) {
         return Ok(None);
     }
     let Some((standing, notes, experiment)) = stand(&workload, tracing, around) else { return Ok(None) };
     let wired = existing_record(&workload).is_ok_and(|record| record.is_some());
     let Some(standing) = possible(kind, standing, wired) else { return Ok(None) };
+    let ended = live.ended(kind);
+    // What ended without our wiring tells nothing.
+    if kind == Kind::Job && ended.is_some() && standing != Standing::Current {
+        return Ok(None);
+    }
     let template = workload.template_metadata();
     let record = existing_record(&workload).ok().flatten();
     let policy = around.policies.iter().find(|policy| policy.name == tracing);
     let choice = policy.and_then(|policy| policy.ca.as_ref());
     let strategy = choice.map(|choice| choice.strategy);
     let source = strategy.and_then(|strategy| merge_ca_source(&workload, strategy, around.platform));
-    let was_wired = wired || workload.metadata.label(names::LABEL_WIRED).is_some();
+    let was_labelled = workload.metadata.label(names::LABEL_WIRED).is_some();
+    let was_wired = wired || was_labelled;
     let touch = workload.metadata.annotation(names::ANNOTATION_TOUCH).map(str::to_owned);
     let last_manager = live.last_manager();
     let rollout = live.rollout(kind);
     let jobs = if choice.is_some() { live.jobs(kind, workload.name()) } else { Vec::new() };
+    let mut notes: Vec<_> = notes.iter().take(16).map(|n| clipped(&n.to_string(), 256)).collect();
+    notes.extend(unbound_account(&workload, policy, &standing));
+    let (name, pod) = pod.map_or_else(|| (workload.name().to_owned(), None), |(name, pod)| (name, Some(pod)));
     Ok(Some(Judged {
         kind,
-        name: workload.name().to_owned(),
-        uid: live.metadata.uid,
+        name,
+        uid: live.uid(kind),
         resource_version: live.metadata.resource_version,
         owned: live.metadata.owner_references.iter().any(|o| o.controller),
         paused: live.spec.paused,
         wired,
         was_wired,
+        was_labelled,
         before: None,
         // An operator that was killed as it touched does not remember; the label stays where only the template was stripped.
         unanswered: touch.is_some() && !was_wired,
@@ -258,13 +290,43 @@ pub fn judge(
         standing,
         rollout,
         experiment,
-        notes: notes.iter().take(16).map(|n| n.to_string().chars().take(256).collect()).collect(),
+        notes,
         touch,
         record: template.and_then(|m| m.annotation(names::ANNOTATION_RECORD)).map(str::to_owned),
         pods: live.spec.selector.as_query(),
         jobs,
         account: workload.service_account().to_owned(),
+        ended,
+        pod,
     }))
+}
+
+/// How a Pod is listed, by the name of its owner; `None` where the owner is listed itself.
+fn listed_pod(workload: &Workload<'_>) -> Option<(String, ListedPod)> {
+    let (kind, name) = (workload.kind == Kind::Pod).then(|| workload.pod_group()).flatten()?;
+    Some((name, ListedPod { kind, name: workload.name().to_owned() }))
+}
+
+/// A Pod waits for no binding: its account is bound as soon as it is seen.
+fn unbound_account(workload: &Workload<'_>, policy: Option<&Policy>, standing: &Standing) -> Option<String> {
+    let bound = policy?.bound.as_ref()?;
+    let account = workload.service_account();
+    let lacks = workload.kind == Kind::Pod && *standing == Standing::Current && !bound.contains(account);
+    lacks.then(|| {
+        let why = "is bound only since its pod is there; MLflow may refuse it for five minutes more";
+        clipped(&format!("BoundLate: service account {account} {why}"), 256)
+    })
+}
+
+/// Finished Jobs that are kept as evidence, and for how many seconds.
+const MAX_FINISHED: usize = 20;
+const EVIDENCE: i64 = 24 * 3600;
+
+/// Of finished Jobs those that stay as evidence: the newest, for a day.
+pub fn keep_recent(jobs: &mut Vec<Judged>, now: Timestamp) {
+    jobs.retain(|job| job.ended.is_some_and(|ended| now.as_second() - ended.as_second() < EVIDENCE));
+    jobs.sort_by(|a, b| b.ended.cmp(&a.ended).then_with(|| a.name.cmp(&b.name)));
+    jobs.truncate(MAX_FINISHED);
 }
 
 /// How far a workload's pods follow its template.
@@ -272,221 +334,8 @@ pub fn progress(kind: Kind, json: &str) -> Result<Rollout, serde_json::Error> {
     Ok(Live::parse(json)?.rollout(kind))
 }
 
-/// What can be the case with a kind: a Job is never changed after its creation.
-fn possible(kind: Kind, standing: Standing, wired: bool) -> Option<Standing> {
-    if kind.has_second_chance() {
-        return Some(standing);
-    }
-    match standing {
-        Standing::Wanting { .. } if wired => Some(Standing::Current),
-        Standing::Wanting { .. } | Standing::Waiting(_) => {
-            Some(Standing::Skipped { reason: Reason::CreatedUnwired, deliberate: false, leftover: Vec::new() })
-        }
-        Standing::Skipped { reason, deliberate, .. } => {
-            Some(Standing::Skipped { reason, deliberate, leftover: Vec::new() })
-        }
-        Standing::Stray(_) => None,
-        Standing::Current | Standing::Newer | Standing::Elsewhere => Some(standing),
-    }
-}
-
-fn stand(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> Option<(Standing, Vec<Note>, Target)> {
-    let plain = |standing| Some((standing, Vec::new(), Target::Unknown));
-    let skipped = |reason, deliberate| plain(Standing::Skipped { reason, deliberate, leftover: Vec::new() });
-    match decide(workload, around) {
-        Decision::Wire { tracing: by, experiment, injection } if by == tracing => {
-            let target = target(workload, &injection.notes, experiment);
-            let standing = match injection.skipped {
-                Some(reason) => Standing::Skipped {
-                    reason,
-                    deliberate: reason == Reason::OwnTrackingURI,
-                    leftover: injection.patch,
-                },
-                None if injection.patch.is_empty() => Standing::Current,
-                None => Standing::Wanting { hash: injection.hash, patch: injection.patch },
-            };
-            Some((standing, injection.notes, target))
-        }
-        Decision::Leave(Leave::Waiting { tracing: by, missing }) if by == tracing => {
-            Some((Standing::Waiting(missing), Vec::new(), planned(workload, tracing, around)))
-        }
-        Decision::Leave(Leave::Record { tracing: by, error }) if by == tracing => match error {
-            RecordError::Newer(_) => Some((Standing::Newer, Vec::new(), planned(workload, tracing, around))),
-            RecordError::Unreadable(_) => skipped(Reason::RecordUnreadable, false),
-        },
-        Decision::Leave(Leave::Record { tracing: by, .. })
-            if by.is_empty() && reports_unselected(workload, tracing, around) =>
-        {
-            skipped(Reason::RecordUnreadable, false)
-        }
-        Decision::Leave(Leave::Suspended { .. }) => None,
-        Decision::Unwire(leftover) if reports_unselected(workload, tracing, around) => {
-            plain(Standing::Skipped { reason: Reason::OptedOut, deliberate: true, leftover })
-        }
-        Decision::Leave(Leave::NotSelected(why)) => match why {
-            NotSelected::OptedOut if reports_unselected(workload, tracing, around) => skipped(Reason::OptedOut, true),
-            NotSelected::Windows if reports_unselected(workload, tracing, around) => skipped(Reason::Windows, true),
-            NotSelected::NamespaceNotLabelled | NotSelected::NamespaceExcluded | NotSelected::NoMatch
-                if wirer(workload).as_deref() == Some(tracing) =>
-            {
-                plain(Standing::Stray(removal(workload)?))
-            }
-            _ => None,
-        },
-        // It belongs to another AgentTracing; say so if this one wants it too.
-        _ => {
-            let own: Vec<_> = around.policies.iter().filter(|p| p.name == tracing).cloned().collect();
-            let alone = Surroundings { policies: &own, ..*around };
-            matches!(select(workload, &alone), Selection::One(_)).then_some(())?;
-            plain(Standing::Elsewhere)
-        }
-    }
-}
-
-/// The AgentTracing whose wiring a workload carries, or the rest of it.
-fn wirer(workload: &Workload<'_>) -> Option<String> {
-    let record = existing_record(workload).ok()?;
-    record.map(|record| record.tracing).or_else(|| workload.metadata.label(names::LABEL_WIRED).map(str::to_owned))
-}
-
-/// What takes everything of ours out, also where somebody stripped the template and left what is beside it.
-fn removal(workload: &Workload<'_>) -> Option<Vec<PatchOperation>> {
-    let patch = uninject(workload).ok()?;
-    let patch = if patch.is_empty() { remainder(&workload.metadata, false) } else { patch };
-    (!patch.is_empty()).then_some(patch)
-}
-
-/// A workload that carries the wiring of an AgentTracing that is no more.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Orphan {
-    /// Kind.
-    pub kind: Kind,
-    /// Namespace.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-    /// Uid.
-    pub uid: String,
-    /// Resource version; guards the patch.
-    pub resource_version: String,
-    /// The AgentTracing.
-    pub tracing: String,
-    /// Whether taking it out replaces pods.
-    pub rolls: bool,
-    /// Whether these are available now.
-    pub costs: bool,
-    /// What takes it out.
-    pub patch: Vec<PatchOperation>,
-}
-
-impl Orphan {
-    /// As `kubectl` takes it.
-    pub fn resource(&self) -> String {
-        resource(self.kind, &self.name)
-    }
-}
-
 fn resource(kind: Kind, name: &str) -> String {
     format!("{}/{name}", kind.as_str().to_ascii_lowercase())
-}
-
-/// The namespace of a workload and the AgentTracing whose wiring it carries, if any.
-pub fn wired_by(kind: Kind, json: &str) -> Result<Option<(String, String)>, serde_json::Error> {
-    let workload = Workload::parse(kind, json)?;
-    let namespace = workload.metadata.namespace.as_deref().unwrap_or_default();
-    Ok(wirer(&workload).map(|tracing| (namespace.to_owned(), tracing)))
-}
-
-/// A wired workload that nobody looks after: its AgentTracing is gone, and no other one takes it.
-pub fn orphan(kind: Kind, json: &str, around: &Surroundings<'_>) -> Result<Option<Orphan>, serde_json::Error> {
-    let gone = |orphan: &Orphan| around.policies.iter().all(|policy| policy.name != orphan.tracing);
-    let Some(orphan) = wired(kind, json)?.filter(gone) else { return Ok(None) };
-    let workload = Workload::parse(kind, json)?;
-    let selected = matches!(select(&workload, around), Selection::One(_));
-    Ok((!selected).then_some(orphan))
-}
-
-/// A wired workload, whoever looks after it.
-pub fn wired(kind: Kind, json: &str) -> Result<Option<Orphan>, serde_json::Error> {
-    let workload = Workload::parse(kind, json)?;
-    let Some(tracing) = wirer(&workload) else { return Ok(None) };
-    let Some(patch) = removal(&workload) else { return Ok(None) };
-    let live = Live::parse(json)?;
-    let rollout = live.rollout(kind);
-    Ok(Some(Orphan {
-        kind,
-        namespace: workload.metadata.namespace.as_deref().unwrap_or_default().to_owned(),
-        name: workload.name().to_owned(),
-        uid: live.metadata.uid,
-        resource_version: live.metadata.resource_version,
-        tracing,
-        rolls: rollout.replaces_pods(),
-        costs: rollout.has_to_lose(),
-        patch,
-    }))
-}
-
-/// The experiment of a workload that cannot be wired yet: as if every fact were known, so that no experiment is made which
-/// the user's own choice leaves empty.
-fn planned(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> Target {
-    let mut policies: Vec<_> = around.policies.iter().filter(|p| p.name == tracing).cloned().collect();
-    for policy in &mut policies {
-        policy.tracking_uri.get_or_insert_default();
-        policy.experiment.pin = false;
-        policy.bound = None;
-    }
-    match decide(workload, &Surroundings { policies: &policies, ..*around }) {
-        Decision::Wire { experiment, injection, .. } => target(workload, &injection.notes, experiment),
-        _ => Target::Unknown,
-    }
-}
-
-/// What no AgentTracing selects is reported by the oldest that would select it otherwise.
-fn reports_unselected(workload: &Workload<'_>, tracing: &str, around: &Surroundings<'_>) -> bool {
-    let willing = around.policies.iter().filter(|p| p.selects(workload));
-    let oldest = willing.min_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
-    oldest.is_some_and(|p| p.name == tracing)
-}
-
-/// The experiment that the first wired container logs to. `MLFLOW_TRACING_DESTINATION` wins over a name, a name over an id.
-fn target(workload: &Workload<'_>, notes: &[Note], experiment: String) -> Target {
-    let kept = |container: &Container<'_>| {
-        notes.iter().find_map(|note| match note {
-            Note::KeptByUser { container: name, variables } if **name == *container.name => Some(variables),
-            _ => None,
-        })
-    };
-    let record = existing_record(workload).ok().flatten();
-    let wired = |container: &&Container<'_>| match &record {
-        Some(record) => record.containers.contains_key(&*container.name),
-        None => !kept(container).is_some_and(|variables| variables.iter().any(|v| v == TRACKING_URI)),
-    };
-    let Some(container) = workload.pod.containers.iter().find(wired) else {
-        return Target::Name(experiment);
-    };
-    let own = |variable: &str| {
-        kept(container).filter(|variables| variables.iter().any(|v| v == variable))?;
-        container.env.iter().flatten().rev().find(|e| &*e.name == variable)
-    };
-    let [name, id, destination] = EXPERIMENT_GROUP;
-    let literal = |entry: &super::view::EnvEntry<'_>| {
-        let value = entry.value.as_deref().unwrap_or_default();
-        let plain = entry.value_from.is_none() && !value.is_empty() && !value.contains("$(");
-        plain.then(|| value.to_owned())
-    };
-    let numeric = |value: String| match value.bytes().all(|b| b.is_ascii_digit()) {
-        true => Target::Id(value),
-        false => Target::Unknown,
-    };
-    if let Some(entry) = own(destination) {
-        literal(entry).map_or(Target::Unknown, numeric)
-    } else if let Some(entry) = own(name) {
-        literal(entry).map_or(Target::Unknown, Target::Name)
-    } else if let Some(entry) = own(id) {
-        literal(entry).map_or(Target::Unknown, numeric)
-    } else {
-        Target::Name(experiment)
-    }
 }
 
 #[cfg(test)]

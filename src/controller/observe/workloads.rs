@@ -17,9 +17,10 @@ use serde_json::value::RawValue;
 use super::Error;
 use crate::controller::Context;
 use crate::core::kind::Kind;
+use crate::core::rollout::touched_at;
 use crate::core::select::Surroundings;
 use crate::core::trouble;
-use crate::core::workload::{Judged, Rollout, Standing, account_to_bind, judge, progress};
+use crate::core::workload::{Judged, PodGroups, Rollout, Standing, account_to_bind, judge, keep_recent, progress};
 use crate::names;
 
 /// Most objects of one page. Four passes at a time hold a page each, twice: of 100 wired Deployments that was most of the
@@ -60,28 +61,47 @@ pub(in crate::controller) async fn workloads(
     ctx: &Context,
     tracing: &str,
     around: &Surroundings<'_>,
+    now: Timestamp,
 ) -> Result<Workloads, Error> {
     let mut found = Workloads::default();
+    let (mut pods, mut finished) = (PodGroups::default(), Vec::new());
     let shares = around.policies.iter().any(|policy| policy.bound.is_some());
-    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Pod) {
+    for kind in Kind::ALL {
         let each = |item: &str| {
             let judged = judge(kind, item, tracing, around)?;
-            found.judged.extend(judged.map(|j| Judged { standing: j.standing.lightened(), ..j }));
+            match judged.map(|j| Judged { standing: j.standing.lightened(), ..j }) {
+                Some(pod) if kind == Kind::Pod => pods.add(pod),
+                Some(job) if job.is_finished() => {
+                    finished.push(job);
+                    // A namespace may keep thousands of them.
+                    if finished.len() >= 2 * PAGE as usize {
+                        keep_recent(&mut finished, now);
+                    }
+                }
+                other => found.judged.extend(other),
+            }
             if shares {
                 found.accounts.extend(account_to_bind(kind, item, around)?);
             }
             Ok(())
         };
-        for_each(&ctx.client, kind, Some(around.namespace), each).await?;
+        // Of Pods only those matter that are wired by themselves.
+        let opted_in = format!("{}=true", names::LABEL_INJECT);
+        let labels = (kind == Kind::Pod).then_some(opted_in.as_str());
+        for_each(&ctx.client, kind, Some(around.namespace), labels, each).await?;
     }
+    keep_recent(&mut finished, now);
+    found.judged.extend(finished);
+    found.judged.extend(pods.into_groups());
     Ok(found)
 }
 
-/// Looks at every object of a kind in place.
+/// Looks in place at every object of a kind, or at those with these labels.
 pub(in crate::controller) async fn for_each(
     client: &Client,
     kind: Kind,
     namespace: Option<&str>,
+    labels: Option<&str>,
     mut each: impl FnMut(&str) -> Result<(), serde_json::Error>,
 ) -> Result<(), Error> {
     #[derive(Deserialize)]
@@ -98,7 +118,7 @@ pub(in crate::controller) async fn for_each(
     }
     let what = || format!("the {} of {}", kind.plural(), namespace.unwrap_or("all namespaces"));
     let request = Request::new(url(kind, namespace));
-    let mut params = ListParams::default().limit(PAGE);
+    let mut params = ListParams { label_selector: labels.map(str::to_owned), ..ListParams::default().limit(PAGE) };
     loop {
         let answer = async {
             let request = request.list(&params).map_err(kube::Error::BuildRequest)?;
@@ -176,7 +196,10 @@ pub(in crate::controller) async fn troubles(
         let Rollout { complete, wanted, available, .. } = j.rollout;
         j.standing == Standing::Current && wanted > 0 && (!complete || available < wanted)
     };
-    for workload in workloads.iter_mut().filter(unwell).take(MOST_UNWELL) {
+    let mut unwell: Vec<_> = workloads.iter_mut().filter(unwell).collect();
+    // What was changed last comes first: a dead workload of long ago must not hide that a new `merge-ca` fails.
+    unwell.sort_by_key(|j| std::cmp::Reverse(touched_at(j)));
+    for workload in unwell.into_iter().take(MOST_UNWELL) {
         let read = |source| Error::Read { what: format!("the pods of {namespace}/{}", workload.name), source };
         let params = ListParams::default().labels(&workload.pods).limit(MOST_PODS);
         let pods = api.list(&params).await.map_err(read)?.items;

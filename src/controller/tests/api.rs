@@ -28,6 +28,7 @@ struct State {
     events: Vec<String>,
     refused: BTreeMap<String, (u16, String)>,
     webhook_away: bool,
+    undoes: bool,
     reviews_denied: bool,
     tokens: usize,
     version: u64,
@@ -85,6 +86,11 @@ impl FakeApi {
         self.0.lock().unwrap().webhook_away = !answers;
     }
 
+    /// From now on somebody who comes after the webhook takes out what it put into templates.
+    pub fn undo_in_the_same_request(&self) {
+        self.0.lock().unwrap().undoes = true;
+    }
+
     /// Gives an object what the webhook gives it when it is created.
     pub fn wire_as_created(&self, path: &str) {
         let mut state = self.0.lock().unwrap();
@@ -119,7 +125,7 @@ impl State {
     fn answer(&mut self, head: &http::request::Parts, body: &[u8]) -> (u16, Value) {
         let path = head.uri.path().to_owned();
         if head.method == Method::GET {
-            return self.read(&path);
+            return self.read(&path, head.uri.query().unwrap_or_default());
         }
         if path.ends_with("/events") {
             let event: Value = serde_json::from_slice(body).unwrap();
@@ -153,14 +159,19 @@ impl State {
         self.patch(&path, head.headers["content-type"].to_str().unwrap(), body)
     }
 
-    fn read(&self, path: &str) -> (u16, Value) {
+    fn read(&self, path: &str, query: &str) -> (u16, Value) {
         if let Some(object) = self.objects.get(path) {
             return (200, object.clone());
         }
         if path.rsplit('/').next().is_some_and(|last| LISTS.contains(&last)) {
             let within = format!("{path}/");
-            let items: Vec<_> =
-                self.objects.range(within.clone()..).take_while(|(k, _)| k.starts_with(&within)).collect();
+            let opted_in = query.contains("labelSelector=agenttracing.dev%2Finject%3Dtrue");
+            let items: Vec<_> = self
+                .objects
+                .range(within.clone()..)
+                .take_while(|(k, _)| k.starts_with(&within))
+                .filter(|(_, o)| !opted_in || o["metadata"]["labels"][names::LABEL_INJECT] == "true")
+                .collect();
             return (200, json!({"metadata": {}, "items": items.into_iter().map(|(_, o)| o).collect::<Vec<_>>()}));
         }
         (404, failure(404, "not found"))
@@ -184,7 +195,11 @@ impl State {
         let touched = &new["metadata"]["annotations"][names::ANNOTATION_TOUCH];
         let is_touch = old.as_ref().is_some_and(|o| o["metadata"]["annotations"][names::ANNOTATION_TOUCH] != *touched);
         if is_touch && !touched.is_null() && !self.webhook_away {
+            let before = new["spec"].clone();
             self.wire(path, &mut new);
+            if self.undoes {
+                new["spec"] = before;
+            }
         }
         if old.as_ref() != Some(&new) {
             self.put(path, new);

@@ -179,6 +179,41 @@ fn a_touch_that_nobody_answered_is_no_repair_that_was_undone() {
     assert_eq!(next_touch(&unanswered("abc/3/1000"), PACE, 1002).unwrap(), "abc/3/1002");
 }
 
+/// An autoscaler needs a moment for a new node: told at once, it halts nobody before a minute.
+#[test]
+fn what_no_node_takes_halts_the_others_after_a_minute() {
+    let unscheduled = |reason: &str| {
+        let trouble = Some(Trouble { reason: reason.into(), message: String::new(), since: Some(second(1005)) });
+        let mut judged = stuck("w", 1005);
+        judged.rollout.trouble = trouble;
+        judged
+    };
+    assert!(!is_stuck(&unscheduled("Unschedulable"), 1064));
+    assert!(is_stuck(&unscheduled("Unschedulable"), 1065));
+    assert!(is_stuck(&unscheduled("ImagePullBackOff"), 1010));
+}
+
+/// review A10: the list in status holds a hundred.
+#[test]
+fn somebody_who_had_their_way_keeps_it_where_the_list_is_full() {
+    let rows: Vec<_> = (0..100)
+        .map(|n| serde_json::json!({"kind": "Deployment", "name": format!("x-{n}"), "state": "Contested"}))
+        .collect();
+    let tracing: AgentTracing = serde_json::from_value(serde_json::json!({
+        "apiVersion": "agenttracing.dev/v1alpha1", "kind": "AgentTracing",
+        "metadata": {"name": "tracing", "generation": 4}, "spec": {"mlflow": {"mode": "Standalone"}},
+        "status": {"observedGeneration": 4, "workloads": rows},
+    }))
+    .unwrap();
+    let recalled = |touch: &str| {
+        let mut all = [wanting("unlisted", Some(touch))];
+        recall(&mut all, &tracing);
+        next_touch(&all[0], PACE, 900_000)
+    };
+    assert_eq!(recalled("abc/3/1000"), Err(Rest::Contested));
+    assert!(recalled("abc/2/1000").is_ok());
+}
+
 #[test]
 fn only_a_wiring_that_was_there_before_is_repaired() {
     let record = |hash: &str| {

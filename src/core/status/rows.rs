@@ -1,11 +1,11 @@
 //! The list of workloads: one row each, and what the user should do about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{About, Evidence, Findings, is_counted};
-use crate::api::{AgentTracingStatus, Reason, StateCount, WorkloadState, WorkloadStatus};
+use super::{About, Evidence, Findings, has_ended_silently, is_counted, logs};
+use crate::api::{AgentTracingStatus, Reason, RolloutPolicy, StateCount, WorkloadState, WorkloadStatus};
 use crate::core::health::Verdict;
 use crate::core::kind::Kind;
 use crate::core::rollout::{Rest, halt, is_stuck, next_touch};
@@ -17,7 +17,7 @@ use crate::names;
 pub type States = BTreeMap<WorkloadState, usize>;
 
 /// Most workloads in the list.
-const MAX_WORKLOADS: usize = 100;
+pub const MAX_WORKLOADS: usize = 100;
 
 /// Most Jobs in one command.
 const MAX_JOBS: usize = 5;
@@ -29,12 +29,19 @@ pub(super) fn list(
     old: &AgentTracingStatus,
     now: Timestamp,
 ) -> (Vec<WorkloadStatus>, States) {
-    let mut rows: Vec<_> = found.workloads.iter().filter_map(|judged| row(about, judged, found, old, now)).collect();
+    let mut rows = Vec::new();
     let mut states = States::new();
-    for row in &rows {
-        *states.entry(row.state).or_default() += 1;
+    for judged in found.workloads {
+        let Some(row) = row(about, judged, found, old, now) else { continue };
+        if !judged.is_finished() && judged.standing != Standing::Elsewhere {
+            *states.entry(row.state).or_default() += 1;
+        }
+        rows.push(row);
     }
     rows.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| (&a.name, &a.kind).cmp(&(&b.name, &b.kind))));
+    // The list is a map by kind and name, and other groups have kinds of the same name.
+    let mut listed = BTreeSet::new();
+    rows.retain(|row| listed.insert((row.kind.clone(), row.name.clone())));
     rows.truncate(MAX_WORKLOADS);
     (rows, states)
 }
@@ -59,14 +66,29 @@ fn row(
     let namespace = about.namespace;
     let resource = judged.resource();
     let (state, reason, message) = match &judged.standing {
-        Standing::Stray(_) | Standing::Elsewhere => return None,
+        // Nothing is rolled by the operator then, also not to take something out.
+        Standing::Stray(_) if found.pace.policy == RolloutPolicy::Manual && judged.rollout.has_to_lose() => {
+            let message = format!(
+                "It is not selected any more and loses its wiring with its next own change, as injection.rollout.policy Manual says; \
+                 change it now with: kubectl rollout restart -n {namespace} {resource}"
+            );
+            (WorkloadState::Outdated, None, Some(message))
+        }
+        Standing::Stray(_) => return None,
+        Standing::Elsewhere => {
+            let message = format!(
+                "An older AgentTracing of this namespace has it; see which: kubectl get agenttracing -n {namespace} \
+                 --sort-by=.metadata.creationTimestamp"
+            );
+            (WorkloadState::Skipped, Some(Reason::Conflict.as_str().to_owned()), Some(message))
+        }
         Standing::Current if is_stuck(judged, now.as_second()) => {
             let trouble = judged.rollout.trouble.as_ref();
             let (reason, what) = trouble.map(|t| (t.reason.clone(), t.message.clone())).unwrap_or_default();
             let message = format!(
                 "It does not come back with the wiring ({what}), so no other workload is changed; see why: kubectl describe \
-                 pods -n {namespace} -l {}",
-                judged.pods
+                 pods -n {namespace}{}",
+                selector(judged)
             );
             (WorkloadState::Halted, Some(reason), Some(message))
         }
@@ -88,8 +110,8 @@ fn row(
         }
         Standing::Current if judged.rollout.on_delete && !judged.rollout.complete => {
             let message = format!(
-                "Its strategy is OnDelete: its pods get the wiring when somebody deletes them: kubectl delete pods -n {namespace} -l {}",
-                judged.pods
+                "Its strategy is OnDelete: its pods get the wiring when somebody deletes them: {}",
+                deletion(namespace, judged)
             );
             (WorkloadState::Outdated, None, Some(message))
         }
@@ -174,7 +196,7 @@ fn row(
         }
     };
     let skipped = state == WorkloadState::Skipped;
-    let kind = judged.kind.as_str();
+    let kind = judged.listed_kind();
     let previous = old.workloads.iter().find(|w| w.kind == kind && w.name == judged.name);
     let previous = previous.and_then(|w| w.last_trace_time.clone());
     Some(WorkloadStatus {
@@ -183,24 +205,43 @@ fn row(
         state,
         reason,
         message,
-        experiment: judged.experiment.display().filter(|_| !skipped).map(|e| e.chars().take(512).collect()),
+        experiment: judged.experiment.display().filter(|_| !skipped),
         last_trace_time: match found.traces.get(&judged.uid) {
             Some(Evidence::Received(time)) if previous.is_none() || found.refresh_trace_times => Some(time.to_string()),
             Some(Evidence::Received(_) | Evidence::NotAsked) => previous,
             _ => None,
         },
-        notes: notes(judged, found.workloads),
+        notes: notes(about, judged, found, now),
     })
 }
 
-fn notes(judged: &Judged, all: &[Judged]) -> Vec<String> {
-    let mut notes = judged.notes.clone();
-    let sharers = || all.iter().filter(|j| is_counted(&j.standing) && j.experiment == judged.experiment);
-    if is_counted(&judged.standing) && judged.experiment != Target::Unknown && sharers().nth(1).is_some() {
+/// The option that names a workload's pods; one that is too long to type names none.
+fn selector(judged: &Judged) -> String {
+    match judged.pods.len() {
+        1..=512 => format!(" -l {}", judged.pods),
+        _ => String::new(),
+    }
+}
+
+/// Never a command that deletes more than the workload's own pods.
+fn deletion(namespace: &str, judged: &Judged) -> String {
+    match selector(judged).as_str() {
+        "" => format!("kubectl get -n {namespace} {} -o jsonpath='{{.spec.selector}}'", judged.resource()),
+        selector => format!("kubectl delete pods -n {namespace}{selector}"),
+    }
+}
+
+fn notes(about: &About<'_>, judged: &Judged, found: &Findings<'_>, now: Timestamp) -> Vec<String> {
+    let mut notes = Vec::new();
+    if has_ended_silently(judged, found, now) {
+        notes.push(format!("NoTraces: its pods ended and left none; read the log: {}", logs(about.namespace, judged)));
+    }
+    notes.extend(judged.notes.iter().cloned());
+    let sharers = || found.workloads.iter().filter(|j| is_counted(j) && j.experiment == judged.experiment);
+    if is_counted(judged) && judged.experiment != Target::Unknown && sharers().nth(1).is_some() {
         notes
             .push(format!("SharedExperiment: {} workloads log to it, so traces are not told apart", sharers().count()));
     }
-    notes.truncate(16);
     notes
 }
 
@@ -257,6 +298,10 @@ fn why_skipped(namespace: &str, judged: &Judged, reason: Reason) -> String {
              {resource} -o jsonpath='{{.{template}.spec.containers[*].name}}'",
             names::ANNOTATION_CONTAINERS
         ),
+        Reason::NoServiceAccountToken if judged.kind == Kind::Pod => format!(
+            "Its pods get no service account token, without which MLflow refuses them; set automountServiceAccountToken to true in what \
+             makes them, seen here: kubectl get -n {namespace} {resource} -o yaml"
+        ),
         Reason::NoServiceAccountToken => {
             let setting = serde_json::json!({"spec": {"automountServiceAccountToken": true}});
             let patch =
@@ -269,6 +314,10 @@ fn why_skipped(namespace: &str, judged: &Judged, reason: Reason) -> String {
         Reason::Windows => {
             format!("Windows pods are not wired; see its node selector: kubectl get -n {namespace} {resource} -o yaml")
         }
+        Reason::CreatedUnwired if judged.kind == Kind::Pod => format!(
+            "Pods of it were created before they could be wired, and a Pod is never changed; delete them, so that what made them makes \
+             them again: kubectl delete -n {namespace} {resource}"
+        ),
         Reason::CreatedUnwired => format!(
             "It was created before it could be wired, and a Job is never changed; create it again: kubectl get -n {namespace} \
              {resource} -o yaml"
@@ -283,6 +332,6 @@ fn why_skipped(namespace: &str, judged: &Judged, reason: Reason) -> String {
 
 /// Worst first; what the user chose so is not bad at all.
 fn rank(row: &WorkloadStatus) -> (bool, WorkloadState) {
-    let chosen = [Reason::OptedOut, Reason::OwnTrackingURI, Reason::Windows].map(|r| r.as_str());
+    let chosen = [Reason::OptedOut, Reason::OwnTrackingURI, Reason::Windows, Reason::Conflict].map(|r| r.as_str());
     (row.reason.as_deref().is_some_and(|r| chosen.contains(&r)), row.state)
 }

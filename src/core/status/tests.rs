@@ -1,8 +1,8 @@
 use super::*;
-use crate::api::WorkloadState;
+use crate::api::{EnsuredExperiment, WorkloadState};
 use crate::core::wiring::Missing;
 use crate::core::workload::tests::standing as standing_of;
-use crate::core::workload::{MergeCaState, Rollout};
+use crate::core::workload::{ListedPod, MergeCaState, Rollout, Trouble};
 
 const NOW: &str = "2026-11-21T10:30:00Z";
 
@@ -71,6 +71,7 @@ impl Scene {
         let found = Findings {
             workspace: None,
             rights: None,
+            authorities: None,
             accounts: BTreeSet::new(),
             takes_otlp: self.takes_otlp,
             mlflow: self.mlflow.clone(),
@@ -218,6 +219,121 @@ fn workloads_that_all_belong_to_an_older_agent_tracing_are_a_conflict() {
     assert_eq!(scene.ready(), is("False", "Conflict"));
     let one = Scene::of([workload("teller", Standing::Elsewhere), workload("rag", Standing::Current)]);
     assert_eq!(one.ready(), is("True", "WaitingForTraces"));
+}
+
+#[test]
+fn a_workload_of_an_older_agent_tracing_has_a_row_and_does_not_say_that_nothing_matches() {
+    let scene = Scene::of([workload("teller", Standing::Elsewhere)]);
+    let (status, states) = scene.status_and_states(None, NOW);
+    assert_eq!(
+        (status.workloads[0].state, status.workloads[0].reason.as_deref()),
+        (WorkloadState::Skipped, Some("Conflict"))
+    );
+    assert_eq!(status.injected.as_deref(), Some("0/0"));
+    assert!(states.is_empty(), "{states:?}");
+    assert_eq!(condition(&status, ConditionType::InjectionReady).reason, "Enabled");
+}
+
+/// review A9
+#[test]
+fn ready_does_not_fall_because_nothing_runs_at_the_moment() {
+    let runs = Scene::of([workload("report", Standing::Current)]).status();
+    let nothing = Scene::of([]).status_after(Some(runs.clone()), NOW);
+    assert_eq!(condition(&nothing, ConditionType::InjectionReady).reason, "Enabled");
+    assert_eq!(condition(&nothing, ConditionType::Ready).status, "True");
+    let changed = AgentTracingStatus { observed_generation: Some(3), ..runs };
+    let after = Scene::of([]).status_after(Some(changed), NOW);
+    assert_eq!(condition(&after, ConditionType::InjectionReady).reason, "NothingMatches", "another spec");
+    assert_eq!(Scene::of([]).condition(ConditionType::InjectionReady).reason, "NothingMatches", "there never was any");
+}
+
+/// review A9
+#[test]
+fn a_job_that_ended_without_a_trace_is_told_and_not_counted() {
+    let ended = |kind, at_time: &str| Judged {
+        kind,
+        ended: Some(at(at_time)),
+        created: Some(at("2026-11-21T10:00:00Z")),
+        rollout: Rollout { complete: true, ..Rollout::default() },
+        ..workload("report", Standing::Current)
+    };
+    for (kind, injected) in [(Kind::Job, "0/0"), (Kind::CronJob, "1/1")] {
+        let silent = Scene::of([ended(kind, "2026-11-21T10:28:00Z")]).evidence("report", Evidence::Nothing);
+        let status = silent.status();
+        assert_eq!(status.injected.as_deref(), Some(injected));
+        let traces = condition(&status, ConditionType::TracesFlowing);
+        assert_eq!(traces.reason, "NoTracesFrom", "{}", traces.message);
+        assert!(status.workloads[0].notes[0].starts_with("NoTraces: "), "{:?}", status.workloads[0].notes);
+        assert_eq!(condition(&status, ConditionType::Ready).status, "True");
+        let early = Scene::of([ended(kind, "2026-11-21T10:28:01Z")]).evidence("report", Evidence::Nothing);
+        assert_eq!(early.status().workloads[0].notes, Vec::<String>::new(), "its last traces may be on their way");
+        let before = Scene::of([ended(kind, "2026-11-21T09:00:00Z")]).evidence("report", Evidence::Nothing);
+        assert_eq!(before.status().workloads[0].notes, Vec::<String>::new(), "it ran before it was wired");
+    }
+}
+
+#[test]
+fn pods_are_listed_by_their_owner_and_no_name_is_listed_twice() {
+    let pod = |kind: &str| Judged {
+        kind: Kind::Pod,
+        pod: Some(ListedPod { kind: kind.into(), name: "teller-1".into() }),
+        ..workload("teller", Standing::Current)
+    };
+    let rows = Scene::of([pod("Rollout"), pod("Sandbox"), pod("Sandbox"), workload("teller", Standing::Current)]);
+    let listed: Vec<_> = rows.status().workloads.into_iter().map(|row| row.kind).collect();
+    assert_eq!(listed, ["Deployment", "Rollout", "Sandbox"]);
+}
+
+/// Condition messages and rows are cut where the schema would refuse the whole status.
+#[test]
+fn nothing_that_a_workload_says_makes_its_status_too_long() {
+    let trouble = Trouble { reason: "R".repeat(200), message: "m".repeat(9000), since: Some(at(NOW)) };
+    let stuck = Judged {
+        touch: Some(format!("abc/0/{}", at(NOW).as_second())),
+        pods: "k".repeat(5000),
+        notes: vec!["n".repeat(900); 40],
+        experiment: Target::Name("e".repeat(900)),
+        rollout: Rollout { trouble: Some(trouble), wanted: 1, deadline: 600, ..Rollout::default() },
+        ..workload("teller", Standing::Current)
+    };
+    let status = Scene::of([stuck]).status();
+    let row = &status.workloads[0];
+    assert_eq!(row.state, WorkloadState::Halted);
+    let message = row.message.as_deref().unwrap();
+    assert!(message.chars().count() <= 2048 && message.ends_with("kubectl describe pods -n bank-agents"), "{message}");
+    assert_eq!(row.reason.as_deref().unwrap().chars().count(), 64);
+    assert_eq!(row.experiment.as_deref().unwrap().chars().count(), 512);
+    assert!(row.notes.len() == 16 && row.notes.iter().all(|note| note.chars().count() <= 256));
+    assert!(status.conditions.iter().all(|c| c.message.chars().count() <= 2048));
+}
+
+/// review A13
+#[test]
+fn more_accounts_than_status_holds_are_told() {
+    let found = |accounts: usize| {
+        let scene = Scene::of([workload("teller", Standing::Current)]);
+        let found = Findings {
+            mlflow: scene.mlflow.clone(),
+            workspace: None,
+            rights: Some(Verdict::good(Reason::Bound, "bound")),
+            authorities: None,
+            accounts: (0..accounts).map(|n| format!("account-{n}")).collect(),
+            takes_otlp: None,
+            answered: None,
+            labelled: true,
+            excluded: false,
+            workloads: &scene.workloads,
+            pace: Pace::default(),
+            webhook_silent: false,
+            experiments: &scene.experiments,
+            traces: &scene.traces,
+            refresh_trace_times: true,
+        };
+        let status = status(&tracing(None), &found, at(NOW)).0;
+        (condition(&status, ConditionType::RBACReady).reason, status.service_accounts.len())
+    };
+    assert_eq!(found(1000), ("Bound".to_owned(), 1000));
+    assert_eq!(found(1001), ("LimitReached".to_owned(), 1000));
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(super) struct LiveMetadata {
     #[serde(default)]
     pub creation_timestamp: Option<Timestamp>,
     #[serde(default)]
+    deletion_timestamp: Option<Timestamp>,
+    #[serde(default)]
     pub owner_references: Vec<LiveOwner>,
     #[serde(default)]
     managed_fields: Vec<LiveManager>,
@@ -42,6 +44,8 @@ pub(super) struct LiveMetadata {
 pub(super) struct LiveOwner {
     #[serde(default)]
     pub controller: bool,
+    #[serde(default)]
+    uid: String,
 }
 
 #[derive(Deserialize)]
@@ -111,6 +115,8 @@ pub(super) struct LiveStatus {
     updated_number_scheduled: i64,
     number_available: i64,
     active: Active,
+    last_successful_time: Option<Timestamp>,
+    phase: String,
     conditions: Vec<LiveCondition>,
 }
 
@@ -151,10 +157,26 @@ impl Live {
         serde_json::from_str(json)
     }
 
-    /// A Job that is done: nothing can be said or changed of it any more.
-    pub fn is_finished(&self) -> bool {
-        let done = |c: &LiveCondition| ["Complete", "Failed"].contains(&c.kind.as_str()) && c.status == "True";
-        self.status.conditions.iter().any(done)
+    /// When a Job was done, or the Job of a CronJob that succeeded last.
+    pub fn ended(&self, kind: Kind) -> Option<Timestamp> {
+        let done = |c: &&LiveCondition| ["Complete", "Failed"].contains(&c.kind.as_str()) && c.status == "True";
+        match kind {
+            Kind::Job => self.status.conditions.iter().find(done).map(|c| c.last_transition_time.unwrap_or_default()),
+            Kind::CronJob => self.status.last_successful_time,
+            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Pod => None,
+        }
+    }
+
+    /// A Pod that has ended or is about to: nothing can be said of it any more.
+    pub fn is_gone(&self) -> bool {
+        ["Succeeded", "Failed"].contains(&self.status.phase.as_str())
+            || (!self.status.phase.is_empty() && self.metadata.deletion_timestamp.is_some())
+    }
+
+    /// The uid under which a workload is remembered: Pods come and go, their owner stays.
+    pub fn uid(&self, kind: Kind) -> String {
+        let owner = self.metadata.owner_references.iter().find(|owner| owner.controller && kind == Kind::Pod);
+        owner.map_or(&self.metadata.uid, |owner| &owner.uid).clone()
     }
 
     /// The Jobs that are at work now and carry its template, or did: a Job is one itself.
@@ -173,7 +195,8 @@ impl Live {
             Kind::StatefulSet => self.stateful_set(),
             Kind::DaemonSet => self.daemon_set(),
             // Their pods come and go by themselves, each with the template of its day.
-            Kind::CronJob | Kind::Job | Kind::Pod => Rollout { complete: true, ..Rollout::default() },
+            Kind::CronJob | Kind::Job => Rollout { complete: true, ..Rollout::default() },
+            Kind::Pod => Rollout { complete: true, available_since: self.ready_since(), ..Rollout::default() },
         };
         let deadline = self.spec.progress_deadline_seconds.unwrap_or(DEADLINE).clamp(1, 24 * 3600);
         Rollout { deadline, on_delete: self.is_on_delete(), ..rollout }
@@ -181,6 +204,11 @@ impl Live {
 
     fn is_on_delete(&self) -> bool {
         self.spec.update_strategy.kind == "OnDelete"
+    }
+
+    fn ready_since(&self) -> Option<Timestamp> {
+        let ready = self.status.conditions.iter().find(|c| c.kind == "Ready" && c.status == "True");
+        ready.and_then(|c| c.last_transition_time)
     }
 
     fn is_seen(&self) -> bool {

@@ -18,6 +18,7 @@ pub(crate) fn standing(name: &str, standing: Standing) -> Judged {
         paused: false,
         wired: standing == Standing::Current,
         was_wired: standing == Standing::Current,
+        was_labelled: standing == Standing::Current,
         before: None,
         unanswered: false,
         created: None,
@@ -32,6 +33,8 @@ pub(crate) fn standing(name: &str, standing: Standing) -> Judged {
         pods: String::new(),
         jobs: Vec::new(),
         account: "default".into(),
+        ended: None,
+        pod: None,
     }
 }
 
@@ -189,7 +192,11 @@ fn a_job_is_never_changed_after_its_creation() {
     let of_yesterday = wired(job.clone());
     assert_eq!(judge(&of_yesterday, true), Some(Standing::Current));
     job["status"] = json!({"conditions": [{"type": "Complete", "status": "True"}]});
-    assert_eq!(judge(&job, true), None, "it is done");
+    assert_eq!(judge(&job, true), None, "it ended unwired");
+    let mut done = of_yesterday;
+    done["status"] =
+        json!({"conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": "2026-11-21T10:00:00Z"}]});
+    assert_eq!(judge(&done, true), Some(Standing::Current), "evidence, review A9");
 }
 
 #[test]
@@ -211,3 +218,5 @@ fn a_generated_name_is_the_objects_and_its_stem_the_experiments() {
     assert_eq!(judged.name, "teller-x7f2k");
     assert_eq!(judged.experiment, Target::Name("teller".into()));
 }
+
+mod unselected;

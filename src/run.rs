@@ -46,7 +46,7 @@ pub struct RunArgs {
     /// Name of this replica in the lease; unique among the replicas. Default: host name and process id.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
-    /// Address of the webhook (HTTPS). [::] is every address of both families.
+    /// Address of the webhook (HTTPS). `[::]` is every address of both families.
     #[arg(long, default_value = "[::]:9443")]
     pub webhook_addr: SocketAddr,
     /// Address of /livez, /readyz and /metrics (HTTP).

@@ -10,6 +10,8 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
 GO_WANTED=1.26
+# Two builds of the operator, the cluster's programs and all images, from nothing.
+DISK_WANTED_GIB=25
 RUST_TARGET=$(uname -m)-unknown-linux-musl
 
 # "what to look for" package: a program, or the package itself where it brings none.
@@ -36,6 +38,18 @@ main() {
     step "rustup target add $RUST_TARGET" retry rustup target add "$RUST_TARGET"
   fi
   report "${missing[@]}"
+  warn_of_small_disk "$CACHE" "$PWD"
+}
+
+# What is there already needs no more space, so a short disk is a warning, not an end.
+warn_of_small_disk() {
+  local folder free
+  for folder; do
+    mkdir -p "$folder"
+    free=$(($(stat --file-system --format='%a * %S' "$folder") / 1024 ** 3))
+    ((free >= DISK_WANTED_GIB)) \
+      || printf 'Only %d GiB are free under %s; a first run takes up to %d GiB.\n' "$free" "$folder" "$DISK_WANTED_GIB" >&2
+  done
 }
 
 missing_packages() {

@@ -17,7 +17,7 @@ spec:
   containers:
   - name: python
     image: ghcr.io/mlflow/mlflow:v3.10.1
-    imagePullPolicy: IfNotPresent
+    imagePullPolicy: Never
     command: [python3, -m, unittest, discover, --verbose, -s, /checkout/tests/migrate]
     # By subPath: the tests find the script beside themselves, and a mounted folder is full of links.
     volumeMounts:
@@ -27,12 +27,15 @@ spec:
   - name: files
     configMap: {name: $NAME}
 EOF
-  local phase=
-  until [[ $phase == Succeeded || $phase == Failed ]]; do
+  local phase='' waiting=''
+  # An image that is not on the node will not come: there is no registry.
+  until [[ $phase == Succeeded || $phase == Failed || $waiting == ErrImageNeverPull ]]; do
     ((SECONDS < 480)) || break
     sleep 2
     phase=$(kubectl get pod "$NAME" -o 'jsonpath={.status.phase}')
+    waiting=$(kubectl get pod "$NAME" -o 'jsonpath={.status.containerStatuses[*].state.waiting.reason}')
   done
+  [[ -z $waiting ]] || kubectl describe pod "$NAME" | sed -n '/^Conditions:/,$p'
   kubectl logs "$NAME"
   remove
   [[ $phase == Succeeded ]]

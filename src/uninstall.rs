@@ -1,5 +1,5 @@
 //! `uninstall`: everything of the operator leaves a cluster, in the order in which nothing breaks. First nobody injects any
-//! more, then the wiring goes, a few workloads at a time, and only then what the wiring points at.
+//! more, then the wiring goes, a few workloads at a time, and only then, and only where it is asked for, what the wiring points at.
 //!
 //! Each step looks at what is there, so that an attempt that was cut off is simply made again.
 
@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clap::Args;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -24,12 +25,23 @@ use crate::controller;
 use crate::names;
 use crate::uninject::{self, UninjectAllArgs};
 
+/// What is taken out of a cluster.
+#[derive(Args)]
+pub struct UninstallArgs {
+    #[command(flatten)]
+    cluster: UninjectAllArgs,
+    /// Delete the CustomResourceDefinition too, and with it every AgentTracing and its MLflow server. Default: they stay.
+    #[arg(long)]
+    delete_tracings: bool,
+}
+
 /// Takes everything out; exit code 1 names the workloads that the API server would not change, and the rest stays then.
-pub async fn uninstall(args: UninjectAllArgs) -> anyhow::Result<ExitCode> {
+pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<ExitCode> {
+    let UninstallArgs { cluster: args, delete_tracings: with_tracings } = args;
     let client = Client::try_default().await.context("no cluster: set KUBECONFIG, or run this in a pod")?;
     let home = &args.operator_namespace;
 
-    announce(&client).await?;
+    announce(&client, with_tracings).await?;
     delete(&Api::<MutatingWebhookConfiguration>::all(client.clone()), names::WEBHOOK_CONFIGURATION).await?;
     println!("nothing is injected any more");
     stop_operator(&client, home).await?;
@@ -42,12 +54,12 @@ pub async fn uninstall(args: UninjectAllArgs) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::from(1));
     }
-    delete_tracings(&client).await?;
-    let definition = AgentTracing::crd().name_any();
-    let definitions = Api::<CustomResourceDefinition>::all(client.clone());
-    delete(&definitions, &definition).await?;
-    gone(&definitions, &definition).await?;
-    println!("all AgentTracings are gone, and with them their MLflow servers and RoleBindings");
+    if with_tracings {
+        delete_tracings(&client).await?;
+        delete_definition(&client).await?;
+        println!("all AgentTracings are gone, and with them their MLflow servers and RoleBindings");
+        kept(&client).await?;
+    }
     for namespace in release_authorities(&client).await? {
         println!(
             "kept: ConfigMap {namespace}/{0}, from which pods that run take certificate authorities; once they have ended: kubectl \
@@ -60,12 +72,11 @@ pub async fn uninstall(args: UninjectAllArgs) -> anyhow::Result<ExitCode> {
         delete(&secrets, secret).await?;
     }
     delete(&Api::<Lease>::namespaced(client.clone(), home), names::LEASE).await?;
-    kept(&client).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says what will be gone, before anything is.
-async fn announce(client: &Client) -> anyhow::Result<()> {
+/// Says what will be gone and what stays, before anything is.
+async fn announce(client: &Client, with_tracings: bool) -> anyhow::Result<()> {
     let tracings = match Api::<AgentTracing>::all(client.clone()).list_metadata(&ListParams::default()).await {
         Ok(list) => list.items,
         // The kind is gone already.
@@ -73,14 +84,28 @@ async fn announce(client: &Client) -> anyhow::Result<()> {
         Err(error) => return Err(error).context("failed to list AgentTracings"),
     };
     let named = tracings.iter().map(|t| format!("{}/{}", t.namespace().unwrap_or_default(), t.name_any()));
-    println!(
-        "this will take the wiring out of every agent and then delete CustomResourceDefinition {} and {} AgentTracings ({}) with \
-         their MLflow servers, RoleBindings and ConfigMaps; volumes stay unless their deletionPolicy is Delete",
-        AgentTracing::crd().name_any(),
-        tracings.len(),
-        named.collect::<Vec<_>>().join(", ")
-    );
+    println!("{}", announcement(&named.collect::<Vec<_>>(), with_tracings));
     Ok(())
+}
+
+fn announcement(tracings: &[String], with_tracings: bool) -> String {
+    let definition = AgentTracing::crd().name_any();
+    let all = match tracings {
+        [] => "none".to_owned(),
+        few if few.len() <= NAMED_AT_MOST => few.join(", "),
+        many => format!("{}, … {} in all", many[..NAMED_AT_MOST].join(", "), many.len()),
+    };
+    let first = "this will delete the webhook's configuration, end the operator and take the wiring out of every agent";
+    if with_tracings {
+        return format!(
+            "{first}, and then delete CustomResourceDefinition {definition} and every AgentTracing ({all}) with its MLflow server \
+             and RoleBinding; volumes stay unless their deletionPolicy is Delete"
+        );
+    }
+    format!(
+        "{first}; CustomResourceDefinition {definition} and every AgentTracing ({all}) stay with their MLflow servers and traces, and an \
+         operator that is installed again takes them up; to delete them too: agent-tracing-operator uninstall --delete-tracings"
+    )
 }
 
 /// A running operator would wire everything again.
@@ -160,6 +185,13 @@ async fn release_authorities(client: &Client) -> anyhow::Result<Vec<String>> {
     }
 }
 
+async fn delete_definition(client: &Client) -> anyhow::Result<()> {
+    let definition = AgentTracing::crd().name_any();
+    let definitions = Api::<CustomResourceDefinition>::all(client.clone());
+    delete(&definitions, &definition).await?;
+    gone(&definitions, &definition).await
+}
+
 /// What is absent already needs no deletion.
 async fn delete<K>(api: &Api<K>, name: &str) -> anyhow::Result<()>
 where
@@ -221,8 +253,33 @@ fn ours() -> ListParams {
     ListParams::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY))
 }
 
+/// So many AgentTracings are named before something happens to them.
+const NAMED_AT_MOST: usize = 20;
 const POLL: Duration = Duration::from_secs(1);
 /// How long the pods that were replaced may take to end.
 const LAST_PODS: Duration = Duration::from_secs(60);
 /// Above the time that a terminating operator goes on serving, and that a definition takes with 1,000 objects.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Issue, section 6: an uninstall says before it deletes what it will delete.
+    #[test]
+    fn the_announcement_names_what_goes_and_what_stays() {
+        let tracings = ["bank-agents/tracing".to_owned(), "shop/traces".to_owned()];
+        let kept = announcement(&tracings, false);
+        assert!(
+            kept.contains("(bank-agents/tracing, shop/traces) stay") && kept.ends_with("uninstall --delete-tracings")
+        );
+        assert!(!kept.contains("delete CustomResourceDefinition"), "{kept}");
+        let deleted = announcement(&tracings, true);
+        assert!(deleted.contains("delete CustomResourceDefinition agenttracings.agenttracing.dev"), "{deleted}");
+        assert!(
+            deleted.contains("(bank-agents/tracing, shop/traces)") && deleted.contains("volumes stay"),
+            "{deleted}"
+        );
+        assert!(announcement(&[], true).contains("(none)"));
+    }
+}

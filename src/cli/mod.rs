@@ -33,12 +33,13 @@ enum Command {
     Inject(InjectArgs),
     /// Print workloads without the wiring of the operator, or take it out of a whole cluster.
     Uninject(UninjectArgs),
-    /// Take everything of the operator out of a cluster: webhook, operator, wiring, AgentTracings. Volumes with traces stay.
+    /// Take the operator out of a cluster: webhook, operator, wiring. AgentTracings and their MLflow servers stay unless asked.
     ///
     /// Works on the cluster of KUBECONFIG. First nobody injects any more and the operator ends, then the wiring is taken out, a
-    /// few workloads at a time, and then the AgentTracings go with their MLflow servers. What helm or kustomize installed besides
-    /// is theirs to delete. May be repeated; exit code 1 names the workloads that could not be changed.
-    Uninstall(crate::uninject::UninjectAllArgs),
+    /// few workloads at a time. With --delete-tracings the AgentTracings go then, with their MLflow servers and their kind; volumes
+    /// with traces stay all the same. What helm or kustomize installed besides is theirs to delete. May be repeated; exit code 1
+    /// names the workloads that could not be changed.
+    Uninstall(crate::uninstall::UninstallArgs),
     /// Print what a container gets, and why.
     Explain(ExplainArgs),
     /// Walk every link from the installed kind to the last trace, and name the one that is broken.

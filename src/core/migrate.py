@@ -23,9 +23,16 @@ def main():
     elif URI != URI.strip():
         fail("the Secret of backendStoreSecret begins or ends with white space or a line break: write its value without")
     elif URI.startswith("sqlite:///"):
-        sqlite_database(URI[len("sqlite:///"):])
+        sqlite_database(sqlite_path(URI))
     else:
         server_database()
+
+
+def sqlite_path(uri):
+    """The file of a SQLite URI. What follows the question mark are settings of the driver, no part of its name."""
+    path, _, query = uri[len("sqlite:///"):].partition("?")
+    # With uri=true the driver hands the rest to SQLite, which reads it as an address of its own.
+    return unquote(urlsplit(path).path) if path.startswith("file:") and "uri=true" in query.split("&") else path
 
 
 def sqlite_database(path):
@@ -73,7 +80,8 @@ def upgrade_sqlite(path):
         return say(f"an unfinished database without any trace is set aside as {path}.unfinished, the server creates a new one")
     if problem:
         fail(f"mlflow db upgrade failed, the database is unchanged: {problem}; see the log of container migrate")
-    if glob.glob(glob.escape(path) + "-*"):
+    # SQLite's own files beside an open database, and not what a user put there, such as mlflow.db-backup.
+    if any(os.path.exists(path + end) for end in ("-journal", "-wal", "-shm")):
         fail(f"another process has {path} open: wait until the old pod is gone")
     kept = copy_name(path)
     try:

@@ -7,6 +7,8 @@
 
 #[path = "../node/audit.rs"]
 mod audit;
+#[path = "../support/authorities.rs"]
+mod authorities;
 mod cluster;
 #[path = "../support/component.rs"]
 mod component;

@@ -44,6 +44,10 @@ fn uninstalling_is_a_hook_of_its_own_account_whose_rights_go_with_it() {
     let job = hooks.iter().find(|hook| hook["kind"] == "Job").expect("a Job");
     let pod = &job["spec"]["template"]["spec"];
     assert_eq!(pod["containers"][0]["args"], json!(["uninstall", "--operator-namespace", "tools"]));
+    let asked = template("tools", &["uninstall.deleteTracings=true"]);
+    let args = asked.iter().filter(|o| is_hook(o)).find(|o| o["kind"] == "Job").expect("a Job");
+    let args = &args["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert_eq!(args, &json!(["uninstall", "--operator-namespace", "tools", "--delete-tracings"]));
     let operator = object(&objects, "Deployment", "agent-tracing-operator");
     assert_eq!(pod["containers"][0]["image"], operator["spec"]["template"]["spec"]["containers"][0]["image"]);
     // Or its pod would count as one of the operator's: an endpoint of the webhook, protected by the disruption budget.
@@ -313,6 +317,7 @@ fn a_value_that_the_chart_does_not_have_is_refused() {
         "priorityClassName=High",
         "networkPolicy.enabled=maybe",
         "uninstall.cleanUp=maybe",
+        "uninstall.deleteTracings=maybe",
     ];
     for set in misspelt.iter().chain(&wrong) {
         let refused = helm(&["template", "x", CHART, "--set", set]).err();

@@ -132,6 +132,31 @@ class Migrate(unittest.TestCase):
         self.assertNotIn("upgrade", self.good())
         self.assertEqual(sorted(os.listdir(self.folder)), sorted(["mlflow.db", "mlflow.db.image", os.path.basename(copy)]))
 
+    def test_a_users_backup_beside_the_database_does_not_read_as_open(self):
+        # Review A13: any mlflow.db-* blocked the upgrade.
+        self.put("older")
+        for name in ("mlflow.db-backup", "mlflow.db-2026-11-28"):
+            pathlib.Path(self.folder, name).write_text("mine")
+        self.assertIn("mlflow db upgrade", self.good())
+        self.assertEqual(pathlib.Path(self.folder, "mlflow.db-backup").read_text(), "mine")
+        self.server_starts()
+
+    def test_what_sqlite_keeps_beside_an_open_database_stops_the_upgrade(self):
+        self.put("older")
+        holder = sqlite3.connect(self.database)
+        self.addCleanup(holder.close)
+        holder.execute("PRAGMA journal_mode = WAL")
+        holder.execute("SELECT count(*) FROM experiments").fetchone()
+        self.bad("another process has", "open")
+
+    def test_settings_of_the_driver_are_no_part_of_the_files_name(self):
+        # Review A13: a database with ?query in its URI read as "no database yet".
+        for form in ("sqlite:///{}?timeout=30", "sqlite:///file:{}?mode=rw&uri=true", "sqlite:///{}"):
+            with self.subTest(form):
+                self.put("older")
+                self.assertIn("mlflow db upgrade", self.good(uri=form.format(self.database)))
+                self.assertNotIn("?", " ".join(os.listdir(self.folder)))
+
     def test_a_newer_database_is_refused_and_untouched(self):
         self.put("current", "UPDATE alembic_version SET version_num = 'ffffffffffff'")
         before = pathlib.Path(self.database).read_bytes()

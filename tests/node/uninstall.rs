@@ -20,7 +20,7 @@ fn after_helm_uninstall_nothing_of_ours_stays_but_the_volumes_with_traces() {
     say("\nuninstall");
     operator::install();
     as_the_readme_says_for_kustomize();
-    helm(&["install", RELEASE, CHART, "--create-namespace"]);
+    helm(&["install", RELEASE, CHART, "--create-namespace", "--set", "uninstall.deleteTracings=true"]);
     until("the operator is ready", operator::ready);
     let scene = Scene::second("leaving", true);
     let before = agents_before_and_after_they_are_wired(&scene);
@@ -59,7 +59,10 @@ fn after_a_brutal_deletion_one_command_clears_what_is_left() {
     scene.until_rolled_out("a");
     assert!(is_wired(&scene.live("deployments", "a")), "a wired pod starts with nobody there");
 
-    let output = Command::new(env!("CARGO_BIN_EXE_agent-tracing-operator")).arg("uninstall").output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_agent-tracing-operator"))
+        .args(["uninstall", "--delete-tracings"])
+        .output()
+        .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     say(&said);

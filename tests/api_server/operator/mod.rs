@@ -8,6 +8,7 @@ mod faults;
 mod leadership;
 mod life;
 mod metrics;
+mod observer;
 mod process;
 mod rest;
 mod secrets;

@@ -75,7 +75,8 @@ fn the_mlflow_resource_is_created_where_it_may_be_and_never_touched(scene: &mut 
     scene.audit.restart();
     let expected = json!({
         "artifactsDestination": "file:///mlflow/artifacts", "backendStoreUri": "sqlite:////mlflow/mlflow.db", "replicas": 1,
-        "serveArtifacts": true, "workers": 2,
+        // The account is the kind's own default: no template chooses one.
+        "serveArtifacts": true, "serviceAccountName": "mlflow-sa", "workers": 2,
         "storage": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}},
     });
     assert_eq!(created["spec"], expected);

@@ -122,7 +122,7 @@ restart() {
   PATIENCE=1 stop "$RUN/kube-apiserver.pid"
   apiserver_args "$DIR" 127.0.0.1 "$API" "$ETCD"
   start "$RUN/kube-apiserver.pid" "$DIR/log/kube-apiserver.log" "${ARGS[@]}"
-  wait_for 60 running_and_ready
+  wait_for 180 running_and_ready || { tail -n 20 "$DIR/log/kube-apiserver.log"; return 1; }
 }
 
 restart_controller_manager() {

@@ -24,6 +24,10 @@ pub const ANNOTATION_TOUCH: &str = "agenttracing.dev/touch";
 /// Workload annotation: the init container's image, as [`crate::core::settings::MergeCa::source`] names it, that could not be
 /// pulled or started here.
 pub const ANNOTATION_MERGE_CA_FAILED: &str = "agenttracing.dev/merge-ca-failed";
+/// On a workload: from where the init container was that the cluster does not admit in it.
+pub const ANNOTATION_MERGE_CA_REFUSED: &str = "agenttracing.dev/merge-ca-refused";
+/// Name of what is created dry, to learn whether the cluster admits the init container; it is never stored.
+pub const CANARY: &str = "agenttracing-canary";
 /// Workload or template annotation: which AgentTracing applies.
 pub const ANNOTATION_TRACING: &str = "agenttracing.dev/tracing";
 /// Workload or template annotation: comma-separated names of the containers to wire.

@@ -20,6 +20,10 @@ pub struct AgentTracingStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub experiments: Vec<EnsuredExperiment>,
+    /// The init container `merge-ca` that the cluster does not admit in this namespace; agents take their certificate authorities
+    /// from a ConfigMap then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge_ca: Option<RefusedMergeCa>,
     /// Service accounts that may write to MLflow here, in mode CR.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), inner(length(max = 253)))]
@@ -64,6 +68,18 @@ pub struct MlflowStatus {
     /// resource's, `Default` the documented one, `Spec` the one in the spec. `Unobserved`: nobody could ask there.
     #[schemars(length(max = 64))]
     pub source: String,
+}
+
+/// An init container `merge-ca` that the cluster does not admit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedMergeCa {
+    /// From where it is: image and pull Secrets, as one short word. Another one is tried again.
+    #[schemars(length(max = 64))]
+    pub refused_source: String,
+    /// What the API server said.
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// An experiment that exists in MLflow.
@@ -315,6 +331,8 @@ reasons! {
     RolloutHalted,
     /// The init container that merges certificate authorities cannot be pulled or started.
     MergeCAImage,
+    /// The cluster does not admit the init container that merges certificate authorities.
+    MergeCARefused,
     /// Somebody takes the wiring out again and again.
     Contested,
     /// The wiring is not the wanted one.

@@ -22,7 +22,7 @@ use crate::core::health::shortened;
 use crate::core::shared;
 use crate::names;
 pub(super) use children::{Refusals, children, is_ours};
-pub(super) use workload::{Written, patch, touch, without_merge_ca};
+pub(super) use workload::{Written, patch, touch, without_merge_ca, would_create, would_touch_without_merge_ca};
 
 /// A write that failed, or a read that it needed.
 #[derive(Debug, thiserror::Error)]

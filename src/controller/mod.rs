@@ -9,6 +9,7 @@
 
 mod apply;
 mod authorities;
+mod canary;
 mod events;
 mod key;
 mod observe;

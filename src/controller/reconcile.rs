@@ -8,7 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
 
 use super::steps::Steps;
-use super::{Context, Error, apply, authorities, events, observe, observer, report, rights, rollout, server, tracking};
+use super::{
+    Context, Error, apply, authorities, canary, events, observe, observer, report, rights, rollout, server, tracking,
+};
 use crate::api::{AgentTracing, AgentTracingStatus};
 use crate::core::health::{Verdict, shortened};
 use crate::core::policy::Policy;
@@ -33,6 +35,8 @@ pub(super) struct Memory {
     pub tracking: tracking::Memory,
     /// What was said in events.
     pub said: events::Said,
+    /// Whether the init container was admitted.
+    pub canary: canary::Memory,
     /// How our patches of workloads went.
     pub rollout: rollout::Memory,
     /// Since when the server is not well.
@@ -99,20 +103,23 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         observe::workloads(ctx, &settings.name, &around, now).await?; // IO, each judged by core
     recall(&mut workloads, tracing); // pure
     memory.rollout.annotate(&mut workloads, now);
-    let failing = observe::troubles(ctx, &settings.namespace, &mut workloads, now).await?; // IO
+    let troubles = observe::troubles(ctx, &settings.namespace, &mut workloads, now).await?; // IO
 
     // What the namespace shares: rights and certificate authorities.
     steps.next(Step::Rights);
     let mut rights =
         rights::rights(ctx, &settings, &tracings, &accounts, server.workspace.as_ref(), &mut memory.rights).await?; // IO
     steps.next(Step::Authorities);
-    let without_merge_ca = !failing.is_empty() || workloads.iter().any(|j| j.merge_ca.failed.is_some());
+    let old = tracing.status.clone().unwrap_or_default();
+    let refused = canary::refused_merge_ca(ctx, &settings, labelled, &workloads, &old, &mut memory.canary, now).await?; // IO
+    let failing = canary::failing(ctx, &settings.namespace, &workloads, troubles, &mut memory.canary, now).await?; // IO
+    let without_merge_ca =
+        refused.is_some() || !failing.is_empty() || workloads.iter().any(|j| j.merge_ca.fallback.is_some());
     let authorities = authorities::bring(ctx, &settings, &tracings, without_merge_ca, now).await?; // IO
     let client = observer::client(ctx, &settings, &mut server, &mut rights, now).await?; // IO
 
     // What MLflow has of them.
     steps.next(Step::Traces);
-    let old = tracing.status.clone().unwrap_or_default();
     let ask = &mut memory.tracking;
     let takes_otlp = tracking::takes_otlp(client.as_ref(), &settings, ask).await; // IO
     let experiments = tracking::experiments(client.as_ref(), &settings, &workloads, &old, ask, now).await; // IO
@@ -127,6 +134,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         workspace: server.workspace,
         rights: rights.verdict,
         authorities,
+        refused_merge_ca: refused.as_ref(),
         accounts: rights.bound,
         takes_otlp,
         answered: server.answered,
@@ -143,7 +151,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
     let look_again = if rolling(&workloads, now.as_second()) > 0 { look_again.min(SOON) } else { look_again };
     let pace = pace(&found.mlflow, look_again, now, memory);
     let facts = |status: &AgentTracingStatus| {
-        (status.mlflow.clone(), status.experiments.clone(), status.service_accounts.clone())
+        (status.mlflow.clone(), status.experiments.clone(), status.service_accounts.clone(), status.merge_ca.clone())
     };
     let facts_hold = facts(&status) == facts(&old);
     note_refresh(&old, &status, &traces, now, memory);

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::key::Key;
 use super::{Context, Error, apply, events, observe};
 use crate::api::{AgentTracing, RolloutPolicy};
+use crate::core::decide::Fallback;
 use crate::core::health::shortened;
 use crate::core::kind::Kind;
 use crate::core::policy::Pace;
@@ -109,8 +110,8 @@ pub(super) struct Bring<'a> {
     pub pace: Pace,
     pub around: &'a Surroundings<'a>,
     pub workloads: &'a [Judged],
-    /// Names of those whose init container does not start.
-    pub failing: &'a BTreeSet<String>,
+    /// Those that are to do without the init container, by name, and why.
+    pub failing: &'a BTreeMap<String, Fallback>,
     /// Whether anything may be wired now; what is to be taken out is taken out anyway.
     pub may_wire: bool,
 }
@@ -128,14 +129,11 @@ pub(super) async fn bring(
     if !may_wire {
         return Ok(());
     }
-    for workload in workloads.iter().filter(|workload| failing.contains(&workload.resource())) {
-        ctx.traffic.turn().await;
+    for workload in workloads {
+        let Some(why) = failing.get(&workload.resource()) else { continue };
         let name = workload.resource();
-        tracing::warn!(namespace = around.namespace, name, "merge-ca does not start; a ConfigMap takes its place");
-        let Some(source) = &workload.merge_ca.source else { continue };
-        if let Err(error) = apply::without_merge_ca(&ctx.client, written(around, workload), source).await {
-            dropped(error, workload, memory)?;
-        }
+        tracing::warn!(namespace = around.namespace, name, ?why, "a ConfigMap takes the place of merge-ca");
+        do_without_merge_ca(ctx, around, workload, *why, memory).await?;
     }
     let began = tokio::time::Instant::now();
     let mut unanswered = Vec::new();
@@ -185,6 +183,36 @@ pub(super) async fn bring(
         }
     }
     Ok(())
+}
+
+/// Notes on a workload that it does without the init container: the next pass touches it.
+async fn do_without_merge_ca(
+    ctx: &Context,
+    around: &Surroundings<'_>,
+    workload: &Judged,
+    why: Fallback,
+    memory: &mut Memory,
+) -> Result<(), Error> {
+    let Some(source) = &workload.merge_ca.source else { return Ok(()) };
+    ctx.traffic.turn().await;
+    match apply::without_merge_ca(&ctx.client, written(around, workload), source, why).await {
+        Ok(()) => Ok(()),
+        Err(error) => dropped(error, workload, memory),
+    }
+}
+
+/// Whether the API server refused a touch because of the init container: without it, it would take the same.
+async fn is_refused_for_merge_ca(
+    ctx: &Context,
+    around: &Surroundings<'_>,
+    workload: &Judged,
+    touch: &str,
+    error: &apply::Error,
+) -> bool {
+    let source = workload.merge_ca.source.as_ref().filter(|_| workload.merge_ca.fallback.is_none());
+    let Some(source) = source.filter(|_| error.refusal().is_some()) else { return false };
+    ctx.traffic.turn().await;
+    apply::would_touch_without_merge_ca(&ctx.client, written(around, workload), touch, source).await
 }
 
 /// Chooses what may be rolled now, and takes the places for it before anybody else can.
@@ -258,6 +286,11 @@ async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut 
     let again = is_repeated(workload, &value);
     let answer = match apply::touch(&ctx.client, written(around, workload), &value, again).await {
         Ok(answer) => answer,
+        Err(error) if is_refused_for_merge_ca(ctx, around, workload, &value, &error).await => {
+            tracing::warn!(namespace = around.namespace, name, "the workload is not admitted with merge-ca");
+            do_without_merge_ca(ctx, around, workload, Fallback::Refused, memory).await?;
+            return Ok(Touched::Dropped);
+        }
         Err(error) => return dropped(error, workload, memory).map(|()| Touched::Dropped),
     };
     memory.touches.insert(Key::of_workload(workload), value.as_str().into());

@@ -4,6 +4,7 @@
 //! workload's template look like, and which JSON patch brings it there?
 
 pub mod ca_bundle;
+pub mod canary;
 pub mod certificate;
 pub mod check;
 pub mod decide;

@@ -31,7 +31,7 @@ const MAX_TOUCHES: usize = 20;
 pub fn due(judged: &[Judged], pace: Pace, mut free: usize, now: i64) -> Vec<usize> {
     let halted = halt(judged, now).is_some();
     // What stands in the others' way is brought out of it.
-    let may = |j: &Judged| !halted || j.merge_ca.failed.is_some();
+    let may = |j: &Judged| !halted || j.merge_ca.has_failed();
     let mut waiting: Vec<usize> =
         (0..judged.len()).filter(|i| may(&judged[*i]) && next_touch(&judged[*i], pace, now).is_ok()).collect();
     // Those that are well go first: one that is not says nothing about the wiring, and holds its place for long.
@@ -69,7 +69,7 @@ pub fn is_rolling(judged: &Judged, now: i64) -> bool {
 /// itself. One that did without its init container stops the others too.
 pub fn halt(judged: &[Judged], now: i64) -> Option<&Judged> {
     let first = |test: &dyn Fn(&Judged) -> bool| judged.iter().filter(|j| test(j)).min_by_key(|j| (&j.name, j.kind));
-    first(&|j| is_stuck(j, now)).or_else(|| first(&|j| j.merge_ca.failed.is_some()))
+    first(&|j| is_stuck(j, now)).or_else(|| first(&|j| j.merge_ca.has_failed()))
 }
 
 /// Whether a workload that we touched does not come back.

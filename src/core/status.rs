@@ -18,7 +18,7 @@ use super::kind::Kind;
 use super::policy::Pace;
 use super::rollout::touched_at;
 use super::workload::{Judged, Standing, Target};
-use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowStatus, Reason};
+use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowStatus, Reason, RefusedMergeCa};
 use crate::names;
 pub use bounds::clipped;
 pub use rows::{MAX_WORKLOADS, States};
@@ -34,6 +34,8 @@ pub struct Findings<'a> {
     pub rights: Option<Verdict>,
     /// What keeps the merged certificate authorities from agents, where something does.
     pub authorities: Option<Verdict>,
+    /// The init container that the cluster does not admit in this namespace.
+    pub refused_merge_ca: Option<&'a RefusedMergeCa>,
     /// Service accounts that may write to MLflow.
     pub accounts: BTreeSet<String>,
     /// Whether OTLP is taken at the tracking URI; `None` where nobody asked.
@@ -111,6 +113,7 @@ pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> (
         injected: Some(format!("{current}/{}", counted.len())),
         mlflow,
         experiments: facts::experiments(&old, found),
+        merge_ca: found.refused_merge_ca.cloned(),
         service_accounts: facts::accounts(&old, found),
         workloads: listed,
         workload_states: rows::counts(&states),

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, GetParams, ListParams, PartialObjectMeta, Request};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Error;
@@ -153,6 +154,19 @@ pub(in crate::controller) async fn workload(
     judge(kind, &text, tracing, around).map_err(|source| decode(kind, around.namespace, name, source))
 }
 
+/// The pod template of a workload; `None` where it is gone.
+pub(in crate::controller) async fn template(
+    ctx: &Context,
+    kind: Kind,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Value>, Error> {
+    let Some(text) = read(&ctx.client, kind, namespace, name).await? else { return Ok(None) };
+    let mut object: Value = serde_json::from_str(&text).map_err(|source| decode(kind, namespace, name, source))?;
+    let path: String = kind.template().iter().map(|part| format!("/{part}")).collect();
+    Ok(object.pointer_mut(&path).map(Value::take))
+}
+
 /// Whether all pods of a workload are of its current template, or it is gone.
 pub(in crate::controller) async fn is_settled(
     client: &Client,
@@ -182,16 +196,25 @@ fn decode(kind: Kind, namespace: &str, name: &str, source: serde_json::Error) ->
     Error::Decode { what: format!("{} {namespace}/{name}", kind.as_str()), source }
 }
 
+/// Workloads by what is wrong with the operator's init container in them.
+#[derive(Debug, Default)]
+pub(in crate::controller) struct Troubles {
+    /// It does not start.
+    pub not_started: BTreeSet<String>,
+    /// Not even a pod with it exists.
+    pub without_pods: BTreeSet<String>,
+}
+
 /// Looks at the pods of workloads that are wired and not well: notes what keeps them, and names those whose init container
-/// of ours does not start.
+/// of ours does not start, or whose pods are not even created.
 pub(in crate::controller) async fn troubles(
     ctx: &Context,
     namespace: &str,
     workloads: &mut [Judged],
     now: Timestamp,
-) -> Result<BTreeSet<String>, Error> {
+) -> Result<Troubles, Error> {
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
-    let mut failing = BTreeSet::new();
+    let mut found = Troubles::default();
     let unwell = |j: &&mut Judged| {
         let Rollout { complete, wanted, available, .. } = j.rollout;
         j.standing == Standing::Current && wanted > 0 && (!complete || available < wanted)
@@ -205,15 +228,18 @@ pub(in crate::controller) async fn troubles(
         let pods = api.list(&params).await.map_err(read)?.items;
         let record = workload.record.as_deref();
         if workload.merge_ca.present && trouble::lacks_merge_ca(&pods, record, now) {
-            failing.insert(workload.resource());
+            found.not_started.insert(workload.resource());
+        }
+        if workload.merge_ca.present && trouble::lacks_pods(workload, &pods, now) {
+            found.without_pods.insert(workload.resource());
         }
         // What a container says is nearer to the cause than that a deadline was exceeded.
         if let Some(trouble) = trouble::of_pods(&pods, record, now) {
             workload.rollout.trouble = Some(trouble);
         }
     }
-    failing.extend(jobs_without_merge_ca(&api, namespace, workloads, now).await?);
-    Ok(failing)
+    jobs_without_merge_ca(&api, namespace, workloads, &mut found, now).await?;
+    Ok(found)
 }
 
 /// A Job's pods come and go, so no status of a workload says how they are. Notes the Jobs that wait for our init container, and
@@ -222,26 +248,33 @@ async fn jobs_without_merge_ca(
     api: &Api<Pod>,
     namespace: &str,
     workloads: &mut [Judged],
+    found: &mut Troubles,
     now: Timestamp,
-) -> Result<BTreeSet<String>, Error> {
+) -> Result<(), Error> {
     let mut at_work: Vec<_> = workloads.iter_mut().filter(|j| j.wired && !j.jobs.is_empty()).collect();
     if at_work.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok(());
     }
     let params = ListParams::default().labels(names::LABEL_JOB_NAME).fields(NOT_RUNNING).limit(MOST_JOB_PODS);
     let read = |source| Error::Read { what: format!("the pods of the Jobs of {namespace}"), source };
     let pods = api.list(&params).await.map_err(read)?.items;
-    let mut failing = BTreeSet::new();
     for workload in &mut at_work {
         let (waiting, again) = trouble::jobs_without_merge_ca(&pods, &workload.jobs, workload.record.as_deref(), now);
         workload.merge_ca.waiting = waiting;
         let Judged { kind, merge_ca, standing, .. } = &**workload;
         // A Job is never changed.
-        if again && merge_ca.present && *standing == Standing::Current && kind.has_second_chance() {
-            failing.insert(workload.resource());
+        if !merge_ca.present || *standing != Standing::Current || !kind.has_second_chance() {
+            continue;
+        }
+        if again {
+            found.not_started.insert(workload.resource());
+        }
+        // Pods that run are not looked at here, so whether there is none is the question that the dry run answers.
+        if merge_ca.waiting.is_empty() {
+            found.without_pods.insert(workload.resource());
         }
     }
-    Ok(failing)
+    Ok(())
 }
 
 /// Since when pods with a workload's current wiring exist: the oldest one that carries the same record.

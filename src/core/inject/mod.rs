@@ -23,6 +23,7 @@ use super::wiring::{Group, Wiring};
 use crate::api::{ContainerNames, Reason};
 use crate::names;
 pub use authorities::ca_sources;
+pub(in crate::core) use authorities::{Pieces, merge_ca_pieces};
 use env::Present;
 use list::{List, Piece};
 
@@ -241,7 +242,7 @@ pub fn remainder(metadata: &Metadata<'_>, made_labels: bool) -> Vec<PatchOperati
         let path: &[&str] = if parent { &["metadata", "labels"] } else { &["metadata", "labels", names::LABEL_WIRED] };
         patch.push(remove(pointer(path)));
     }
-    for ours in [names::ANNOTATION_TOUCH, names::ANNOTATION_MERGE_CA_FAILED] {
+    for ours in [names::ANNOTATION_TOUCH, names::ANNOTATION_MERGE_CA_FAILED, names::ANNOTATION_MERGE_CA_REFUSED] {
         if metadata.annotation(ours).is_some() {
             patch.push(remove(pointer(&["metadata", "annotations", ours])));
         }

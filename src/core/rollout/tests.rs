@@ -1,5 +1,6 @@
 use super::*;
 use crate::api::Reason;
+use crate::core::decide::Fallback;
 use crate::core::workload::tests::standing;
 use crate::core::workload::{MergeCaState, Rollout, Trouble};
 
@@ -95,7 +96,7 @@ fn a_workload_that_never_gets_well_holds_its_place_for_its_deadline() {
 
 #[test]
 fn a_missing_merge_ca_stops_all_but_the_one_that_does_without() {
-    let failed = MergeCaState { failed: Some("r.example/merge:1".into()), ..MergeCaState::default() };
+    let failed = MergeCaState { fallback: Some(Fallback::NotStarted), ..MergeCaState::default() };
     let without = Judged { merge_ca: failed, ..wanting("b", None) };
     assert_eq!(names(&[wanting("a", None), without.clone()], 1000), ["b"]);
     let done = Judged { standing: Standing::Current, ..without };

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{About, Evidence, Findings, has_ended_silently, is_counted, logs};
 use crate::api::{AgentTracingStatus, Reason, RolloutPolicy, StateCount, WorkloadState, WorkloadStatus};
+use crate::core::decide::Fallback;
 use crate::core::health::Verdict;
 use crate::core::kind::Kind;
 use crate::core::rollout::{Rest, halt, is_stuck, next_touch};
@@ -96,17 +97,10 @@ fn row(
             let reason = Reason::MergeCAImage.as_str().to_owned();
             (WorkloadState::Halted, Some(reason), Some(why_jobs_wait(namespace, judged)))
         }
-        Standing::Current if judged.merge_ca.failed.is_some() => {
+        Standing::Current if judged.merge_ca.fallback.is_some() => {
             let state = if judged.rollout.complete { WorkloadState::Injected } else { WorkloadState::RollingOut };
-            let image = judged.merge_ca.failed.as_deref().unwrap_or_default();
-            let message = format!(
-                "Image {image} of its init container merge-ca could not be pulled or started, so it takes its authorities from \
-                 ConfigMap {}, and no other workload is changed; make the image available (or set the install's mergeCa), \
-                 then: kubectl annotate -n {namespace} {resource} {}-",
-                names::CA_CONFIG_MAP,
-                names::ANNOTATION_MERGE_CA_FAILED
-            );
-            (state, Some(Reason::MergeCAImage.as_str().to_owned()), Some(message))
+            let (reason, message) = without_merge_ca(about, judged);
+            (state, Some(reason.as_str().to_owned()), Some(message))
         }
         Standing::Current if judged.rollout.on_delete && !judged.rollout.complete => {
             let message = format!(
@@ -254,6 +248,42 @@ pub(super) fn jobs_wait(workloads: &str, details: &str) -> Verdict {
     Verdict::bad(Reason::RolloutHalted, message)
 }
 
+/// Why a workload takes its certificate authorities from the ConfigMap, and what makes its init container possible again.
+fn without_merge_ca(about: &About<'_>, judged: &Judged) -> (Reason, String) {
+    let About { namespace, name } = *about;
+    let (image, resource) = (&judged.merge_ca.image, judged.resource());
+    let instead = format!("it takes its authorities from ConfigMap {}", names::CA_CONFIG_MAP);
+    match judged.merge_ca.fallback {
+        Some(Fallback::RefusedInNamespace) => {
+            let message = format!(
+                "The cluster does not admit init container {} with image {image} in this namespace, so {instead}; allow the image (or \
+                 set the install's mergeCa): it is tried again every ten minutes; see who refuses it: kubectl get agenttracing -n \
+                 {namespace} {name} -o jsonpath='{{.status.mergeCa.message}}'",
+                names::MERGE_CA
+            );
+            (Reason::MergeCARefused, message)
+        }
+        Some(Fallback::Refused) => {
+            let message = format!(
+                "The cluster does not admit it with init container {} and image {image}, so {instead}, and no other workload is \
+                 changed; allow the image (or set the install's mergeCa), then: kubectl annotate -n {namespace} {resource} {}-",
+                names::MERGE_CA,
+                names::ANNOTATION_MERGE_CA_REFUSED
+            );
+            (Reason::MergeCARefused, message)
+        }
+        Some(Fallback::NotStarted) | None => {
+            let message = format!(
+                "Image {image} of its init container {} could not be pulled or started, so {instead}, and no other workload is \
+                 changed; make the image available (or set the install's mergeCa), then: kubectl annotate -n {namespace} {resource} {}-",
+                names::MERGE_CA,
+                names::ANNOTATION_MERGE_CA_FAILED
+            );
+            (Reason::MergeCAImage, message)
+        }
+    }
+}
+
 /// A Job keeps the template that it was made with, so that nobody but its owner can help it.
 fn why_jobs_wait(namespace: &str, judged: &Judged) -> String {
     let what = format!("init container {}, whose image cannot be pulled or started", names::MERGE_CA);
@@ -266,7 +296,7 @@ fn why_jobs_wait(namespace: &str, judged: &Judged) -> String {
     }
     let waiting = &judged.merge_ca.waiting;
     let named = &waiting[..waiting.len().min(MAX_JOBS)];
-    let next = match judged.merge_ca.failed {
+    let next = match judged.merge_ca.fallback {
         Some(_) => format!(" (those after them take their authorities from ConfigMap {})", names::CA_CONFIG_MAP),
         None => String::new(),
     };

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::{About, Findings, list, rows};
 use crate::api::Reason;
+use crate::core::decide::Fallback;
 use crate::core::health::Verdict;
 use crate::core::rollout::{Rest, halt, is_stuck, next_touch};
 use crate::core::workload::{Judged, Standing};
@@ -26,6 +27,9 @@ pub(super) fn workloads_ready(about: &About<'_>, counted: &[&Judged], found: &Fi
     if let Some(culprit) = halted.filter(|j| is_stuck(j, now.as_second()) || !wanting.is_empty()) {
         let why = match &culprit.rollout.trouble {
             Some(trouble) => format!("{}: {}", trouble.reason, trouble.message),
+            None if culprit.merge_ca.fallback == Some(Fallback::Refused) => {
+                format!("{}: its init container is not admitted", Reason::MergeCARefused.as_str())
+            }
             None => format!("{}: its init container could not be started", Reason::MergeCAImage.as_str()),
         };
         let message = format!(

@@ -15,8 +15,12 @@ struct ImagePolicy<'a> {
 impl<'a> ImagePolicy<'a> {
     fn on(site: &'a Site, group: &str, resource: &str, spec: &str) -> Self {
         let name = format!("{}-{resource}", site.namespace.0);
-        let images =
-            format!("!has({spec}.initContainers) || {spec}.initContainers.all(c, c.image.startsWith('example.com/'))");
+        // MLflow's Deployment has an init container of its own, and is no matter of this policy.
+        let label = format!("'{}'", names::LABEL_MANAGED_BY);
+        let images = format!(
+            "(has(object.metadata.labels) && {label} in object.metadata.labels) || !has({spec}.initContainers) || \
+             {spec}.initContainers.all(c, c.image.startsWith('example.com/'))"
+        );
         let this_namespace = json!({"matchLabels": {"kubernetes.io/metadata.name": site.namespace.0}});
         let rules = json!([{
             "apiGroups": [group], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": [resource],

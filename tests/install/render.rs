@@ -117,7 +117,7 @@ fn names_are_those_of_the_code() {
 
     let rules = object(&objects, "Role", "agent-tracing-operator")["rules"].as_array().expect("rules");
     let named: Vec<_> = rules.iter().filter_map(|rule| rule["resourceNames"][0].as_str()).collect();
-    assert_eq!(named, [names::LEASE, names::OBSERVER, names::WEBHOOK_CA_SECRET]);
+    assert_eq!(named, [names::LEASE, names::WEBHOOK_CA_SECRET, names::OBSERVER]);
     assert_eq!(object(&objects, "ServiceAccount", names::OBSERVER)["automountServiceAccountToken"], false);
 
     let webhooks = &object(&objects, "MutatingWebhookConfiguration", names::WEBHOOK_CONFIGURATION)["webhooks"];

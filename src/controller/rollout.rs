@@ -111,6 +111,8 @@ pub(super) struct Bring<'a> {
     pub workloads: &'a [Judged],
     /// Names of those whose init container does not start.
     pub failing: &'a BTreeSet<String>,
+    /// Whether MLflow answers now: agents look for it once, when they start.
+    pub mlflow_answers: bool,
 }
 
 /// Touches what is due and takes out what is astray.
@@ -121,7 +123,7 @@ pub(super) async fn bring(
     said: &mut events::Said,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let Bring { tracing, pace: _, around, workloads, failing } = *this;
+    let Bring { tracing, pace: _, around, workloads, failing, mlflow_answers: _ } = *this;
     take_out(ctx, this, memory, now).await?;
     for workload in workloads.iter().filter(|workload| failing.contains(&workload.resource())) {
         ctx.traffic.turn().await;
@@ -179,12 +181,12 @@ pub(super) async fn bring(
 
 /// Chooses what may be rolled now, and takes the places for it before anybody else can.
 fn reserve(ctx: &Context, this: &Bring<'_>, memory: &Memory, now: i64) -> Vec<usize> {
-    let Bring { tracing, pace, workloads, .. } = *this;
+    let Bring { tracing, pace, workloads, mlflow_answers, .. } = *this;
     let uid = tracing.metadata.uid.as_deref().unwrap_or_default();
     let rolling = rolling(workloads, now);
     let wanted = pace.max_concurrent.saturating_sub(rolling + memory.removed.len());
     // What needs no place is due whatever is free.
-    let due = due(workloads, pace, ctx.traffic.places(uid, rolling, wanted), now);
+    let due = due(workloads, pace, ctx.traffic.places(uid, rolling, wanted), mlflow_answers, now);
     let taken = due.iter().filter(|index| workloads[**index].rollout.replaces_pods()).count();
     ctx.traffic.places(uid, rolling + taken, 0);
     due
@@ -229,7 +231,7 @@ enum Touched {
 }
 
 async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut Memory) -> Result<Touched, Error> {
-    let Bring { tracing, pace, around, workloads: _, failing: _ } = *this;
+    let Bring { tracing, pace, around, .. } = *this;
     let Ok(value) = next_touch(workload, pace, Timestamp::now().as_second()) else { return Ok(Touched::Dropped) };
     let name = &workload.name;
     ctx.traffic.turn().await;
@@ -256,7 +258,7 @@ async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut 
 /// Takes our wiring out of workloads to which it no longer applies, after everything was read again: live, not from a store.
 /// They roll for it, a few at a time.
 async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Memory, now: Timestamp) -> Result<(), Error> {
-    let Bring { tracing, pace, around, workloads, failing: _ } = *this;
+    let Bring { tracing, pace, around, workloads, .. } = *this;
     memory.removed.retain(|_, since| now.duration_since(*since) < PATIENCE_FOR_REMOVED);
     let name = tracing.metadata.name.as_deref().unwrap_or_default();
     let removed: Vec<_> = memory.removed.keys().cloned().collect();

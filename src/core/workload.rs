@@ -9,6 +9,7 @@ use self::live::Live;
 use super::decide::{Decision, Leave, decide, falls_back};
 use super::inject::{Note, existing_record, remainder, uninject};
 use super::kind::Kind;
+use super::otlp::Endpoint;
 use super::record::RecordError;
 use super::select::{NotSelected, Selection, Surroundings, select};
 use super::view::{Container, Workload};
@@ -51,6 +52,8 @@ pub struct Judged {
     pub rollout: Rollout,
     /// Where its traces go.
     pub experiment: Target,
+    /// Where its own environment sends traces by OTLP.
+    pub otlp: Option<Box<Endpoint>>,
     /// What the user should know.
     pub notes: Vec<String>,
     /// The touch annotation.
@@ -253,6 +256,7 @@ pub fn judge(
         standing,
         rollout,
         experiment,
+        otlp: Endpoint::of(&workload).map(Box::new),
         notes: notes.iter().take(16).map(|n| n.to_string().chars().take(256).collect()).collect(),
         touch,
         record: template.and_then(|m| m.annotation(names::ANNOTATION_RECORD)).map(str::to_owned),

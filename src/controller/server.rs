@@ -213,6 +213,7 @@ fn reason(error: &mlflow::Error) -> Reason {
         E::Client(_) | E::Dns(_) | E::Refused(_) | E::Timeout | E::Connection(_) | E::Server { .. } => {
             Reason::Unreachable
         }
+        E::StorageFull { .. } => Reason::StorageFull,
         E::Tls(_) => Reason::TLSUntrusted,
         E::HostHeader => Reason::HostHeaderRejected,
         E::Unauthorized | E::Forbidden(_) | E::Mesh => Reason::Unauthorized,

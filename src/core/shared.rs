@@ -244,7 +244,9 @@ fn unavailable(resource: &Value) -> Option<(Reason, String)> {
     let told = condition("Migration").filter(|m| text(m, "reason") == "MigrationFailed").unwrap_or(available);
     let reason =
         if text(told, "reason") == "MigrationFailed" { Reason::MigrationFailed } else { Reason::MLflowNotReady };
-    Some((reason, format!("{} ({})", text(told, "reason"), shortened(&text(told, "message")))))
+    // Within our sentence theirs does not end it.
+    let message = shortened(&text(told, "message"));
+    Some((reason, format!("{} ({})", text(told, "reason"), message.trim_end_matches('.'))))
 }
 
 #[cfg(test)]
@@ -320,6 +322,16 @@ mod tests {
         assert_eq!(verdict(status("False", "MigrationFailed")), Reason::MigrationFailed);
         assert_eq!(verdict(json!({})), Reason::MLflowNotReady);
         assert_eq!(verdict(status("True", "DeploymentReady")), Reason::Progressing);
+    }
+
+    // Section 3, point 10: a message said "rerun.); look with".
+    #[test]
+    fn a_sentence_of_the_resource_does_not_end_ours() {
+        let told =
+            json!({"type": "Available", "status": "False", "reason": "MigrationFailed", "message": "force a rerun."});
+        let resource = present(json!({}), json!({"conditions": [told]}));
+        let message = shared_ready(&settings(None), &resource, &Probe::NotAsked, "https://m").message;
+        assert!(message.contains("(force a rerun); look with: "), "{message}");
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{About, Evidence, Findings, has_ended_silently, is_counted, logs};
+use super::traces::has_ended_silently;
+use super::{About, Evidence, Findings, is_counted, logs};
 use crate::api::{AgentTracingStatus, Reason, RolloutPolicy, StateCount, WorkloadState, WorkloadStatus};
 use crate::core::health::Verdict;
 use crate::core::kind::Kind;
@@ -183,6 +184,14 @@ fn row(
                             culprit.resource()
                         ),
                     ),
+                    None if !found.mlflow_answers() => (
+                        state,
+                        format!(
+                            "It waits until MLflow answers, since agents look for it once, when they start; see why it does not: kubectl \
+                             describe agenttracing -n {namespace} {}",
+                            about.name
+                        ),
+                    ),
                     None => (
                         state,
                         format!("It waits for its turn; watch with: kubectl get -n {namespace} {resource} --watch"),
@@ -207,9 +216,14 @@ fn row(
         message,
         experiment: judged.experiment.display().filter(|_| !skipped),
         last_trace_time: match found.traces.get(&judged.uid) {
-            Some(Evidence::Received(time)) if previous.is_none() || found.refresh_trace_times => Some(time.to_string()),
-            Some(Evidence::Received(_) | Evidence::NotAsked) => previous,
-            _ => None,
+            // Of what is being replaced nothing is known yet, and the old pods' traces say nothing of the new ones.
+            Some(Evidence::NotAsked) => previous.filter(|_| state == WorkloadState::Injected),
+            Some(found_of) => match found_of.last_trace() {
+                Some(time) if previous.is_none() || found.refresh_trace_times => Some(time.to_string()),
+                Some(_) => previous,
+                None => None,
+            },
+            None => None,
         },
         notes: notes(about, judged, found, now),
     })

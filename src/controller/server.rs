@@ -78,7 +78,7 @@ async fn shared_server(
     let mut resource = observe::mlflow_resource(ctx, &cr.name).await?; // IO
     if let (Resource::Absent, Some(spec)) = (&resource, &cr.create) {
         resource = match ctx.options.create_namespaces.contains(&settings.namespace) {
-            true => apply::mlflow_resource(ctx, &cr.name, spec).await?, // IO
+            true => apply::mlflow_resource(ctx, settings, spec).await?, // IO
             false => Resource::CreateForbidden(format!(
                 "an administrator has to list namespace {0} in the install's createMlflowNamespaces (--create-mlflow-namespaces), for example with: helm upgrade -n \
                  {1} agent-tracing-operator charts/agent-tracing-operator --reuse-values --set 'createMlflowNamespaces={{{0}}}'",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::traces::has_ended_silently;
+use super::traces::{self, has_ended_silently};
 use super::{About, Evidence, Findings, is_counted, logs};
 use crate::api::{AgentTracingStatus, Reason, RolloutPolicy, StateCount, WorkloadState, WorkloadStatus};
 use crate::core::health::Verdict;
@@ -250,6 +250,7 @@ fn notes(about: &About<'_>, judged: &Judged, found: &Findings<'_>, now: Timestam
     if has_ended_silently(judged, found, now) {
         notes.push(format!("NoTraces: its pods ended and left none; read the log: {}", logs(about.namespace, judged)));
     }
+    notes.extend(traces::note(found, judged));
     notes.extend(judged.notes.iter().cloned());
     let sharers = || found.workloads.iter().filter(|j| is_counted(j) && j.experiment == judged.experiment);
     if is_counted(judged) && judged.experiment != Target::Unknown && sharers().nth(1).is_some() {

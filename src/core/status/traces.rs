@@ -45,6 +45,21 @@ fn long_up(judged: &Judged, now: Timestamp) -> bool {
     judged.rollout.available_since.is_some_and(|since| now.as_second() - since.as_second() >= SILENCE)
 }
 
+/// What is wrong with the traces of a workload, on its own row: conditions speak of all.
+pub(super) fn note(found: &Findings<'_>, judged: &Judged) -> Option<String> {
+    match evidence(found, judged) {
+        Evidence::WithoutSpans => {
+            let reason = Reason::TracesWithoutSpans.as_str();
+            Some(format!("{reason}: MLflow refuses the upload of spans to its experiment"))
+        }
+        Evidence::Stopped(last) => {
+            let reason = Reason::TracesStopped.as_str();
+            Some(format!("{reason}: the last one of its experiment began at {last}"))
+        }
+        Evidence::NotAsked | Evidence::Nothing | Evidence::NoExperiment | Evidence::Received(_) => None,
+    }
+}
+
 /// What somebody has to mend.
 fn broken(
     about: &About<'_>,

@@ -261,7 +261,7 @@ fn what_waits_for_mlflow_is_told_with_its_count() {
     scene.answered = None;
     let condition = scene.condition(ConditionType::WorkloadsReady);
     assert_eq!(condition.reason, "WaitingForMLflow");
-    assert!(condition.message.contains("2 workloads wait"), "{}", condition.message);
+    assert!(condition.message.contains("waits until it does: 2 workloads (teller, rag)"), "{}", condition.message);
     assert_eq!(scene.ready(), is("False", "Unreachable"));
 }
 

@@ -62,7 +62,7 @@ pub(super) fn workloads_ready(about: &About<'_>, counted: &[&Judged], found: &Fi
     }
     if !wanting.is_empty() && !found.mlflow_answers() {
         let message = format!(
-            "MLflow does not answer, and agents look for it once, when they start: {} wait until it does ({}); see why: kubectl describe \
+            "MLflow does not answer, and agents look for it once, when they start, so this waits until it does: {} ({}); see why: kubectl describe \
              agenttracing -n {namespace} {name}",
             count(wanting.len(), "workload"),
             list(&wanting)

@@ -275,6 +275,12 @@ reasons! {
     Unreachable,
     /// MLflow's certificate is not trusted.
     TLSUntrusted,
+    /// MLflow answers, and its storage is full.
+    StorageFull,
+    /// MLflow answers, and refuses to write.
+    WritesRefused,
+    /// The cluster refuses the MLflow resource that `mlflow.cr.create` describes.
+    TemplateInvalid,
     /// MLflow shows the namespace as a workspace.
     Visible,
     /// MLflow's label selector hides the namespace.
@@ -343,11 +349,13 @@ reasons! {
     NoTracesYet,
     /// Workloads that are up for 10 minutes have sent no trace.
     NoTracesFrom,
+    /// Traces came regularly and have stopped.
+    TracesStopped,
     /// It cannot be told from outside.
     NotObservable,
     /// Traces arrive, but without their spans.
     TracesWithoutSpans,
-    /// MLflow does not take OTLP where agents send it.
+    /// A workload speaks OTLP to MLflow, at a path where that does not take it.
     OTLPPathMissing,
     /// Label `agenttracing.dev/inject=false`.
     OptedOut,

@@ -22,7 +22,7 @@ use crate::core::settings::Settings;
 use crate::core::shared;
 use crate::names;
 pub(super) use workloads::{
-    Troubles, Workloads, for_each, is_settled, template, troubles, url, wired_since, workload, workloads,
+    Troubles, Workloads, for_each, is_settled, pod_ages, template, troubles, url, workload, workloads,
 };
 
 /// A read that failed.

@@ -12,12 +12,14 @@ use super::{
     Context, Error, apply, authorities, canary, events, observe, observer, report, rights, rollout, server, tracking,
 };
 use crate::api::{AgentTracing, AgentTracingStatus};
+use crate::core::evidence::Evidence;
 use crate::core::health::{Verdict, shortened};
 use crate::core::policy::Policy;
 use crate::core::rollout::{recall, rolling};
 use crate::core::select::Surroundings;
 use crate::core::settings::parse;
-use crate::core::status::{self, Evidence, Findings, States};
+use crate::core::status::{self, Findings, States};
+use crate::core::writes;
 use crate::telemetry::metrics::Step;
 
 /// What is remembered of an AgentTracing between passes.
@@ -120,17 +122,20 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
 
     // What MLflow has of them.
     steps.next(Step::Traces);
-    let ask = &mut memory.tracking;
-    let takes_otlp = tracking::takes_otlp(client.as_ref(), &settings, ask).await; // IO
-    let experiments = tracking::experiments(client.as_ref(), &settings, &workloads, &old, ask, now).await; // IO
-    let question =
-        tracking::Question { settings: &settings, workloads: &workloads, experiments: &experiments, old: &old };
-    let (traces, look_again) = tracking::traces(ctx, client.as_ref(), &question, ask, now).await?; // IO
+    let question = tracking::Question {
+        settings: &settings,
+        workloads: &workloads,
+        old: &old,
+        answered: server.answered.as_ref(),
+    };
+    let answers = tracking::ask(ctx, client.as_ref(), question, &mut memory.tracking, now).await?; // IO
+    let tracking::Answers { takes_otlp, experiments, traces, writes, look_again } = answers;
 
     // What to say.
     steps.next(Step::Status);
+    let url = server.answered.as_ref().map(|m| m.url.clone()).unwrap_or_default();
     let found = Findings {
-        mlflow: server.verdict,
+        mlflow: writes::mlflow_ready(server.verdict, writes.as_ref(), &settings, &url),
         workspace: server.workspace,
         rights: rights.verdict,
         authorities,
@@ -165,10 +170,16 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
     if facts_hold {
         steps.next(Step::Rollout);
         let pace = settings.policy.pace;
-        // A wiring that names a file which is not there would break the agents' own calls.
-        let may_wire = found.authorities.is_none();
-        let bring =
-            rollout::Bring { tracing, pace, around: &around, workloads: &workloads, failing: &failing, may_wire };
+        let bring = rollout::Bring {
+            tracing,
+            pace,
+            around: &around,
+            workloads: &workloads,
+            failing: &failing,
+            // A wiring that names a file which is not there would break the agents' own calls.
+            may_wire: found.authorities.is_none(),
+            mlflow_answers: found.mlflow_answers(),
+        };
         rollout::bring(ctx, &bring, &mut memory.rollout, &mut memory.said, now).await?; // IO
     }
     memory.failures = 0;
@@ -253,11 +264,7 @@ fn measure(
 }
 
 fn newest_trace(traces: &BTreeMap<String, Evidence>, memory: &mut Memory) -> Option<Timestamp> {
-    let received = |found: &Evidence| match found {
-        Evidence::Received(at) => Some(*at),
-        Evidence::NotAsked | Evidence::Nothing | Evidence::WithoutSpans => None,
-    };
-    memory.last_trace = memory.last_trace.max(traces.values().filter_map(received).max());
+    memory.last_trace = memory.last_trace.max(traces.values().filter_map(Evidence::last_trace).max());
     memory.last_trace
 }
 

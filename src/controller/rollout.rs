@@ -114,6 +114,8 @@ pub(super) struct Bring<'a> {
     pub failing: &'a BTreeMap<String, Fallback>,
     /// Whether anything may be wired now; what is to be taken out is taken out anyway.
     pub may_wire: bool,
+    /// Whether MLflow answers now: agents look for it once, when they start.
+    pub mlflow_answers: bool,
 }
 
 /// Touches what is due and takes out what is astray.
@@ -124,7 +126,7 @@ pub(super) async fn bring(
     said: &mut events::Said,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let Bring { tracing, pace: _, around, workloads, failing, may_wire } = *this;
+    let Bring { tracing, pace: _, around, workloads, failing, may_wire, mlflow_answers: _ } = *this;
     take_out(ctx, this, memory, now).await?;
     if !may_wire {
         return Ok(());
@@ -217,12 +219,12 @@ async fn is_refused_for_merge_ca(
 
 /// Chooses what may be rolled now, and takes the places for it before anybody else can.
 fn reserve(ctx: &Context, this: &Bring<'_>, memory: &Memory, now: i64) -> Vec<usize> {
-    let Bring { tracing, pace, workloads, .. } = *this;
+    let Bring { tracing, pace, workloads, mlflow_answers, .. } = *this;
     let uid = tracing.metadata.uid.as_deref().unwrap_or_default();
     let rolling = rolling(workloads, now);
     let wanted = pace.max_concurrent.saturating_sub(rolling + memory.removed.len());
     // What needs no place is due whatever is free.
-    let due = due(workloads, pace, ctx.traffic.places(uid, rolling, wanted), now);
+    let due = due(workloads, pace, ctx.traffic.places(uid, rolling, wanted), mlflow_answers, now);
     let taken = due.iter().filter(|index| workloads[**index].rollout.replaces_pods()).count();
     ctx.traffic.places(uid, rolling + taken, 0);
     due
@@ -277,7 +279,7 @@ enum Touched {
 }
 
 async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut Memory) -> Result<Touched, Error> {
-    let Bring { tracing, pace, around, workloads: _, failing: _, may_wire: _ } = *this;
+    let Bring { tracing, pace, around, .. } = *this;
     let Ok(value) = next_touch(workload, pace, Timestamp::now().as_second()) else { return Ok(Touched::Dropped) };
     let name = &workload.name;
     ctx.traffic.turn().await;
@@ -316,7 +318,7 @@ async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut 
 /// Takes our wiring out of workloads to which it no longer applies, after everything was read again: live, not from a store.
 /// They roll for it, a few at a time.
 async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Memory, now: Timestamp) -> Result<(), Error> {
-    let Bring { tracing, pace, around, workloads, failing: _, may_wire: _ } = *this;
+    let Bring { tracing, pace, around, workloads, .. } = *this;
     memory.removed.retain(|_, since| now.duration_since(*since) < PATIENCE_FOR_REMOVED);
     let name = tracing.metadata.name.as_deref().unwrap_or_default();
     let removed: Vec<_> = memory.removed.keys().cloned().collect();

@@ -14,6 +14,7 @@ use self::standing::{possible, stand};
 use super::decide::{Fallback, fallback, merge_ca_image, merge_ca_source};
 use super::inject::existing_record;
 use super::kind::Kind;
+use super::otlp::Endpoint;
 use super::policy::Policy;
 use super::select::{Selection, Surroundings, select};
 use super::status::clipped;
@@ -62,6 +63,8 @@ pub struct Judged {
     pub rollout: Rollout,
     /// Where its traces go.
     pub experiment: Target,
+    /// Where its own environment sends traces by OTLP.
+    pub otlp: Option<Box<Endpoint>>,
     /// What the user should know.
     pub notes: Vec<String>,
     /// The touch annotation.
@@ -300,6 +303,7 @@ pub fn judge(
         standing,
         rollout,
         experiment,
+        otlp: Endpoint::of(&workload).map(Box::new),
         notes,
         touch,
         record: template.and_then(|m| m.annotation(names::ANNOTATION_RECORD)).map(str::to_owned),

@@ -10,13 +10,14 @@ use futures::AsyncReadExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::api::{Api, GetParams, ListParams, PartialObjectMeta, Request};
+use kube::api::{Api, GetParams, ListParams, Request};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Error;
 use crate::controller::Context;
+use crate::core::evidence::PodAges;
 use crate::core::kind::Kind;
 use crate::core::rollout::touched_at;
 use crate::core::select::Surroundings;
@@ -34,6 +35,10 @@ const MOST_UNWELL: usize = 20;
 const MOST_PODS: u32 = 20;
 /// Pods of all Jobs of a namespace, of those that do not run.
 const MOST_JOB_PODS: u32 = 100;
+/// Pages of a workload's pods.
+const MOST_PAGES: usize = 20;
+/// An evicted pod stays and sends nothing.
+const NOT_ENDED: &str = "status.phase!=Failed,status.phase!=Succeeded";
 const NOT_RUNNING: &str = "status.phase!=Running,status.phase!=Succeeded";
 
 /// The workloads of a namespace.
@@ -277,19 +282,37 @@ async fn jobs_without_merge_ca(
     Ok(())
 }
 
-/// Since when pods with a workload's current wiring exist: the oldest one that carries the same record.
-pub(in crate::controller) async fn wired_since(
-    ctx: &Context,
-    namespace: &str,
-    judged: &Judged,
-) -> Result<Option<Timestamp>, Error> {
+/// How old a workload's pods are, and whether some still have an earlier wiring. Those that are ending count: they send until
+/// they are gone.
+pub(in crate::controller) async fn pod_ages(ctx: &Context, namespace: &str, judged: &Judged) -> Result<PodAges, Error> {
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
     let read = |source| Error::Read { what: format!("the pods of {namespace}/{}", judged.name), source };
-    let list =
-        api.list_metadata(&ListParams::default().labels(&judged.pods).limit(METADATA_PAGE)).await.map_err(read)?;
-    let same = |pod: &&PartialObjectMeta<Pod>| {
-        let annotations = pod.metadata.annotations.as_ref();
-        judged.record.is_some() && annotations.and_then(|a| a.get(names::ANNOTATION_RECORD)) == judged.record.as_ref()
+    // A CronJob selects no pods; those of its Jobs are named after it.
+    let (labels, prefix) = match judged.kind {
+        Kind::CronJob => (names::LABEL_JOB_NAME, Some(format!("{}-", judged.name))),
+        _ => (judged.pods.as_str(), None),
     };
-    Ok(list.items.iter().filter(same).filter_map(|p| p.metadata.creation_timestamp.as_ref()).map(|t| t.0).min())
+    let mut params = ListParams::default().labels(labels).fields(NOT_ENDED).limit(METADATA_PAGE);
+    let mut found = PodAges::default();
+    for _ in 0..MOST_PAGES {
+        let list = api.list_metadata(&params).await.map_err(read)?;
+        for pod in &list.items {
+            let job = pod.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_JOB_NAME));
+            if prefix.as_ref().is_some_and(|prefix| !job.is_some_and(|job| job.starts_with(prefix))) {
+                continue;
+            }
+            let record = pod.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_RECORD));
+            // One without a record was never told where MLflow is.
+            found.has_earlier |= record.is_some() && record != judged.record.as_ref();
+            if record.is_some() && record == judged.record.as_ref() {
+                let created = pod.metadata.creation_timestamp.as_ref().map(|at| at.0);
+                found.oldest = [found.oldest, created].into_iter().flatten().min();
+            }
+        }
+        match list.metadata.continue_.filter(|next| !next.is_empty() && !found.has_earlier) {
+            Some(next) => params.continue_token = Some(next),
+            None => break,
+        }
+    }
+    Ok(found)
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{About, Evidence, Findings, has_ended_silently, is_counted, logs};
+use super::traces::{self, has_ended_silently};
+use super::{About, Evidence, Findings, is_counted, logs};
 use crate::api::{AgentTracingStatus, Reason, RolloutPolicy, StateCount, WorkloadState, WorkloadStatus};
 use crate::core::decide::Fallback;
 use crate::core::health::Verdict;
@@ -177,6 +178,14 @@ fn row(
                             culprit.resource()
                         ),
                     ),
+                    None if !found.mlflow_answers() => (
+                        state,
+                        format!(
+                            "It waits until MLflow answers, since agents look for it once, when they start; see why it does not: kubectl \
+                             describe agenttracing -n {namespace} {}",
+                            about.name
+                        ),
+                    ),
                     None => (
                         state,
                         format!("It waits for its turn; watch with: kubectl get -n {namespace} {resource} --watch"),
@@ -201,9 +210,14 @@ fn row(
         message,
         experiment: judged.experiment.display().filter(|_| !skipped),
         last_trace_time: match found.traces.get(&judged.uid) {
-            Some(Evidence::Received(time)) if previous.is_none() || found.refresh_trace_times => Some(time.to_string()),
-            Some(Evidence::Received(_) | Evidence::NotAsked) => previous,
-            _ => None,
+            // Of what is being replaced nothing is known yet, and the old pods' traces say nothing of the new ones.
+            Some(Evidence::NotAsked) => previous.filter(|_| state == WorkloadState::Injected),
+            Some(found_of) => match found_of.last_trace() {
+                Some(time) if previous.is_none() || found.refresh_trace_times => Some(time.to_string()),
+                Some(_) => previous,
+                None => None,
+            },
+            None => None,
         },
         notes: notes(about, judged, found, now),
     })
@@ -230,6 +244,7 @@ fn notes(about: &About<'_>, judged: &Judged, found: &Findings<'_>, now: Timestam
     if has_ended_silently(judged, found, now) {
         notes.push(format!("NoTraces: its pods ended and left none; read the log: {}", logs(about.namespace, judged)));
     }
+    notes.extend(traces::note(found, judged));
     notes.extend(judged.notes.iter().cloned());
     let sharers = || found.workloads.iter().filter(|j| is_counted(j) && j.experiment == judged.experiment);
     if is_counted(judged) && judged.experiment != Target::Unknown && sharers().nth(1).is_some() {

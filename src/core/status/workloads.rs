@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{About, Findings, list, rows};
+use super::{About, Findings, count, list, rows};
 use crate::api::Reason;
 use crate::core::decide::Fallback;
 use crate::core::health::Verdict;
@@ -61,6 +61,15 @@ pub(super) fn workloads_ready(about: &About<'_>, counted: &[&Judged], found: &Fi
         let message = format!(
             "Waiting until what their wiring needs is known: {}; see how far it is: kubectl describe agenttracing -n {namespace} {name}",
             list(&waiting)
+        );
+        return Verdict::bad(Reason::WaitingForMLflow, message);
+    }
+    if !wanting.is_empty() && !found.mlflow_answers() {
+        let message = format!(
+            "MLflow does not answer, and agents look for it once, when they start, so this waits until it does: {} ({}); see why: kubectl describe \
+             agenttracing -n {namespace} {name}",
+            count(wanting.len(), "workload"),
+            list(&wanting)
         );
         return Verdict::bad(Reason::WaitingForMLflow, message);
     }

@@ -27,6 +27,7 @@ pub(crate) fn standing(name: &str, standing: Standing) -> Judged {
         standing,
         rollout: Rollout::default(),
         experiment: Target::Unknown,
+        otlp: None,
         notes: Vec::new(),
         touch: None,
         record: None,

@@ -160,6 +160,7 @@ impl Verdict {
                 NotSelected::OperatorsOwn => "OperatorsOwn",
                 NotSelected::Windows => Reason::Windows.as_str(),
                 NotSelected::OfCronJob => "OfCronJob",
+                NotSelected::MirrorPod => "MirrorPod",
                 NotSelected::Kind => "KindNotListed",
                 NotSelected::NoMatch => "NoMatch",
             }),

@@ -90,6 +90,9 @@ const CREATED_TEMPLATE_ANNOTATIONS: &str = "template.annotations";
 /// An annotation of ours beside the record. It stays named where somebody took it out or changed it, and is not set again.
 const CREATED_EVICTABLE_VOLUMES: &str = "template.annotations.safe-to-evict-local-volumes";
 
+/// Bytes of all names and values of an object's annotations that the API server takes.
+const MAX_ANNOTATIONS: usize = 262_144;
+
 const INIT_CONTAINERS: &str = "initContainers";
 
 /// Brings a template to a wiring.
@@ -169,7 +172,10 @@ pub fn inject(
     out.hash = record.hash.clone();
     label_patch(&workload.metadata, &wiring.tracing, &mut record, &mut out.patch);
     let is_new = !old.pod.volumes.contains_key(names::CA_VOLUME);
-    annotations_patch(workload, record, wiring.renews || is_new, &mut out.patch);
+    if !annotations_patch(workload, record, wiring.renews || is_new, &mut out.patch) {
+        let skipped = Some(Reason::AnnotationsTooLong);
+        return Ok(Injection { patch: uninject(workload)?, hash: String::new(), skipped, ..out });
+    }
     Ok(out)
 }
 
@@ -311,7 +317,14 @@ fn label_patch(metadata: &Metadata<'_>, tracing: &str, record: &mut Record, patc
 
 /// The record, and with a first volume of ours the word that the cluster autoscaler may evict the pod in spite of it. That
 /// alone is worth no rollout.
-fn annotations_patch(workload: &Workload<'_>, mut record: Record, renews: bool, patch: &mut Vec<PatchOperation>) {
+///
+/// False where the template's annotations would become longer than the API server takes: it would refuse the user's object.
+fn annotations_patch(
+    workload: &Workload<'_>,
+    mut record: Record,
+    renews: bool,
+    patch: &mut Vec<PatchOperation>,
+) -> bool {
     let metadata = workload.template_metadata();
     let annotations = metadata.and_then(|m| m.annotations.as_ref());
     let of_template = |name: &str| metadata.and_then(|m| m.annotation(name));
@@ -339,6 +352,12 @@ fn annotations_patch(workload: &Workload<'_>, mut record: Record, renews: bool, 
     let at = |rest: &[&str]| pointer(&[workload.kind.template(), &["metadata"], rest].concat());
     let mut ours = vec![(names::ANNOTATION_RECORD, text)];
     ours.extend(adds.then(|| (names::ANNOTATION_EVICTABLE_VOLUMES, names::CA_VOLUME.to_owned())));
+    let size = |name: &str, value: &str| name.len() + value.len();
+    let added: usize = ours.iter().map(|(name, value)| size(name, value)).sum();
+    let replaced: usize = ours.iter().filter_map(|(name, _)| Some(size(name, of_template(name)?))).sum();
+    if annotations.map_or(0, |all| all.size) + added > MAX_ANNOTATIONS + replaced {
+        return false;
+    }
     ours.retain(|(name, value)| of_template(name) != Some(value));
     match (metadata, annotations) {
         (None, _) => patch.push(add(at(&[]), json!({"annotations": object(ours)}))),
@@ -350,6 +369,7 @@ fn annotations_patch(workload: &Workload<'_>, mut record: Record, renews: bool, 
     if removes {
         patch.push(remove(at(&["annotations", names::ANNOTATION_EVICTABLE_VOLUMES])));
     }
+    true
 }
 
 fn object(entries: Vec<(&str, String)>) -> Value {

@@ -7,6 +7,7 @@ mod family;
 mod length;
 mod os;
 mod pod;
+mod token;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use crate::names;
 pub use os::{Affinity, NodeAffinity, NodeRequirement, NodeTerm, NodeTerms, PodOs, WindowsOptions};
 pub use pod::{
     Amounts, ConfigMapVolume, Container, Device, EmptyDir, EnvEntry, KeyToPath, Mount, PodSecurity, PodSpec, Projected,
-    ProjectedSource, ReadOnly, Reference, Resources, Volume,
+    ProjectedSource, ReadOnly, Reference, Resources, TokenSource, Volume,
 };
 
 /// A workload: its own metadata, and its pod template wherever its kind keeps it.
@@ -171,15 +172,6 @@ impl<'a> Workload<'a> {
     pub fn service_account(&self) -> &str {
         let names = [&self.pod.service_account_name, &self.pod.service_account];
         names.into_iter().filter_map(Option::as_deref).find(|name| !name.is_empty()).unwrap_or("default")
-    }
-
-    /// Whether the pods have a service account token, where `automounts` says what the account does by itself.
-    pub fn has_token(&self, automounts: bool) -> bool {
-        let mounted = |container: &Container<'_>| {
-            let mounts = container.volume_mounts.iter().flatten();
-            mounts.into_iter().any(|m| m.mount_path.trim_end_matches('/') == names::TOKEN_FOLDER)
-        };
-        self.pod.automount_service_account_token.unwrap_or(automounts) || self.pod.containers.iter().any(mounted)
     }
 
     /// A label of the template.

@@ -16,6 +16,8 @@ pub struct Wiring {
     pub env: Vec<Entry>,
     /// The certificate authorities, for which the pod gets a volume.
     pub ca: Option<CaChoice>,
+    /// Where a container needs a service account token: whether the account mounts it by itself.
+    pub token: Option<bool>,
     /// Whether the template is changed anyway, so that an init container of ours is brought up to date in passing.
     pub renews: bool,
 }
@@ -177,7 +179,7 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
         env.push(entry("MLFLOW_TRACE_SAMPLING_RATIO", ratio, Group::Single, "the share of traces that is kept"));
     }
     env.extend(policy.env.iter().map(|e| entry(&e.name, &e.value, Group::Single, "from injection.env")));
-    Ok(Wiring { tracing: policy.name.clone(), experiment, env, ca: policy.ca.clone(), renews: false })
+    Ok(Wiring { tracing: policy.name.clone(), experiment, env, ca: policy.ca.clone(), token: None, renews: false })
 }
 
 #[cfg(test)]

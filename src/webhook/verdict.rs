@@ -209,6 +209,9 @@ fn warning(note: &Note, tracing: &str) -> Option<String> {
             variables.join(", ")
         )),
         Note::MayOverrideEnvFrom { .. } => None,
+        Note::NoToken { .. } | Note::Proxied { .. } | Note::SdkDisabled { .. } | Note::NodeDns { .. } => {
+            Some(format!("agent-tracing: {note}"))
+        }
     }
 }
 

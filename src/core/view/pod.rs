@@ -24,6 +24,12 @@ pub struct PodSpec<'a> {
     /// Operating system; tells Windows pods.
     #[serde(borrow, default)]
     pub os: Option<PodOs<'a>>,
+    /// Whether the pod has the node's network, and by default asks the node's DNS.
+    #[serde(default)]
+    pub host_network: Option<bool>,
+    /// Whose DNS the pod asks.
+    #[serde(borrow, default)]
+    pub dns_policy: Option<Text<'a>>,
     /// Node labels in more words; tells Windows pods.
     #[serde(borrow, default)]
     pub affinity: Option<Affinity<'a>>,
@@ -129,6 +135,23 @@ pub struct ProjectedSource<'a> {
     /// A ConfigMap.
     #[serde(borrow)]
     pub config_map: Option<ConfigMapVolume<'a>>,
+    /// A token of the pod's account.
+    #[serde(borrow)]
+    pub service_account_token: Option<TokenSource<'a>>,
+    /// A Secret.
+    pub secret: Option<IgnoredAny>,
+}
+
+/// A token as a file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct TokenSource<'a> {
+    /// The file.
+    #[serde(borrow)]
+    pub path: Text<'a>,
+    /// Who takes it; the API server unless something else is said.
+    #[serde(borrow)]
+    pub audience: Option<Text<'a>>,
 }
 
 /// A ConfigMap as a volume.

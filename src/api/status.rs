@@ -365,6 +365,8 @@ reasons! {
     CreatedUnwired,
     /// No container is left to wire.
     NoContainers,
+    /// The template's annotations leave no room for the record of what was injected.
+    AnnotationsTooLong,
     /// The pod has no service account token, which MLflow wants.
     NoServiceAccountToken,
     /// Windows pods are not wired.

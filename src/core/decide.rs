@@ -80,7 +80,8 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
         };
     }
     let account = workload.service_account();
-    if policy.needs_token() && !workload.has_token(!around.tokenless.contains(account)) {
+    let token = policy.needs_token().then(|| !around.tokenless.contains(account));
+    if token.is_some_and(|automounts| !workload.has_token(automounts)) {
         return match uninject(workload) {
             Ok(patch) => {
                 let skipped = Some(Reason::NoServiceAccountToken);
@@ -102,6 +103,7 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
         Ok(wiring) => wiring,
         Err(missing) => return Decision::Leave(Leave::Waiting { tracing, missing }),
     };
+    wiring.token = token;
     wiring.renews = around.renews;
     if let Some(ca) = &mut wiring.ca
         && fallback(workload, policy, ca.strategy, around.platform).is_some()

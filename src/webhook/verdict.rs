@@ -160,6 +160,7 @@ impl Verdict {
                 NotSelected::OperatorsOwn => "OperatorsOwn",
                 NotSelected::Windows => Reason::Windows.as_str(),
                 NotSelected::OfCronJob => "OfCronJob",
+                NotSelected::MirrorPod => "MirrorPod",
                 NotSelected::Kind => "KindNotListed",
                 NotSelected::NoMatch => "NoMatch",
             }),
@@ -217,6 +218,9 @@ fn warning(note: &Note, tracing: &str) -> Option<String> {
             variables.join(", ")
         )),
         Note::MayOverrideEnvFrom { .. } => None,
+        Note::NoToken { .. } | Note::Proxied { .. } | Note::SdkDisabled { .. } | Note::NodeDns { .. } => {
+            Some(format!("agent-tracing: {note}"))
+        }
     }
 }
 

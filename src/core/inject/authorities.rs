@@ -316,6 +316,7 @@ mod tests {
             experiment: "till".to_owned(),
             env: vec![entry(TRACKING_URI, Group::Address), entry("REQUESTS_CA_BUNDLE", Group::CaBundle)],
             ca: Some(CaChoice { strategy, scope: CaBundleScope::All, config_maps: Vec::new() }),
+            token: None,
             renews: true,
         }
     }

@@ -347,6 +347,10 @@ fn why_skipped(namespace: &str, judged: &Judged, reason: Reason) -> String {
             "Its pods get no service account token, without which MLflow refuses them; set automountServiceAccountToken to true in what \
              makes them, seen here: kubectl get -n {namespace} {resource} -o yaml"
         ),
+        Reason::AnnotationsTooLong => format!(
+            "Its template's annotations leave no room for the record of what is injected (262,144 bytes in all); move the longest \
+             into a ConfigMap: kubectl get -n {namespace} {resource} -o jsonpath='{{.{template}.metadata.annotations}}'"
+        ),
         Reason::NoServiceAccountToken => {
             let setting = serde_json::json!({"spec": {"automountServiceAccountToken": true}});
             let patch =

@@ -260,7 +260,7 @@ fn while_mlflow_does_not_answer_no_pod_is_replaced() {
     assert_eq!(due(&all, PACE, 5, true, 1000).len(), 3);
     all[1].rollout.wanted = 0;
     assert_eq!(due(&all, PACE, 5, false, 1000), [1], "nothing starts of it");
-    all[2].merge_ca = MergeCaState { failed: Some("i".into()), ..MergeCaState::default() };
+    all[2].merge_ca = MergeCaState { fallback: Some(Fallback::NotStarted), ..MergeCaState::default() };
     assert_eq!(
         due(&all, PACE, 5, false, 1000),
         [2],

@@ -190,6 +190,7 @@ fn each_has_its_row(scene: &Scene) {
         ("CronJob", "nightly", "nightly"),
         ("DaemonSet", "watcher", "watcher"),
         ("Job", &*batch, "batch"),
+        ("Pod", "scout", "scout"),
         ("StatefulSet", "ledger", "ledger"),
     ];
     for (kind, name, experiment) in traced {
@@ -208,7 +209,7 @@ fn each_has_its_row(scene: &Scene) {
         .map(|row| format!("{} {}", row["kind"].as_str().unwrap(), row["name"].as_str().unwrap()))
         .collect();
     told.sort();
-    assert_eq!(told, all, "neither Pods nor the Jobs of a CronJob");
+    assert_eq!(told, all, "no Pods of what is listed itself, nor the Jobs of a CronJob");
     let injected = &scene.live("agenttracings", "tracing")["status"]["injected"];
     assert_eq!(injected, &format!("{0}/{0}", all.len()));
 }

@@ -13,6 +13,7 @@ use crate::core::decide::Fallback;
 use crate::core::health::shortened;
 use crate::core::kind::Kind;
 use crate::core::policy::Pace;
+use crate::core::record::Record;
 use crate::core::rollout::{due, is_repeated, next_touch, note_overdue, rolling};
 use crate::core::select::Surroundings;
 use crate::core::workload::{Judged, Standing, judge};
@@ -302,6 +303,12 @@ async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut 
     tracing::info!(namespace = around.namespace, name, touch = value, "touched");
     Ok(match judged {
         Some(Judged { standing: Standing::Current, .. }) => Touched::Wired,
+        // A webhook with other install options, or of another version, answered: while the operator is being replaced two are
+        // at work. Nobody undid anything, and soon the right one answers.
+        Some(judged) if is_wired_otherwise(&judged) => {
+            memory.unanswered.insert(Key::of_workload(&judged));
+            Touched::Dropped
+        }
         Some(Judged { standing: Standing::Wanting { .. }, was_labelled: true, .. })
             if again || !workload.was_labelled =>
         {
@@ -313,6 +320,13 @@ async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut 
         }
         _ => Touched::Dropped,
     })
+}
+
+/// Whether a workload carries the record of a whole wiring, and another one than is wanted.
+fn is_wired_otherwise(workload: &Judged) -> bool {
+    let Standing::Wanting { hash, .. } = &workload.standing else { return false };
+    let record = workload.record.as_deref().and_then(|record| Record::parse(record).ok());
+    record.is_some_and(|record| record.hash != *hash)
 }
 
 /// Takes our wiring out of workloads to which it no longer applies, after everything was read again: live, not from a store.

@@ -65,7 +65,9 @@ impl Default for Limits {
         let seconds = Duration::from_secs;
         Self {
             connections: 256,
-            per_peer: 32,
+            // The API server is one peer, with a connection for each review at a time: with 32, rolling restarts under load left
+            // 8,394 of 21,007 objects unwired. A quarter stays for others.
+            per_peer: 192,
             handshake: seconds(5),
             header: seconds(5),
             idle: seconds(120),

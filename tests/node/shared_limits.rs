@@ -75,7 +75,7 @@ fn the_mlflow_resource_is_created_where_it_may_be_and_never_touched(scene: &mut 
     scene.audit.restart();
     let expected = json!({
         "artifactsDestination": "file:///mlflow/artifacts", "backendStoreUri": "sqlite:////mlflow/mlflow.db", "replicas": 1,
-        "serveArtifacts": true, "serviceAccountName": "mlflow-sa", "workers": 2,
+        "serveArtifacts": true, "workers": 2,
         "storage": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}},
     });
     assert_eq!(created["spec"], expected);
@@ -110,7 +110,7 @@ fn the_mlflow_resource_is_created_where_it_may_be_and_never_touched(scene: &mut 
 fn creating(replicas: u8) -> String {
     format!(
         "apiVersion: agenttracing.dev/v1alpha1\nkind: AgentTracing\nmetadata: {{name: tracing}}\nspec: {{mlflow: {{mode: CR, cr: \
-         {{create: true, template: {{replicas: {replicas}, workers: 2, serviceAccountName: mlflow-sa}}}}}}}}"
+         {{create: true, template: {{replicas: {replicas}, workers: 2}}}}}}}}"
     )
 }
 

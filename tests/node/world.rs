@@ -312,10 +312,10 @@ impl Condition {
     #[track_caller]
     pub fn ends_with_a_command(&self) -> &Self {
         let Self { message, .. } = self;
-        let (_, command) =
-            message.rsplit_once(": kubectl ").unwrap_or_else(|| panic!("no command at the end: {message}"));
+        let command = message.rsplit_once(": kubectl ").or_else(|| message.rsplit_once(": helm "));
+        let (_, command) = command.unwrap_or_else(|| panic!("no command at the end: {message}"));
         let verb = command.split(' ').next().unwrap_or_default();
-        let verbs = "annotate auth delete describe edit get label logs patch port-forward rollout set";
+        let verbs = "annotate auth delete describe edit get label logs patch port-forward rollout set upgrade";
         assert!(verbs.split(' ').any(|known| known == verb), "{command}: {message}");
         assert!(
             !command.contains(['<', '>']) && !command.ends_with(['.', ')', ';']),

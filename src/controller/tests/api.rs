@@ -30,6 +30,7 @@ struct State {
     webhook_away: bool,
     undoes: bool,
     admission: Option<Admission>,
+    webhooks_merge_ca: Option<String>,
     reviews_denied: bool,
     tokens: usize,
     version: u64,
@@ -92,6 +93,11 @@ impl FakeApi {
 
     pub fn webhook(&self, answers: bool) {
         self.0.lock().unwrap().webhook_away = !answers;
+    }
+
+    /// From now on the webhook that answers has another image for `merge-ca`; `None`: the same as the controller.
+    pub fn webhooks_merge_ca(&self, image: Option<&str>) {
+        self.0.lock().unwrap().webhooks_merge_ca = image.map(str::to_owned);
     }
 
     /// From now on somebody who comes after the webhook takes out what it put into templates.
@@ -253,10 +259,12 @@ impl State {
         let policies: Vec<_> = tracings
             .map(|(_, object)| Policy::of(&serde_json::from_value::<AgentTracing>(object.clone()).unwrap()))
             .collect();
+        let mut platform = Platform::default();
+        platform.merge_ca.image = self.webhooks_merge_ca.clone().unwrap_or(platform.merge_ca.image);
         let around = Surroundings {
             namespace: "bank-agents",
             injection_enabled: true,
-            platform: &Platform::default(),
+            platform: &platform,
             tokenless: &BTreeSet::new(),
             policies: &policies,
             renews: false,

@@ -206,6 +206,29 @@ async fn what_is_undone_in_the_same_request_is_contested_and_the_webhook_is_not_
     assert_eq!(world.api.writes_to(TELLER), first, "it is let have its way");
 }
 
+/// While the operator is replaced, its new leader and an old webhook want different things: that is no fight.
+#[tokio::test]
+async fn a_webhook_that_wires_otherwise_is_waited_for_and_nobody_is_blamed() {
+    let mut world = World::new().await;
+    let old = crate::core::settings::MergeCa { image: "r.example/absent:1".into(), ..Default::default() };
+    world.api.edit(TRACING, json!({"spec": {"caBundle": {"mode": "Always"}}}));
+    world.api.edit(TELLER, json!({"metadata": {"annotations": {(names::ANNOTATION_MERGE_CA_FAILED): old.source()}}}));
+    world.api.webhooks_merge_ca(Some(&old.image));
+    world.pass().await;
+    world.mlflow_answers().await;
+    for _ in 0..8 {
+        world.pass().await;
+        assert_ne!(world.reason("InjectionReady"), "WebhookUnavailable");
+        assert_ne!(world.status()["workloads"][0]["state"], "Contested");
+    }
+    world.api.webhooks_merge_ca(None);
+    // A touch has to differ from the last one, by the second.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    world.pass().await;
+    let template = world.api.get(TELLER).unwrap()["spec"]["template"].clone();
+    assert_eq!(template["spec"]["initContainers"][0]["name"], "merge-ca", "{template}");
+}
+
 /// review A11
 #[tokio::test]
 async fn a_changed_spec_is_no_repair_and_a_stripped_template_is() {

@@ -160,6 +160,7 @@ impl Verdict {
                 NotSelected::OperatorsOwn => "OperatorsOwn",
                 NotSelected::Windows => Reason::Windows.as_str(),
                 NotSelected::OfCronJob => "OfCronJob",
+                NotSelected::MirrorPod => "MirrorPod",
                 NotSelected::Kind => "KindNotListed",
                 NotSelected::NoMatch => "NoMatch",
             }),
@@ -203,11 +204,23 @@ fn warning(note: &Note, tracing: &str) -> Option<String> {
         Note::KeptByUser { container, variables } if variables.iter().any(|v| v == TRACKING_URI) => Some(format!(
             "agent-tracing: container {container} sets {TRACKING_URI} itself and gets nothing from AgentTracing {tracing}"
         )),
+        // An init container, a volume or a mount is the pod's, and no variable of a container that happens to be called so.
+        Note::KeptByUser { container, variables }
+            if container == "pod" && variables.iter().all(|v| v.contains(['/', ':'])) =>
+        {
+            Some(format!(
+                "agent-tracing: the pod keeps its own {} rather than AgentTracing {tracing}'s",
+                variables.join(", ")
+            ))
+        }
         Note::KeptByUser { container, variables } => Some(format!(
             "agent-tracing: container {container} keeps its own {} rather than AgentTracing {tracing}'s",
             variables.join(", ")
         )),
         Note::MayOverrideEnvFrom { .. } => None,
+        Note::NoToken { .. } | Note::Proxied { .. } | Note::SdkDisabled { .. } | Note::NodeDns { .. } => {
+            Some(format!("agent-tracing: {note}"))
+        }
     }
 }
 

@@ -41,6 +41,11 @@ impl<'w, 'a> Present<'w, 'a> {
     fn user_sets(&self, name: &str) -> bool {
         self.users.contains(&name)
     }
+
+    /// Whether the container has credentials of its own, or another server.
+    pub(super) fn needs_no_token(&self) -> bool {
+        self.user_sets(TRACKING_URI) || AUTH_GROUP.iter().any(|name| self.user_sets(name))
+    }
 }
 
 /// The user's choice wins, by group.

@@ -33,10 +33,10 @@ main() {
   printf '  %s\n  as an archive: %s\n' "$TAG" "target/${ARCHIVE##*/}"
 }
 
-# build SOURCE TARGET-FOLDER. Packed relocations: they are 1 MiB otherwise, all of it in memory.
+# build SOURCE TARGET-FOLDER [RUSTC-OPTION…]. Packed relocations: they are 1 MiB otherwise, all of it in memory.
 build() {
   env "CC_${TARGET//-/_}=musl-gcc" cargo rustc --locked --release --target "$TARGET" --bin agent-tracing-operator \
-    --manifest-path "$1/Cargo.toml" --target-dir "$2" -- -C link-arg=-Wl,-z,pack-relative-relocs
+    --manifest-path "$1/Cargo.toml" --target-dir "$2" -- -C link-arg=-Wl,-z,pack-relative-relocs "${@:3}"
 }
 
 archive() { pack . "$BINARY" "$TAG" "$ARCHIVE"; }
@@ -69,7 +69,8 @@ previous() {
     mkdir -p "$source" "$kept"
     git archive "$commit" | tar -x -C "$source"
     share_dependencies "$built"
-    step 'static binary of the commit before' build "$source" "$built"
+    # Nobody measures this one, and it is linked in a quarter of the time.
+    step 'static binary of the commit before' build "$source" "$built" -C lto=thin -C codegen-units=16
     mkdir -p "$source/${BINARY%/*}"
     cp "$built/${BINARY#*/}" "$source/$BINARY"
     step 'image of the commit before' pack "$source" "$BINARY" "${TAG%:*}:previous" "$kept/operator.tar"

@@ -41,21 +41,21 @@ everything() {
   "$CLUSTER/images.sh"
   trap end_beside EXIT
   # Its linker uses one core for minutes.
-  start_beside images
+  start_beside nice "$0" images
   quick
   join_beside
   [[ -z ${SOAK-} ]] || "$CLUSTER/arm64-image.sh"
   step 'cluster tests, compile' cargo test --locked --quiet --test install --test api_server --test node --no-run
   # Both clusters at once: each waits more than it computes.
-  start_beside api
+  start_beside "$0" api
   node
   join_beside
 }
 
-# start_beside WHAT: this script's WHAT in the background, in a process group of its own. What it says comes with join_beside.
+# start_beside COMMAND…: in the background, in a process group of its own. What it says comes with join_beside.
 start_beside() {
   mkdir -p target
-  AGENT_TRACING_STATE=$BESIDE setsid "$0" "$1" >target/beside.log 2>&1 &
+  AGENT_TRACING_STATE=$BESIDE setsid "$@" >target/beside.log 2>&1 &
   beside=$!
 }
 

@@ -39,6 +39,10 @@ pub fn rows(policy: &Policy) -> Result<Vec<Row>, Missing> {
                 "a container's own value wins; a pod with its own container merge-ca, volume ca-bundle or mount at /tmp/ca-bundle \
                  gets none of the three"
             }
+            Group::OtlpExporter => {
+                "only in a container with OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT; its own value wins, and \
+                 MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT"
+            }
             Group::Single => "a container's own value wins",
         },
     });

@@ -46,6 +46,8 @@ pub enum Group {
     Auth,
     /// Names the merged certificate authorities; goes with the volume that holds them.
     CaBundle,
+    /// Only in a container that names an OTLP endpoint, see [`OTLP_ENDPOINTS`].
+    OtlpExporter,
     /// Kept or injected by itself.
     Single,
 }
@@ -85,6 +87,16 @@ pub const REQUESTS_CA_BUNDLE: &str = "REQUESTS_CA_BUNDLE";
 /// A container that sets one of these has chosen what Python's requests trusts: ours would win over the second and be beside
 /// the point of the third, and calls that worked would fail.
 pub const REQUESTS_TRUST: [&str; 3] = [REQUESTS_CA_BUNDLE, "CURL_CA_BUNDLE", "SSL_CERT_FILE"];
+
+/// A container that names one of these sends OpenTelemetry data there. MLflow's SDK would send its traces there too, and only
+/// there: with 3.10.1, 3.14 and 3.17 none of five reached MLflow, and all of them with [`OTLP_EXPORTER`] off. Where
+/// `MLFLOW_TRACING_DESTINATION` is set, as the slim package needs it, the SDK pays no attention to them.
+pub const OTLP_ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+/// Switches that off.
+pub const OTLP_EXPORTER: &str = "MLFLOW_ENABLE_OTLP_EXPORTER";
+/// Whoever sets it wants traces in both places.
+pub const OTLP_DUAL_EXPORT: &str = "MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT";
+
 /// A text as a command, an argument or a value of a container has to spell it, so that the process gets it letter by letter:
 /// the kubelet replaces `$(NAME)` there and reads `$$` as `$`.
 ///
@@ -177,6 +189,10 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
     env.extend(singles.map(|(name, value, why)| entry(name, value, Group::Single, why)));
     if ratio.parse::<f64>() != Ok(1.0) {
         env.push(entry("MLFLOW_TRACE_SAMPLING_RATIO", ratio, Group::Single, "the share of traces that is kept"));
+    }
+    if !policy.env.iter().any(|own| own.name == OTLP_EXPORTER) {
+        let why = "the SDK otherwise sends its traces to that endpoint and none to MLflow";
+        env.push(entry(OTLP_EXPORTER, "false", Group::OtlpExporter, why));
     }
     env.extend(policy.env.iter().map(|e| entry(&e.name, &e.value, Group::Single, "from injection.env")));
     Ok(Wiring { tracing: policy.name.clone(), experiment, env, ca: policy.ca.clone(), token: None, renews: false })

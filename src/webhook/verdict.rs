@@ -198,7 +198,7 @@ impl Verdict {
 }
 
 /// What a person should hear at the moment of `kubectl apply`: a value of theirs decides where traces go. That `envFrom`
-/// might be overridden is a guess, and would be repeated to most people for nothing: it stands in status only.
+/// might be overridden is a guess, and an OTLP endpoint beside MLflow costs no trace: both stand in status only.
 fn warning(note: &Note, tracing: &str) -> Option<String> {
     match note {
         Note::KeptByUser { container, variables } if variables.iter().any(|v| v == TRACKING_URI) => Some(format!(
@@ -217,7 +217,7 @@ fn warning(note: &Note, tracing: &str) -> Option<String> {
             "agent-tracing: container {container} keeps its own {} rather than AgentTracing {tracing}'s",
             variables.join(", ")
         )),
-        Note::MayOverrideEnvFrom { .. } => None,
+        Note::MayOverrideEnvFrom { .. } | Note::OtlpEndpoint { .. } => None,
         Note::NoToken { .. } | Note::Proxied { .. } | Note::SdkDisabled { .. } | Note::NodeDns { .. } => {
             Some(format!("agent-tracing: {note}"))
         }

@@ -15,7 +15,7 @@ use crate::world::{Scene, collection, idle, is_wired, kubectl, say, scene, typed
 
 const A_SECOND: u32 = 100;
 /// Creations under way at a time: with more, a machine that is short of processors is measured and no operator.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 16;
 const DEPLOYMENT: &str = "deployment/agent-tracing-operator";
 /// Lease and retry period: how long a killed leader keeps its lease, and when others look.
 const TAKEN_OVER: Duration = Duration::from_secs(15 + 2);

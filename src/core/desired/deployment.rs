@@ -90,7 +90,8 @@ fn server(settings: &Settings, platform: &Platform) -> Container {
     let artifacts = standalone.artifacts.as_ref();
     let mut args = vec![
         "server".to_owned(),
-        "--host=0.0.0.0".to_owned(),
+        // With `::` and one worker uvicorn listens on IPv6 alone.
+        format!("--host={}", if platform.ipv6 { "::" } else { "0.0.0.0" }),
         // Explicit, since a Service called `mlflow` in the namespace sets MLFLOW_PORT.
         format!("--port={}", standalone.port),
         format!("--workers={}", standalone.workers),

@@ -21,6 +21,13 @@ pub enum Note {
         /// Container.
         container: String,
     },
+    /// The container has an OTLP endpoint, to which MLflow's SDK does not send.
+    OtlpEndpoint {
+        /// Container.
+        container: String,
+        /// The variable with the endpoint.
+        variable: &'static str,
+    },
     /// The container has no token that MLflow takes, so it is left out.
     NoToken {
         /// Container.
@@ -52,6 +59,11 @@ impl fmt::Display for Note {
         match self {
             Self::KeptByUser { container, variables } => write!(f, "KeptByUser {container}: {}", variables.join(" ")),
             Self::MayOverrideEnvFrom { container } => write!(f, "MayOverrideEnvFrom {container}"),
+            Self::OtlpEndpoint { container, variable } => write!(
+                f,
+                "OTLPEndpoint {container}: MLflow's SDK would send its traces to {variable} alone; MLFLOW_ENABLE_OTLP_EXPORTER=false \
+                 keeps it with MLflow, and MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT=true of the container's own sends to both"
+            ),
             Self::NoToken { container } => write!(
                 f,
                 "NoServiceAccountToken {container}: no token for the API server is mounted at its usual place, so it is left out; mount \

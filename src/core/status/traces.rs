@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{About, Findings, count, list, logs};
+use super::{About, Findings, clipped, count, list, logs};
 use crate::api::{ConditionType, MlflowStatus, Reason};
 use crate::core::evidence::Evidence;
 use crate::core::health::{Verdict, port_of};
@@ -20,6 +20,8 @@ const SILENCE: i64 = 600;
 const SILENCE_AFTER_END: i64 = 120;
 /// Most experiments that are named.
 const MOST_NAMES: usize = 5;
+/// Most notes of silent workloads that are repeated.
+const MOST_SEEN: usize = 3;
 
 /// Condition `TracesFlowing`.
 pub(super) fn flowing(
@@ -124,9 +126,10 @@ fn silent(about: &About<'_>, current: &[&Judged], found: &Findings<'_>, now: Tim
         current.iter().copied().filter(|j| evidence(found, j) == Evidence::Nothing && long_up(j, now)).collect();
     let first = silent.first()?;
     let message = format!(
-        "No trace from {} in more than 10 minutes: is it in use, and does its code switch MLflow tracing on (for example \
+        "No trace from {} in more than 10 minutes: {}is it in use, and does its code switch MLflow tracing on (for example \
          mlflow.langchain.autolog())? Read its log: {}",
         list(&silent),
+        seen(&silent),
         logs(namespace, first)
     );
     Some(Verdict::bad(Reason::NoTracesFrom, message))
@@ -137,12 +140,19 @@ fn ended_silently(about: &About<'_>, found: &Findings<'_>, now: Timestamp) -> Op
     let silent: Vec<_> = found.workloads.iter().filter(|j| has_ended_silently(j, found, now)).collect();
     let first = silent.first()?;
     let message = format!(
-        "The pods of {} ended, and no trace of theirs was seen: does their code switch MLflow tracing on, and does it wait for its \
+        "The pods of {} ended, and no trace of theirs was seen: {}does their code switch MLflow tracing on, and does it wait for its \
          traces at its end (mlflow.flush_trace_async_logging())? Read the log: {}",
         list(&silent),
+        seen(&silent),
         logs(about.namespace, first)
     );
     Some(Verdict::bad(Reason::NoTracesFrom, message))
+}
+
+/// What the templates of silent workloads already say about the reason, a few of them.
+fn seen(silent: &[&Judged]) -> String {
+    let notes = silent.iter().flat_map(|judged| judged.notes.iter().map(move |note| (judged, note)));
+    notes.take(MOST_SEEN).map(|(judged, note)| format!("{}: {}; ", judged.name, clipped(note, 192))).collect()
 }
 
 /// Whether the pods of a wired Job or CronJob ended long enough ago for their traces to be there, and none is.

@@ -20,6 +20,21 @@ fn silence_is_told_after_ten_minutes_and_never_lowers_ready() {
 }
 
 #[test]
+fn silence_repeats_what_the_templates_say_about_it() {
+    let note = |text: &str| vec![text.to_owned()];
+    let proxied = Judged { notes: note("Proxied agent: its proxy gets them"), ..workload("teller", Standing::Current) };
+    let off = Judged { notes: note("OTEL_SDK_DISABLED agent: no traces"), ..workload("vault", Standing::Current) };
+    let plain = workload("rag", Standing::Current);
+    let scene = Scene::of([proxied, off, plain])
+        .evidence("teller", Evidence::Nothing)
+        .evidence("vault", Evidence::Nothing)
+        .evidence("rag", Evidence::Nothing);
+    let message = scene.condition(ConditionType::TracesFlowing).message;
+    let seen = "minutes: teller: Proxied agent: its proxy gets them; vault: OTEL_SDK_DISABLED agent: no traces; is it in use";
+    assert!(message.contains(seen), "{message}");
+}
+
+#[test]
 fn where_otlp_has_no_path_silence_of_an_agent_that_speaks_it_lowers_ready() {
     let url = "https://mlflow.redhat-ods-applications.svc:8443/mlflow".to_owned();
     let answered =

@@ -2,6 +2,7 @@
 //! broken is the cause; what lies behind it is not looked at, since it would only repeat it.
 
 pub mod authorities;
+pub mod token;
 
 use std::collections::BTreeMap;
 
@@ -67,12 +68,14 @@ pub struct Webhook {
 }
 
 /// The pods of a workload.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pods {
     /// Those that run.
     pub running: usize,
     /// Those of them that carry the template's record.
     pub current: usize,
+    /// One of these whose container has no token although its wiring needs one: pod and container.
+    pub tokenless: Option<(String, String)>,
 }
 
 /// Whether a link holds.
@@ -293,11 +296,16 @@ fn of_workload(row: &WorkloadStatus, facts: &Facts) -> (State, String) {
     let told = format!("wired, experiment {experiment}, last trace {last}");
     match &facts.pods {
         Fact::Known(all) => match all.get(&resource(row)) {
-            Some(Pods { running, current }) if current < running => bad(format!(
+            Some(Pods { running, current, .. }) if current < running => bad(format!(
                 "{} of its {running} pods are from before the wiring; replace them: kubectl rollout restart -n {} {}",
                 running - current,
                 facts.namespace,
                 resource(row)
+            )),
+            Some(Pods { tokenless: Some((pod, container)), .. }) => bad(format!(
+                "container {container} of {pod} has no service account token, so that MLflow refuses its traces; a policy has taken it \
+                 from the pod (automountServiceAccountToken), or its volume: kubectl get pod -n {} {pod} -o yaml",
+                facts.namespace
             )),
             // Whether its traces arrive is not known, whatever the others' do.
             _ if row.last_trace_time.is_none() => unknown(format!(

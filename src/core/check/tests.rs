@@ -51,7 +51,10 @@ pub(super) fn facts() -> Facts {
         labels: Fact::Known(Some(BTreeMap::from([(names::LABEL_INJECTION.to_owned(), names::ENABLED.to_owned())]))),
         tracings: Fact::Known(vec![serde_json::from_value(tracing()).unwrap()]),
         probe: Fact::Known(Some(true)),
-        pods: Fact::Known(BTreeMap::from([("deployment/teller".to_owned(), Pods { running: 2, current: 2 })])),
+        pods: Fact::Known(BTreeMap::from([(
+            "deployment/teller".to_owned(),
+            Pods { running: 2, current: 2, tokenless: None },
+        )])),
         authorities: super::authorities::tests::sound(),
     }
 }
@@ -69,6 +72,10 @@ fn with_condition(kind: &str, status: &str, reason: &str) -> Facts {
         let place = all.iter().position(|c| c["type"] == kind).unwrap();
         all[place] = condition(kind, status, reason);
     })
+}
+
+fn with_pods(pods: Pods) -> Facts {
+    Facts { pods: Fact::Known(BTreeMap::from([("deployment/teller".to_owned(), pods)])), ..facts() }
 }
 
 fn with_row(row: Value) -> Facts {
@@ -144,11 +151,13 @@ fn of_everything_that_can_be_broken_the_one_cause_is_named() {
         ("deployment/teller", with_row(row("Outdated", "")), "Outdated"),
         (
             "deployment/teller",
-            Facts {
-                pods: Fact::Known(BTreeMap::from([("deployment/teller".into(), Pods { running: 2, current: 1 })])),
-                ..facts()
-            },
+            with_pods(Pods { running: 2, current: 1, tokenless: None }),
             "kubectl rollout restart -n bank-agents deployment/teller",
+        ),
+        (
+            "deployment/teller",
+            with_pods(Pods { running: 2, current: 2, tokenless: Some(("teller-1".into(), "agent".into())) }),
+            "kubectl get pod -n bank-agents teller-1 -o yaml",
         ),
         (
             "CA bundle of deployment/teller",

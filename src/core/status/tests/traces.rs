@@ -30,7 +30,8 @@ fn silence_repeats_what_the_templates_say_about_it() {
         .evidence("vault", Evidence::Nothing)
         .evidence("rag", Evidence::Nothing);
     let message = scene.condition(ConditionType::TracesFlowing).message;
-    let seen = "minutes: teller: Proxied agent: its proxy gets them; vault: OTEL_SDK_DISABLED agent: no traces; is it in use";
+    let seen =
+        "minutes: teller: Proxied agent: its proxy gets them; vault: OTEL_SDK_DISABLED agent: no traces; is it in use";
     assert!(message.contains(seen), "{message}");
 }
 

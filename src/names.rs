@@ -24,6 +24,10 @@ pub const ANNOTATION_TOUCH: &str = "agenttracing.dev/touch";
 /// Workload annotation: the init container's image, as [`crate::core::settings::MergeCa::source`] names it, that could not be
 /// pulled or started here.
 pub const ANNOTATION_MERGE_CA_FAILED: &str = "agenttracing.dev/merge-ca-failed";
+/// On a workload: from where the init container was that the cluster does not admit in it.
+pub const ANNOTATION_MERGE_CA_REFUSED: &str = "agenttracing.dev/merge-ca-refused";
+/// Name of what is created dry, to learn whether the cluster admits the init container; it is never stored.
+pub const CANARY: &str = "agenttracing-canary";
 /// Workload or template annotation: which AgentTracing applies.
 pub const ANNOTATION_TRACING: &str = "agenttracing.dev/tracing";
 /// Workload or template annotation: comma-separated names of the containers to wire.
@@ -39,9 +43,11 @@ pub const ANNOTATION_EVICTABLE_VOLUMES: &str = "cluster-autoscaler.kubernetes.io
 pub const ANNOTATION_SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict";
 /// kubectl's template annotation: the container that people mean when they name none.
 pub const ANNOTATION_DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+/// The kubelet's annotation on a Pod that only shows one that it runs from a file of its node.
+pub const ANNOTATION_MIRROR: &str = "kubernetes.io/config.mirror";
 /// Annotations of others that decisions need.
-pub const FOREIGN_ANNOTATIONS: [&str; 3] =
-    [ANNOTATION_EVICTABLE_VOLUMES, ANNOTATION_SAFE_TO_EVICT, ANNOTATION_DEFAULT_CONTAINER];
+pub const FOREIGN_ANNOTATIONS: [&str; 4] =
+    [ANNOTATION_EVICTABLE_VOLUMES, ANNOTATION_SAFE_TO_EVICT, ANNOTATION_DEFAULT_CONTAINER, ANNOTATION_MIRROR];
 
 /// Field manager of the controller's writes.
 pub const FIELD_MANAGER: &str = "agent-tracing-operator";

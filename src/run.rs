@@ -167,6 +167,7 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
     let certificates = Certificates::new(client.clone(), certificates, metrics.clone());
     let platform = Platform {
         openshift: false,
+        ipv6: std::env::var("KUBERNETES_SERVICE_HOST").is_ok_and(|host| host.contains(':')),
         cluster_domain,
         operator_namespace: namespace.clone(),
         excluded_namespaces: set(excluded_namespaces),

@@ -135,6 +135,7 @@ fn children_in(case: &Path, namespace: &str) -> Vec<Value> {
     let platform: Value = yaml(&case.join("platform.yaml")).unwrap_or_default();
     let platform = Platform {
         openshift: platform["openshift"] == true,
+        ipv6: platform["ipv6"] == true,
         cluster_domain: platform["clusterDomain"].as_str().unwrap_or("cluster.local").to_owned(),
         ..Platform::default()
     };

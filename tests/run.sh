@@ -4,6 +4,7 @@
 # usage: run.sh quick    lints, unit, property and golden tests: no cluster, no root
 #        run.sh all      everything, to a verdict
 #        run.sh soak     everything with the long counts
+#        run.sh images   only the operator's image, and that of the commit before
 #        run.sh api      only what needs the API server, once everything is built
 #        run.sh node     only what needs real pods, once everything is built
 #        run.sh down     ends the clusters that an aborted run left
@@ -24,6 +25,7 @@ main() {
       export SOAK=1 PROPTEST_CASES=${PROPTEST_CASES:-100000}
       everything
       ;;
+    images) operator_images; return ;;
     api) api_server; return ;;
     node) node; return ;;
     down) down; return ;;
@@ -34,33 +36,46 @@ main() {
 
 everything() {
   "$CLUSTER/prereq.sh"
-  # Programs of the cluster, images and the static binary have nothing to do with each other; the quick tests need
-  # only cargo, so the first two are made beside them.
+  # Programs of the cluster, images and the static binary have nothing to do with each other.
   "$CLUSTER/binaries.sh"
   "$CLUSTER/images.sh"
+  trap end_beside EXIT
+  # Its linker uses one core for minutes.
+  start_beside nice "$0" images
   quick
-  "$CLUSTER/operator-image.sh"
-  "$CLUSTER/operator-image.sh" previous
+  join_beside
   [[ -z ${SOAK-} ]] || "$CLUSTER/arm64-image.sh"
   step 'cluster tests, compile' cargo test --locked --quiet --test install --test api_server --test node --no-run
-  side_by_side
+  # Both clusters at once: each waits more than it computes.
+  start_beside "$0" api
+  node
+  join_beside
 }
 
-# Both clusters at once: each waits more than it computes. What the API server's tests say comes when the others are through.
-side_by_side() {
-  local log=target/api-server.log rc=0
-  AGENT_TRACING_STATE=$BESIDE setsid "$0" api >"$log" 2>&1 &
+# start_beside COMMAND…: in the background, in a process group of its own. What it says comes with join_beside.
+start_beside() {
+  mkdir -p target
+  AGENT_TRACING_STATE=$BESIDE setsid "$@" >target/beside.log 2>&1 &
   beside=$!
-  node
+}
+
+join_beside() {
+  local rc=0
   wait "$beside" || rc=$?
   beside=''
-  cat "$log"
+  cat target/beside.log
   return "$rc"
 }
 
+end_beside() { [[ -z ${beside-} ]] || kill -- "-$beside" 2>/dev/null || true; }
+
+operator_images() {
+  "$CLUSTER/operator-image.sh"
+  "$CLUSTER/operator-image.sh" previous
+}
+
 down() {
-  # Its process group, if it still runs: the tests, and what started them.
-  [[ -z ${beside-} ]] || kill -- "-$beside" 2>/dev/null || true
+  end_beside
   "$CLUSTER/node.sh" down
   "$CLUSTER/api.sh" down
   [[ ! -d $BESIDE ]] || AGENT_TRACING_STATE=$BESIDE "$CLUSTER/api.sh" down

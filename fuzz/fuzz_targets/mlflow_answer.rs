@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(version) = &version {
         assert!(version.len() <= 64 && version.bytes().all(|b| b.is_ascii_graphic()), "a version {version:?}");
     }
-    if let Ok(Some(Experiment::Active(id) | Experiment::Deleted(id))) = &experiment {
+    if let Ok(Some(Experiment { id, .. })) = &experiment {
         assert!(id.parse::<f64>().is_ok() && id.bytes().all(|b| b.is_ascii_digit()), "an id {id:?}");
     }
     for error in [version.err(), experiment.err(), refusal].into_iter().flatten() {

@@ -18,6 +18,6 @@ pub use spec::{
     WorkloadKind,
 };
 pub use status::{
-    AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason, StateCount, WorkloadState,
-    WorkloadStatus,
+    AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason, RefusedMergeCa, StateCount,
+    WorkloadState, WorkloadStatus,
 };

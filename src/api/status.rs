@@ -20,6 +20,10 @@ pub struct AgentTracingStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub experiments: Vec<EnsuredExperiment>,
+    /// The init container `merge-ca` that the cluster does not admit in this namespace; agents take their certificate authorities
+    /// from a ConfigMap then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge_ca: Option<RefusedMergeCa>,
     /// Service accounts that may write to MLflow here, in mode CR.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), inner(length(max = 253)))]
@@ -64,6 +68,18 @@ pub struct MlflowStatus {
     /// resource's, `Default` the documented one, `Spec` the one in the spec. `Unobserved`: nobody could ask there.
     #[schemars(length(max = 64))]
     pub source: String,
+}
+
+/// An init container `merge-ca` that the cluster does not admit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedMergeCa {
+    /// From where it is: image and pull Secrets, as one short word. Another one is tried again.
+    #[schemars(length(max = 64))]
+    pub refused_source: String,
+    /// What the API server said.
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// An experiment that exists in MLflow.
@@ -259,6 +275,12 @@ reasons! {
     Unreachable,
     /// MLflow's certificate is not trusted.
     TLSUntrusted,
+    /// MLflow answers, and its storage is full.
+    StorageFull,
+    /// MLflow answers, and refuses to write.
+    WritesRefused,
+    /// The cluster refuses the MLflow resource that `mlflow.cr.create` describes.
+    TemplateInvalid,
     /// MLflow shows the namespace as a workspace.
     Visible,
     /// MLflow's label selector hides the namespace.
@@ -315,6 +337,8 @@ reasons! {
     RolloutHalted,
     /// The init container that merges certificate authorities cannot be pulled or started.
     MergeCAImage,
+    /// The cluster does not admit the init container that merges certificate authorities.
+    MergeCARefused,
     /// Somebody takes the wiring out again and again.
     Contested,
     /// The wiring is not the wanted one.
@@ -325,11 +349,13 @@ reasons! {
     NoTracesYet,
     /// Workloads that are up for 10 minutes have sent no trace.
     NoTracesFrom,
+    /// Traces came regularly and have stopped.
+    TracesStopped,
     /// It cannot be told from outside.
     NotObservable,
     /// Traces arrive, but without their spans.
     TracesWithoutSpans,
-    /// MLflow does not take OTLP where agents send it.
+    /// A workload speaks OTLP to MLflow, at a path where that does not take it.
     OTLPPathMissing,
     /// Label `agenttracing.dev/inject=false`.
     OptedOut,
@@ -339,6 +365,8 @@ reasons! {
     CreatedUnwired,
     /// No container is left to wire.
     NoContainers,
+    /// The template's annotations leave no room for the record of what was injected.
+    AnnotationsTooLong,
     /// The pod has no service account token, which MLflow wants.
     NoServiceAccountToken,
     /// Windows pods are not wired.

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{fact, trouble};
 use crate::api::{AgentTracing, CaBundleStrategy, WorkloadState};
 use crate::core::check::authorities::{Authorities, Bundle, MergedMap, bundle, oldest};
+use crate::core::check::token::tokenless;
 use crate::core::check::{Fact, Pods};
 use crate::core::inject::ca_sources;
 use crate::core::kind::Kind;
@@ -40,7 +41,9 @@ pub(super) async fn look(
         match pods_of(client, namespace, kind, &row.name).await {
             Ok((all, current)) => {
                 if let (true, Fact::Known(counted)) = (kind.rolls(), &mut counted) {
-                    counted.insert(name.clone(), Pods { running: all, current: current.len() });
+                    let named = |pod: &Pod| Some((pod.metadata.name.clone()?, tokenless(pod)?));
+                    let tokenless = current.iter().find_map(named);
+                    counted.insert(name.clone(), Pods { running: all, current: current.len(), tokenless });
                 }
                 let found = oldest(current.iter().filter_map(|pod| bundle(pod, &shared)).collect());
                 if !found.is_empty() {

@@ -1,14 +1,37 @@
 //! YAML and JSON documents in and out, in the order in which they came.
 
+mod split;
+mod value;
+mod write;
+
 use std::io::Read;
 use std::path::Path;
 
 use anyhow::Context;
-use serde::Deserialize;
 use serde_json::Value;
 
+use self::split::Part;
 use crate::core::kind::Kind;
 use crate::names;
+pub use write::to_yaml;
+
+/// A document and where it stood.
+pub struct Document {
+    /// As a person finds it: `document 2 of tracing.yaml (line 14)`.
+    pub place: String,
+    /// What it says, or why it cannot be read.
+    pub content: Result<Value, Broken>,
+    /// Fields that stood in it more than once; of each the last one counts.
+    pub repeated: Vec<String>,
+}
+
+/// A document that is no YAML and no JSON.
+pub struct Broken {
+    /// As it stands in the input.
+    pub text: String,
+    /// What is wrong with it.
+    pub error: anyhow::Error,
+}
 
 /// Reads a file; `-` is stdin.
 pub fn read(path: &Path) -> anyhow::Result<String> {
@@ -21,96 +44,125 @@ pub fn read(path: &Path) -> anyhow::Result<String> {
         .with_context(|| format!("{} cannot be read; give an existing file with -f", path.display()))
 }
 
-/// Parses all documents of a text. Empty ones are left out, as kubectl does.
-pub fn parse(text: &str, source: &str) -> anyhow::Result<Vec<Value>> {
-    let mut documents = Vec::new();
-    for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
-        let value =
-            to_json(document).with_context(|| format!("document {} of {source} is not valid YAML", index + 1))?;
-        if !value.is_null() {
-            documents.push(value);
+/// Parses all documents of a text: YAML, or JSON one after the other, as kubectl reads them. Empty ones are left out. One that
+/// cannot be read spoils no other.
+pub fn parse(text: &str, source: &str) -> Vec<Document> {
+    let mut reader = Reader { source, count: 0, documents: Vec::new() };
+    for part in split::parts(text.strip_prefix('\u{feff}').unwrap_or(text)) {
+        // What stands before the first marker is a document only where it says something.
+        if part.content().is_empty() && !part.text.starts_with("---") {
+            continue;
+        }
+        if !(part.content().starts_with('{') && reader.json(&part)) {
+            reader.yaml(&part);
         }
     }
-    Ok(documents)
+    reader.documents
 }
 
-/// By way of YAML's own value, the only one that knows merge keys (`<<: *defaults`).
-fn to_json(document: serde_yaml::Deserializer<'_>) -> anyhow::Result<Value> {
-    let mut yaml = serde_yaml::Value::deserialize(document)?;
-    yaml.apply_merge()?;
-    let mut value = serde_json::to_value(yaml)?;
-    octal_modes(&mut value, false);
-    Ok(value)
+/// What the documents of a text say, where each must be sound.
+pub fn values(text: &str, source: &str) -> anyhow::Result<Vec<Value>> {
+    let sound = |document: Document| {
+        let Document { place, content, .. } = document;
+        content.map_err(|broken| broken.error.context(format!("{place} cannot be read")))
+    };
+    parse(text, source).into_iter().map(sound).collect()
 }
 
-/// kubectl reads YAML 1.1, where a plain `0440` is octal; our parser reads 1.2, where it is text. Only the file modes of
-/// volumes are written so, and there they are never text.
-fn octal_modes(value: &mut Value, in_volumes: bool) {
-    match value {
-        Value::Object(map) => {
-            for (key, value) in map {
-                let octal = value.as_str().filter(|_| in_volumes && (key == "mode" || key == "defaultMode"));
-                match octal.and_then(|text| i64::from_str_radix(text, 8).ok()) {
-                    Some(mode) => *value = Value::from(mode),
-                    None => octal_modes(value, key == "volumes" || in_volumes && key != "metadata"),
+struct Reader<'s> {
+    source: &'s str,
+    count: usize,
+    documents: Vec<Document>,
+}
+
+impl Reader<'_> {
+    /// Takes a document in; an empty one only counts.
+    fn push(&mut self, line: usize, read: anyhow::Result<value::Read>, text: &str) {
+        self.count += 1;
+        let place = format!("document {} of {} (line {line})", self.count, self.source);
+        let (content, repeated) = match read {
+            Ok(read) if read.value.is_null() => return,
+            Ok(read) => (Ok(read.value), read.repeated),
+            Err(error) => (Err(Broken { text: text.to_owned(), error }), Vec::new()),
+        };
+        self.documents.push(Document { place, content, repeated });
+    }
+
+    fn yaml(&mut self, part: &Part<'_>) {
+        for document in serde_yaml::Deserializer::from_str(part.text) {
+            let read = value::yaml(document);
+            // The parser gives the same error for ever.
+            let failed = read.is_err();
+            self.push(part.line, read, part.text);
+            if failed {
+                return;
+            }
+        }
+    }
+
+    /// Documents one after the other. False, and nothing taken in, where the first one is YAML that begins with a brace.
+    fn json(&mut self, part: &Part<'_>) -> bool {
+        let mut rest = part.content();
+        let line = |rest: &str| part.line + part.text[..part.text.len() - rest.len()].matches('\n').count();
+        let mut first = true;
+        while !rest.is_empty() {
+            let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<value::Json>();
+            match stream.next() {
+                Some(Ok(value::Json(read))) => {
+                    self.push(line(rest), Ok(read), "");
+                    rest = rest[stream.byte_offset()..].trim_start();
                 }
+                Some(Err(_)) if first => return false,
+                // The next one begins at the next brace that begins a line.
+                Some(Err(error)) => {
+                    let end = rest.find("\n{").map_or(rest.len(), |at| at + 1);
+                    self.push(line(rest), Err(error.into()), &rest[..end]);
+                    rest = &rest[end..];
+                }
+                None => break,
             }
+            first = false;
         }
-        Value::Array(list) => list.iter_mut().for_each(|v| octal_modes(v, in_volumes)),
-        _ => {}
+        true
     }
-}
-
-/// A document as YAML that means the same in YAML 1.1, which kubectl reads, and in 1.2, which our writer writes: a text
-/// such as `yes`, `1_000` or `12:30` is quoted, or it would arrive as something else.
-pub fn to_yaml(document: &Value) -> anyhow::Result<String> {
-    let mut document = document.clone();
-    let mut quoted = Vec::new();
-    mark_ambiguous(&mut document, &mut quoted);
-    let mut yaml = serde_yaml::to_string(&document)?;
-    for (index, text) in quoted.iter().enumerate() {
-        yaml = yaml.replacen(&marker(index), &serde_json::to_string(text)?, 1);
-    }
-    Ok(yaml)
-}
-
-fn mark_ambiguous(value: &mut Value, quoted: &mut Vec<String>) {
-    match value {
-        Value::Object(map) => {
-            for (mut key, mut value) in std::mem::take(map) {
-                mark_text(&mut key, quoted);
-                mark_ambiguous(&mut value, quoted);
-                map.insert(key, value);
-            }
-        }
-        Value::Array(list) => list.iter_mut().for_each(|v| mark_ambiguous(v, quoted)),
-        Value::String(text) => mark_text(text, quoted),
-        _ => {}
-    }
-}
-
-fn mark_text(text: &mut String, quoted: &mut Vec<String>) {
-    if is_ambiguous(text) {
-        quoted.push(std::mem::take(text));
-        *text = marker(quoted.len() - 1);
-    }
-}
-
-fn marker(index: usize) -> String {
-    format!("agenttracing.dev/quoted/{index}/")
-}
-
-fn is_ambiguous(text: &str) -> bool {
-    const WORDS: [&str; 8] = ["y", "n", "yes", "no", "on", "off", "=", "<<"];
-    let number_like = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.:_ ".contains(c));
-    number_like || WORDS.contains(&text.to_ascii_lowercase().as_str())
 }
 
 /// Whether a document is an AgentTracing.
 pub fn is_agent_tracing(document: &Value) -> bool {
     document["kind"] == "AgentTracing"
         && document["apiVersion"].as_str().is_some_and(|v| v.split('/').next() == Some(names::GROUP))
+}
+
+/// The objects in a document: those of a list one by one, else itself.
+pub fn objects(document: &Value) -> Vec<&Value> {
+    match items(document) {
+        Some(items) => items.iter().flat_map(objects).collect(),
+        None => vec![document],
+    }
+}
+
+/// The same, to be changed. An item of a `DeploymentList` that names no kind gets the list's, as kubectl reads it.
+pub fn objects_mut(document: &mut Value) -> Vec<&mut Value> {
+    if items(document).is_none() {
+        return vec![document];
+    }
+    let of_list = |field: &str| document[field].as_str().map(str::to_owned);
+    let kind = of_list("kind").and_then(|kind| kind.strip_suffix("List").map(str::to_owned)).unwrap_or_default();
+    let version = of_list("apiVersion").unwrap_or_default();
+    let mut objects = Vec::new();
+    for item in document["items"].as_array_mut().into_iter().flatten() {
+        if let Some(fields) = item.as_object_mut().filter(|fields| !kind.is_empty() && !fields.contains_key("kind")) {
+            fields.insert("apiVersion".to_owned(), version.clone().into());
+            fields.insert("kind".to_owned(), kind.clone().into());
+        }
+        objects.extend(objects_mut(item));
+    }
+    objects
+}
+
+fn items(document: &Value) -> Option<&Vec<Value>> {
+    document["kind"].as_str().filter(|kind| kind.ends_with("List"))?;
+    document["items"].as_array()
 }
 
 /// The kind of a document that is a workload.

@@ -2,6 +2,7 @@
 
 pub mod documents;
 mod offline;
+mod tracing;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +11,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::api::{AgentTracing, MlflowMode};
 use crate::core::explain;
-use crate::core::policy::Policy;
 
 /// Brings the traces of AI agents on Kubernetes into MLflow, and proves that they arrive.
 #[derive(Parser)]
@@ -28,10 +28,16 @@ enum Command {
     Crds,
     /// Print workloads with the wiring that the operator would give them.
     ///
-    /// Reads AgentTracings and workloads from files, prints every document in its order. Workloads that were skipped are
-    /// named on stderr with the reason, and the exit code is 1.
+    /// Reads AgentTracings and workloads from files as kubectl does, YAML or JSON documents one after the other, and prints every
+    /// document in its order. Workloads that were skipped are named on stderr with the reason, and the exit code is 1. So is a
+    /// document that is no whole object, which is printed as it came, or that cannot be read at all, which only `-o yaml` prints.
+    /// Of a key that stands twice the last one counts, as kubectl has it, and stderr names it. A key with nothing behind it
+    /// (`env:`) counts as absent. A field of an AgentTracing that does not exist is an error; in a cluster the operator ignores it.
     Inject(InjectArgs),
     /// Print workloads without the wiring of the operator, or take it out of a whole cluster.
+    ///
+    /// Reads, prints and ends as `inject` does. A key with nothing behind it (`env:`) that the wiring filled is gone afterwards:
+    /// it means the same as an absent one.
     Uninject(UninjectArgs),
     /// Take the operator out of a cluster: webhook, operator, wiring. AgentTracings and their MLflow servers stay unless asked.
     ///
@@ -72,11 +78,14 @@ struct UninjectArgs {
     /// Files with workloads as YAML or JSON; `-` is stdin. May be repeated.
     #[arg(short, long = "filename", default_value = "-")]
     filename: Vec<PathBuf>,
+    /// Namespace of objects that name none, for the patches of `-o patch`.
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
     /// What to print.
     #[arg(short, long, default_value = "yaml")]
     output: Output,
     /// Take the wiring out of every workload of the cluster that KUBECONFIG names, a few at a time, with no operator running.
-    #[arg(long, conflicts_with_all = ["filename", "output"])]
+    #[arg(long, conflicts_with_all = ["filename", "namespace", "output"])]
     all: bool,
     #[command(flatten, next_help_heading = "With --all")]
     cluster: crate::uninject::UninjectAllArgs,
@@ -87,9 +96,12 @@ struct ExplainArgs {
     /// File with an AgentTracing as YAML or JSON; `-` is stdin. Default: a table of all modes.
     #[arg(short, long = "filename", conflicts_with = "mode")]
     filename: Option<PathBuf>,
-    /// The smallest AgentTracing of this mode.
-    #[arg(short, long)]
+    /// The smallest AgentTracing of this mode, in upper or lower case.
+    #[arg(short, long, ignore_case = true)]
     mode: Option<Mode>,
+    /// Namespace of an AgentTracing that names none; `default`, and `bank-agents` where there is no file.
+    #[arg(short, long)]
+    namespace: Option<String>,
     /// What to print.
     #[arg(short, long, default_value = "table")]
     output: TableOutput,
@@ -112,10 +124,13 @@ enum Output {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
     /// The operator runs MLflow.
+    #[value(name = "Standalone")]
     Standalone,
     /// A shared MLflow that the MLflow operator runs.
+    #[value(name = "CR")]
     Cr,
     /// A server that someone else runs.
+    #[value(name = "External")]
     External,
 }
 
@@ -145,7 +160,9 @@ impl Cli {
             Command::Uninject(UninjectArgs { all: true, cluster, .. }) => {
                 runtime()?.block_on(crate::uninject::all(cluster))
             }
-            Command::Uninject(UninjectArgs { filename, output, .. }) => offline::uninject(&filename, output),
+            Command::Uninject(UninjectArgs { filename, namespace, output, .. }) => {
+                offline::uninject(&filename, &namespace, output)
+            }
             Command::Uninstall(args) => runtime()?.block_on(crate::uninstall::uninstall(args)),
             Command::Explain(args) => explain_command(args),
             Command::Check(args) => runtime()?.block_on(crate::check::check(args)),
@@ -186,26 +203,26 @@ fn integral_bounds(value: &mut serde_json::Value) {
 }
 
 fn explain_command(args: ExplainArgs) -> anyhow::Result<ExitCode> {
-    let ExplainArgs { filename, mode, output } = args;
+    let ExplainArgs { filename, mode, namespace, output } = args;
+    let example = namespace.as_deref().unwrap_or(explain::NAMESPACE);
     let policy = match (filename, mode) {
         (Some(path), _) => {
-            let text = documents::read(&path)?;
-            let tracing = documents::parse(&text, "the AgentTracing")?
-                .into_iter()
-                .find(documents::is_agent_tracing)
-                .ok_or_else(|| anyhow::anyhow!("no AgentTracing in the input; give one with -f tracing.yaml"))?;
-            offline_policy(&tracing)?
+            let documents = documents::parse(&documents::read(&path)?, &path.display().to_string());
+            let objects = documents.iter().flat_map(|d| d.content.as_ref().ok()).flat_map(documents::objects);
+            let tracing = objects.into_iter().find(|object| documents::is_agent_tracing(object));
+            let absent = || anyhow::anyhow!("{}; give one with -f tracing.yaml", tracing::absent(&documents));
+            tracing::policy(tracing.ok_or_else(absent)?, namespace.as_deref().unwrap_or("default"))?
         }
         (None, Some(mode)) => {
-            let tracing = explain::smallest(match mode {
+            let mode = match mode {
                 Mode::Standalone => MlflowMode::Standalone,
                 Mode::Cr => MlflowMode::Cr,
                 Mode::External => MlflowMode::External,
-            });
-            valid_policy(&tracing)?
+            };
+            tracing::valid(&explain::smallest(mode, example))?
         }
         (None, None) => {
-            let rows = explain::modes();
+            let rows = explain::modes(example);
             match output {
                 TableOutput::Table => print!("{}", explain::modes_table(&rows)),
                 TableOutput::Markdown => print!("{}", explain::modes_markdown(&rows)),
@@ -221,18 +238,4 @@ fn explain_command(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         TableOutput::Json => println!("{}", serde_json::to_string_pretty(&rows)?),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The policy of an AgentTracing in a file.
-fn offline_policy(document: &serde_json::Value) -> anyhow::Result<Policy> {
-    let tracing: AgentTracing = serde_json::from_value(document.clone())
-        .map_err(|e| anyhow::anyhow!("AgentTracing {}: {e}", documents::name(document)))?;
-    valid_policy(&tracing)
-}
-
-fn valid_policy(tracing: &AgentTracing) -> anyhow::Result<Policy> {
-    explain::offline(tracing).map_err(|problems| {
-        let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("AgentTracing {}: {}", tracing.metadata.name.as_deref().unwrap_or_default(), list.join("; "))
-    })
 }

@@ -9,7 +9,8 @@ use json_patch::{Patch, PatchOperation};
 use serde_json::{Value, json};
 use similar::TextDiff;
 
-use super::{Output, documents, offline_policy};
+use super::documents::{self, Broken, Document};
+use super::{Output, tracing};
 use crate::core::decide::{Decision, Leave, decide};
 use crate::core::inject::uninject as removal;
 use crate::core::kind::Kind;
@@ -27,7 +28,7 @@ const OTHER_WORKLOADS: [&str; 2] = ["ReplicaSet", "ReplicationController"];
 /// Without a record everything present is the user's: the annotation alone must not go.
 const BY_HAND: &str = "remove the annotation together with the MLFLOW_* variables beside it to have it wired anew";
 
-/// What is to become of one document.
+/// What is to become of one object.
 enum Outcome {
     /// Not a workload.
     Passed,
@@ -40,26 +41,23 @@ enum Outcome {
 /// `inject`.
 pub fn inject(files: &[PathBuf], namespace: &str, output: Output) -> anyhow::Result<ExitCode> {
     let documents = load(files)?;
-    let mut policies = Vec::new();
-    for document in documents.iter().filter(|d| documents::is_agent_tracing(d)) {
-        let mut policy = offline_policy(document)?;
-        if policy.namespace.is_empty() {
-            namespace.clone_into(&mut policy.namespace);
-        }
-        policies.push(policy);
-    }
-    anyhow::ensure!(!policies.is_empty(), "no AgentTracing in the input; add one with -f tracing.yaml");
-    process(documents, output, |document| wire(document, namespace, &policies))
+    let objects = documents.iter().flat_map(|d| d.content.as_ref().ok()).flat_map(documents::objects);
+    let tracings = objects.filter(|object| documents::is_agent_tracing(object));
+    let policies =
+        tracings.map(|object| tracing::policy(object, namespace)).collect::<anyhow::Result<Vec<Policy>>>()?;
+    anyhow::ensure!(!policies.is_empty(), "{}; add one with -f tracing.yaml", tracing::absent(&documents));
+    process(documents, namespace, output, |object, place| wire(object, place, namespace, &policies))
 }
 
 /// `uninject`.
-pub fn uninject(files: &[PathBuf], output: Output) -> anyhow::Result<ExitCode> {
-    process(load(files)?, output, |document| {
-        let Some(kind) = documents::workload_kind(document) else { return Ok(Outcome::Passed) };
-        Ok(match removal(&view(kind, document)?) {
-            Ok(patch) => Outcome::Patched(patch, Vec::new()),
-            Err(error) => Outcome::Skipped(Vec::new(), format!("{error}; {BY_HAND}")),
-        })
+pub fn uninject(files: &[PathBuf], namespace: &str, output: Output) -> anyhow::Result<ExitCode> {
+    process(load(files)?, namespace, output, |object, place| {
+        let Some(kind) = documents::workload_kind(object) else { return Outcome::Passed };
+        match Workload::read(kind, object).map(|workload| removal(&workload)) {
+            Ok(Ok(patch)) => Outcome::Patched(patch, Vec::new()),
+            Ok(Err(error)) => Outcome::Skipped(Vec::new(), format!("{error}; {BY_HAND}")),
+            Err(error) => partial(kind, place, &error),
+        }
     })
 }
 
@@ -75,23 +73,36 @@ pub fn missing_message(missing: Missing) -> &'static str {
     }
 }
 
-fn load(files: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
+fn load(files: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
     let mut all = Vec::new();
     for path in files {
         let source = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
-        all.extend(documents::parse(&documents::read(path)?, &source)?);
+        all.extend(documents::parse(&documents::read(path)?, &source));
     }
     Ok(all)
 }
 
-fn wire(document: &Value, namespace: &str, policies: &[Policy]) -> anyhow::Result<Outcome> {
-    let Some(kind) = documents::workload_kind(document) else {
-        let other = documents::kind(document);
+/// A workload of which a part is missing or of a wrong type: a patch for kustomize, an assertion of a test, a typing error.
+fn partial(kind: Kind, place: &str, error: &serde_json::Error) -> Outcome {
+    let kind = kind.as_str();
+    let advice = format!(
+        "{place} is no whole {kind}: {error}; complete it, or give what merges it: kustomize build . | agent-tracing-operator inject -f -"
+    );
+    Outcome::Skipped(Vec::new(), advice)
+}
+
+fn wire(object: &Value, place: &str, namespace: &str, policies: &[Policy]) -> Outcome {
+    let Some(kind) = documents::workload_kind(object) else {
+        let other = documents::kind(object);
         let advice = || format!("kind {other} is not wired; put the agent into a Deployment");
         let skipped = OTHER_WORKLOADS.contains(&other).then(|| Outcome::Skipped(Vec::new(), advice()));
-        return Ok(skipped.unwrap_or(Outcome::Passed));
+        return skipped.unwrap_or(Outcome::Passed);
     };
-    let namespace = documents::namespace(document, namespace);
+    let workload = match Workload::read(kind, object) {
+        Ok(workload) => workload,
+        Err(error) => return partial(kind, place, &error),
+    };
+    let namespace = documents::namespace(object, namespace);
     let here: Vec<Policy> = policies.iter().filter(|p| p.namespace == namespace).cloned().collect();
     let around = Surroundings {
         namespace,
@@ -103,7 +114,7 @@ fn wire(document: &Value, namespace: &str, policies: &[Policy]) -> anyhow::Resul
         policies: &here,
         renews: true,
     };
-    Ok(match decide(&view(kind, document)?, &around) {
+    match decide(&workload, &around) {
         Decision::Wire { injection, .. } => {
             let notes: Vec<String> = injection.notes.iter().map(ToString::to_string).collect();
             match injection.skipped {
@@ -116,7 +127,7 @@ fn wire(document: &Value, namespace: &str, policies: &[Policy]) -> anyhow::Resul
         }
         Decision::Unwire(patch) => Outcome::Patched(patch, vec!["opted out: the wiring was taken out".to_owned()]),
         Decision::Leave(leave) => Outcome::Skipped(Vec::new(), leave_message(&leave, kind, namespace)),
-    })
+    }
 }
 
 fn leave_message(leave: &Leave, kind: Kind, namespace: &str) -> String {
@@ -126,6 +137,9 @@ fn leave_message(leave: &Leave, kind: Kind, namespace: &str) -> String {
         Leave::NotSelected(NotSelected::NamespaceNotLabelled) => format!("namespace {namespace} is not labelled"),
         Leave::NotSelected(NotSelected::OperatorsOwn) => "it is one of the operator's own".to_owned(),
         Leave::NotSelected(NotSelected::Windows) => "Windows: its pods run on Windows".to_owned(),
+        Leave::NotSelected(NotSelected::MirrorPod) => {
+            "it is a mirror Pod: the kubelet runs the pod of a file on its node, not this object".to_owned()
+        }
         Leave::NotSelected(NotSelected::OfCronJob) => {
             "it belongs to a CronJob, whose template is wired in its place".to_owned()
         }
@@ -151,35 +165,38 @@ fn leave_message(leave: &Leave, kind: Kind, namespace: &str) -> String {
     }
 }
 
-fn view(kind: Kind, document: &Value) -> anyhow::Result<Workload<'_>> {
-    Workload::read(kind, document)
-        .with_context(|| format!("{} {}", documents::kind(document), documents::name(document)))
-}
-
-/// Decides about every document, prints them, and names on stderr what was skipped.
+/// Decides about every object, prints them, and names on stderr what was skipped.
 fn process(
-    documents: Vec<Value>,
+    documents: Vec<Document>,
+    namespace: &str,
     output: Output,
-    outcome: impl Fn(&Value) -> anyhow::Result<Outcome>,
+    outcome: impl Fn(&Value, &str) -> Outcome,
 ) -> anyhow::Result<ExitCode> {
     let mut skipped = false;
-    for mut document in documents {
-        let mut items = vec![&mut document];
-        if items[0]["kind"] == "List" {
-            items = document["items"].as_array_mut().into_iter().flatten().collect();
+    for Document { place, content, repeated } in documents {
+        for field in repeated {
+            eprintln!("{place}: {field} stands there more than once; the last one counts, as kubectl reads it");
         }
-        for item in items {
+        let mut document = match content {
+            Ok(document) => document,
+            Err(Broken { text, error }) => {
+                skipped = true;
+                pass_broken(&place, &text, &error, output);
+                continue;
+            }
+        };
+        for item in documents::objects_mut(&mut document) {
             let label = format!("{} {}", documents::kind(item), documents::name(item));
-            match outcome(item)? {
+            match outcome(item, &place) {
                 Outcome::Passed => {}
                 Outcome::Skipped(patch, reason) => {
                     skipped = true;
                     eprintln!("{label}: skipped: {reason}");
-                    change(item, patch, output)?;
+                    change(item, namespace, patch, output)?;
                 }
                 Outcome::Patched(patch, notes) => {
                     notes.iter().for_each(|note| eprintln!("{label}: {note}"));
-                    change(item, patch, output)?;
+                    change(item, namespace, patch, output)?;
                 }
             }
         }
@@ -192,12 +209,24 @@ fn process(
     Ok(if skipped { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-fn change(item: &mut Value, patch: Vec<PatchOperation>, output: Output) -> anyhow::Result<()> {
+/// Names a document that cannot be read. As YAML it goes on as it came, so that whoever reads it next stumbles over it, too.
+fn pass_broken(place: &str, text: &str, error: &anyhow::Error, output: Output) {
+    eprintln!("{place}: skipped: it cannot be read: {error:#}; mend it and run this again");
+    if output == Output::Yaml {
+        let marker = if text.starts_with("---") { "" } else { "---\n" };
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        print!("{marker}{text}{end}");
+    }
+}
+
+fn change(item: &mut Value, namespace: &str, patch: Vec<PatchOperation>, output: Output) -> anyhow::Result<()> {
     if patch.is_empty() {
         return Ok(());
     }
     if output == Output::Patch {
-        println!("{}", json!({"kind": item["kind"], "name": item["metadata"]["name"], "patch": patch}));
+        let namespace = documents::namespace(item, namespace);
+        let name = &item["metadata"]["name"];
+        println!("{}", json!({"kind": item["kind"], "namespace": namespace, "name": name, "patch": patch}));
         return Ok(());
     }
     let before = item.clone();

@@ -19,10 +19,11 @@ use super::Context;
 use super::observe;
 use crate::api::{AgentTracing, AgentTracingStatus};
 use crate::core::health::shortened;
+use crate::core::settings::Settings;
 use crate::core::shared;
 use crate::names;
 pub(super) use children::{Refusals, children, is_ours};
-pub(super) use workload::{Written, patch, touch, without_merge_ca};
+pub(super) use workload::{Written, patch, touch, without_merge_ca, would_create, would_touch_without_merge_ca};
 
 /// A write that failed, or a read that it needed.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +128,12 @@ pub(super) async fn config_map(ctx: &Context, wanted: &ConfigMap) -> Result<(), 
 }
 
 /// Creates the MLflow resource; one that exists meanwhile is not touched.
-pub(super) async fn mlflow_resource(ctx: &Context, name: &str, spec: &Value) -> Result<shared::Resource, Error> {
+pub(super) async fn mlflow_resource(
+    ctx: &Context,
+    settings: &Settings,
+    spec: &Value,
+) -> Result<shared::Resource, Error> {
+    let name = &settings.cr.name;
     let what = || format!("MLflow {name}");
     let object = json!({
         "apiVersion": "mlflow.opendatahub.io/v1",
@@ -147,13 +153,11 @@ pub(super) async fn mlflow_resource(ctx: &Context, name: &str, spec: &Value) -> 
         }
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(observe::mlflow_resource(ctx, name).await?),
         Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
-            Ok(shared::Resource::CreateForbidden(format!(
-                "the API server says {}; look with: kubectl auth can-i create mlflows.mlflow.opendatahub.io \
-                 --as=system:serviceaccount:{}:{}",
-                shortened(&status.message),
-                ctx.platform.operator_namespace,
-                names::SERVICE_ACCOUNT
-            )))
+            let causes = status.details.iter().flat_map(|details| &details.causes);
+            let field =
+                causes.map(|cause| (cause.field.clone(), cause.message.clone())).find(|(field, _)| !field.is_empty());
+            let refusal = shared::Refusal { code: status.code, message: status.message.clone(), field };
+            Ok(shared::not_created(settings, &refusal, &ctx.platform.operator_namespace))
         }
         Err(source) => Err(Error::Write { what: what(), source }),
     }

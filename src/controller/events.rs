@@ -8,7 +8,7 @@ use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 
 use super::key::Key;
-use super::{Context, report};
+use super::{Context, report, says_terminating};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, Reason, WorkloadState, WorkloadStatus};
 use crate::core::kind::Kind;
 use crate::core::rollout::{halt, is_repair};
@@ -211,6 +211,10 @@ async fn send(
     let note = note.chars().take(1000).collect();
     let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary };
     if let Err(error) = ctx.recorder().publish(&event, &regarding).await {
-        tracing::warn!(reason, name = regarding.name, error = report(&error), "failed to publish an event");
+        let (name, error) = (regarding.name, report(&error));
+        match says_terminating(&error) {
+            true => tracing::debug!(reason, name, error, "no event in a namespace that is going"),
+            false => tracing::warn!(reason, name, error, "failed to publish an event"),
+        }
     }
 }

@@ -9,6 +9,7 @@
 
 mod apply;
 mod authorities;
+mod canary;
 mod events;
 mod key;
 mod observe;
@@ -311,6 +312,9 @@ fn after_failure(tracing: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Act
         e if e.is_conflict() => {
             tracing::debug!(name, namespace, failures, error = error_text, retry_in = ?delay, "somebody else wrote in between");
         }
+        _ if says_terminating(&error_text) => {
+            tracing::debug!(name, namespace, failures, error = error_text, retry_in = ?delay, "the namespace is going");
+        }
         _ => tracing::warn!(name, namespace, failures, error = error_text, retry_in = ?delay, "failed to reconcile"),
     }
     Action::requeue(delay)
@@ -319,6 +323,12 @@ fn after_failure(tracing: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Act
 /// Someone else wrote in between: nothing is wrong, and bad luck in a row is no reason to stay away for a minute.
 fn after_conflict(failures: u32) -> Duration {
     if failures <= 3 { Duration::from_millis(200) } else { Duration::from_secs(1 << (failures - 3).min(2)) }
+}
+
+/// Whether the API server takes nothing new because the namespace is being deleted: what fails then is nobody's trouble. The
+/// words are those of its admission plugin NamespaceLifecycle.
+fn says_terminating(message: &str) -> bool {
+    message.contains("because it is being terminated")
 }
 
 /// An error with its causes, on one line.

@@ -21,7 +21,9 @@ use crate::core::policy::Policy;
 use crate::core::settings::Settings;
 use crate::core::shared;
 use crate::names;
-pub(super) use workloads::{Workloads, for_each, is_settled, troubles, url, wired_since, workload, workloads};
+pub(super) use workloads::{
+    Troubles, Workloads, for_each, is_settled, pod_ages, template, troubles, url, workload, workloads,
+};
 
 /// A read that failed.
 #[derive(Debug, thiserror::Error)]

@@ -8,14 +8,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
 
 use super::steps::Steps;
-use super::{Context, Error, apply, authorities, events, observe, observer, report, rights, rollout, server, tracking};
+use super::{
+    Context, Error, apply, authorities, canary, events, observe, observer, report, rights, rollout, server, tracking,
+};
 use crate::api::{AgentTracing, AgentTracingStatus};
+use crate::core::evidence::Evidence;
 use crate::core::health::{Verdict, shortened};
 use crate::core::policy::Policy;
 use crate::core::rollout::{recall, rolling};
 use crate::core::select::Surroundings;
 use crate::core::settings::parse;
-use crate::core::status::{self, Evidence, Findings, States};
+use crate::core::status::{self, Findings, States};
+use crate::core::writes;
 use crate::telemetry::metrics::Step;
 
 /// What is remembered of an AgentTracing between passes.
@@ -33,6 +37,8 @@ pub(super) struct Memory {
     pub tracking: tracking::Memory,
     /// What was said in events.
     pub said: events::Said,
+    /// Whether the init container was admitted.
+    pub canary: canary::Memory,
     /// How our patches of workloads went.
     pub rollout: rollout::Memory,
     /// Since when the server is not well.
@@ -99,34 +105,41 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         observe::workloads(ctx, &settings.name, &around, now).await?; // IO, each judged by core
     recall(&mut workloads, tracing); // pure
     memory.rollout.annotate(&mut workloads, now);
-    let failing = observe::troubles(ctx, &settings.namespace, &mut workloads, now).await?; // IO
+    let troubles = observe::troubles(ctx, &settings.namespace, &mut workloads, now).await?; // IO
 
     // What the namespace shares: rights and certificate authorities.
     steps.next(Step::Rights);
     let mut rights =
         rights::rights(ctx, &settings, &tracings, &accounts, server.workspace.as_ref(), &mut memory.rights).await?; // IO
     steps.next(Step::Authorities);
-    let without_merge_ca = !failing.is_empty() || workloads.iter().any(|j| j.merge_ca.failed.is_some());
+    let old = tracing.status.clone().unwrap_or_default();
+    let refused = canary::refused_merge_ca(ctx, &settings, labelled, &workloads, &old, &mut memory.canary, now).await?; // IO
+    let failing = canary::failing(ctx, &settings.namespace, &workloads, troubles, &mut memory.canary, now).await?; // IO
+    let without_merge_ca =
+        refused.is_some() || !failing.is_empty() || workloads.iter().any(|j| j.merge_ca.fallback.is_some());
     let authorities = authorities::bring(ctx, &settings, &tracings, without_merge_ca, now).await?; // IO
     let client = observer::client(ctx, &settings, &mut server, &mut rights, now).await?; // IO
 
     // What MLflow has of them.
     steps.next(Step::Traces);
-    let old = tracing.status.clone().unwrap_or_default();
-    let ask = &mut memory.tracking;
-    let takes_otlp = tracking::takes_otlp(client.as_ref(), &settings, ask).await; // IO
-    let experiments = tracking::experiments(client.as_ref(), &settings, &workloads, &old, ask, now).await; // IO
-    let question =
-        tracking::Question { settings: &settings, workloads: &workloads, experiments: &experiments, old: &old };
-    let (traces, look_again) = tracking::traces(ctx, client.as_ref(), &question, ask, now).await?; // IO
+    let question = tracking::Question {
+        settings: &settings,
+        workloads: &workloads,
+        old: &old,
+        answered: server.answered.as_ref(),
+    };
+    let answers = tracking::ask(ctx, client.as_ref(), question, &mut memory.tracking, now).await?; // IO
+    let tracking::Answers { takes_otlp, experiments, traces, writes, look_again } = answers;
 
     // What to say.
     steps.next(Step::Status);
+    let url = server.answered.as_ref().map(|m| m.url.clone()).unwrap_or_default();
     let found = Findings {
-        mlflow: server.verdict,
+        mlflow: writes::mlflow_ready(server.verdict, writes.as_ref(), &settings, &url),
         workspace: server.workspace,
         rights: rights.verdict,
         authorities,
+        refused_merge_ca: refused.as_ref(),
         accounts: rights.bound,
         takes_otlp,
         answered: server.answered,
@@ -143,7 +156,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
     let look_again = if rolling(&workloads, now.as_second()) > 0 { look_again.min(SOON) } else { look_again };
     let pace = pace(&found.mlflow, look_again, now, memory);
     let facts = |status: &AgentTracingStatus| {
-        (status.mlflow.clone(), status.experiments.clone(), status.service_accounts.clone())
+        (status.mlflow.clone(), status.experiments.clone(), status.service_accounts.clone(), status.merge_ca.clone())
     };
     let facts_hold = facts(&status) == facts(&old);
     note_refresh(&old, &status, &traces, now, memory);
@@ -157,10 +170,16 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
     if facts_hold {
         steps.next(Step::Rollout);
         let pace = settings.policy.pace;
-        // A wiring that names a file which is not there would break the agents' own calls.
-        let may_wire = found.authorities.is_none();
-        let bring =
-            rollout::Bring { tracing, pace, around: &around, workloads: &workloads, failing: &failing, may_wire };
+        let bring = rollout::Bring {
+            tracing,
+            pace,
+            around: &around,
+            workloads: &workloads,
+            failing: &failing,
+            // A wiring that names a file which is not there would break the agents' own calls.
+            may_wire: found.authorities.is_none(),
+            mlflow_answers: found.mlflow_answers(),
+        };
         rollout::bring(ctx, &bring, &mut memory.rollout, &mut memory.said, now).await?; // IO
     }
     memory.failures = 0;
@@ -245,11 +264,7 @@ fn measure(
 }
 
 fn newest_trace(traces: &BTreeMap<String, Evidence>, memory: &mut Memory) -> Option<Timestamp> {
-    let received = |found: &Evidence| match found {
-        Evidence::Received(at) => Some(*at),
-        Evidence::NotAsked | Evidence::Nothing | Evidence::WithoutSpans => None,
-    };
-    memory.last_trace = memory.last_trace.max(traces.values().filter_map(received).max());
+    memory.last_trace = memory.last_trace.max(traces.values().filter_map(Evidence::last_trace).max());
     memory.last_trace
 }
 

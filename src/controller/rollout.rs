@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::key::Key;
 use super::{Context, Error, apply, events, observe};
 use crate::api::{AgentTracing, RolloutPolicy};
+use crate::core::decide::Fallback;
 use crate::core::health::shortened;
 use crate::core::kind::Kind;
 use crate::core::policy::Pace;
@@ -110,10 +111,12 @@ pub(super) struct Bring<'a> {
     pub pace: Pace,
     pub around: &'a Surroundings<'a>,
     pub workloads: &'a [Judged],
-    /// Names of those whose init container does not start.
-    pub failing: &'a BTreeSet<String>,
+    /// Those that are to do without the init container, by name, and why.
+    pub failing: &'a BTreeMap<String, Fallback>,
     /// Whether anything may be wired now; what is to be taken out is taken out anyway.
     pub may_wire: bool,
+    /// Whether MLflow answers now: agents look for it once, when they start.
+    pub mlflow_answers: bool,
 }
 
 /// Touches what is due and takes out what is astray.
@@ -124,19 +127,16 @@ pub(super) async fn bring(
     said: &mut events::Said,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let Bring { tracing, pace: _, around, workloads, failing, may_wire } = *this;
+    let Bring { tracing, pace: _, around, workloads, failing, may_wire, mlflow_answers: _ } = *this;
     take_out(ctx, this, memory, now).await?;
     if !may_wire {
         return Ok(());
     }
-    for workload in workloads.iter().filter(|workload| failing.contains(&workload.resource())) {
-        ctx.traffic.turn().await;
+    for workload in workloads {
+        let Some(why) = failing.get(&workload.resource()) else { continue };
         let name = workload.resource();
-        tracing::warn!(namespace = around.namespace, name, "merge-ca does not start; a ConfigMap takes its place");
-        let Some(source) = &workload.merge_ca.source else { continue };
-        if let Err(error) = apply::without_merge_ca(&ctx.client, written(around, workload), source).await {
-            dropped(error, workload, memory)?;
-        }
+        tracing::warn!(namespace = around.namespace, name, ?why, "a ConfigMap takes the place of merge-ca");
+        do_without_merge_ca(ctx, around, workload, *why, memory).await?;
     }
     let began = tokio::time::Instant::now();
     let mut unanswered = Vec::new();
@@ -188,14 +188,44 @@ pub(super) async fn bring(
     Ok(())
 }
 
+/// Notes on a workload that it does without the init container: the next pass touches it.
+async fn do_without_merge_ca(
+    ctx: &Context,
+    around: &Surroundings<'_>,
+    workload: &Judged,
+    why: Fallback,
+    memory: &mut Memory,
+) -> Result<(), Error> {
+    let Some(source) = &workload.merge_ca.source else { return Ok(()) };
+    ctx.traffic.turn().await;
+    match apply::without_merge_ca(&ctx.client, written(around, workload), source, why).await {
+        Ok(()) => Ok(()),
+        Err(error) => dropped(error, workload, memory),
+    }
+}
+
+/// Whether the API server refused a touch because of the init container: without it, it would take the same.
+async fn is_refused_for_merge_ca(
+    ctx: &Context,
+    around: &Surroundings<'_>,
+    workload: &Judged,
+    touch: &str,
+    error: &apply::Error,
+) -> bool {
+    let source = workload.merge_ca.source.as_ref().filter(|_| workload.merge_ca.fallback.is_none());
+    let Some(source) = source.filter(|_| error.refusal().is_some()) else { return false };
+    ctx.traffic.turn().await;
+    apply::would_touch_without_merge_ca(&ctx.client, written(around, workload), touch, source).await
+}
+
 /// Chooses what may be rolled now, and takes the places for it before anybody else can.
 fn reserve(ctx: &Context, this: &Bring<'_>, memory: &Memory, now: i64) -> Vec<usize> {
-    let Bring { tracing, pace, workloads, .. } = *this;
+    let Bring { tracing, pace, workloads, mlflow_answers, .. } = *this;
     let uid = tracing.metadata.uid.as_deref().unwrap_or_default();
     let rolling = rolling(workloads, now);
     let wanted = pace.max_concurrent.saturating_sub(rolling + memory.removed.len());
     // What needs no place is due whatever is free.
-    let due = due(workloads, pace, ctx.traffic.places(uid, rolling, wanted), now);
+    let due = due(workloads, pace, ctx.traffic.places(uid, rolling, wanted), mlflow_answers, now);
     let taken = due.iter().filter(|index| workloads[**index].rollout.replaces_pods()).count();
     ctx.traffic.places(uid, rolling + taken, 0);
     due
@@ -250,7 +280,7 @@ enum Touched {
 }
 
 async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut Memory) -> Result<Touched, Error> {
-    let Bring { tracing, pace, around, workloads: _, failing: _, may_wire: _ } = *this;
+    let Bring { tracing, pace, around, .. } = *this;
     let Ok(value) = next_touch(workload, pace, Timestamp::now().as_second()) else { return Ok(Touched::Dropped) };
     let name = &workload.name;
     ctx.traffic.turn().await;
@@ -259,6 +289,11 @@ async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut 
     let again = is_repeated(workload, &value);
     let answer = match apply::touch(&ctx.client, written(around, workload), &value, again).await {
         Ok(answer) => answer,
+        Err(error) if is_refused_for_merge_ca(ctx, around, workload, &value, &error).await => {
+            tracing::warn!(namespace = around.namespace, name, "the workload is not admitted with merge-ca");
+            do_without_merge_ca(ctx, around, workload, Fallback::Refused, memory).await?;
+            return Ok(Touched::Dropped);
+        }
         Err(error) => return dropped(error, workload, memory).map(|()| Touched::Dropped),
     };
     memory.touches.insert(Key::of_workload(workload), value.as_str().into());
@@ -297,7 +332,7 @@ fn is_wired_otherwise(workload: &Judged) -> bool {
 /// Takes our wiring out of workloads to which it no longer applies, after everything was read again: live, not from a store.
 /// They roll for it, a few at a time.
 async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Memory, now: Timestamp) -> Result<(), Error> {
-    let Bring { tracing, pace, around, workloads, failing: _, may_wire: _ } = *this;
+    let Bring { tracing, pace, around, workloads, .. } = *this;
     memory.removed.retain(|_, since| now.duration_since(*since) < PATIENCE_FOR_REMOVED);
     let name = tracing.metadata.name.as_deref().unwrap_or_default();
     let removed: Vec<_> = memory.removed.keys().cloned().collect();

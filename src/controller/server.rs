@@ -78,7 +78,7 @@ async fn shared_server(
     let mut resource = observe::mlflow_resource(ctx, &cr.name).await?; // IO
     if let (Resource::Absent, Some(spec)) = (&resource, &cr.create) {
         resource = match ctx.options.create_namespaces.contains(&settings.namespace) {
-            true => apply::mlflow_resource(ctx, &cr.name, spec).await?, // IO
+            true => apply::mlflow_resource(ctx, settings, spec).await?, // IO
             false => Resource::CreateForbidden(format!(
                 "an administrator has to list namespace {0} in the install's createMlflowNamespaces (--create-mlflow-namespaces), for example with: helm upgrade -n \
                  {1} agent-tracing-operator charts/agent-tracing-operator --reuse-values --set 'createMlflowNamespaces={{{0}}}'",
@@ -213,6 +213,7 @@ fn reason(error: &mlflow::Error) -> Reason {
         E::Client(_) | E::Dns(_) | E::Refused(_) | E::Timeout | E::Connection(_) | E::Server { .. } => {
             Reason::Unreachable
         }
+        E::StorageFull { .. } => Reason::StorageFull,
         E::Tls(_) => Reason::TLSUntrusted,
         E::HostHeader => Reason::HostHeaderRejected,
         E::Unauthorized | E::Forbidden(_) | E::Mesh => Reason::Unauthorized,

@@ -2,6 +2,7 @@
 
 mod api;
 mod edges;
+mod merge_ca;
 mod metrics;
 mod modes;
 mod pace;

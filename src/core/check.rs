@@ -2,6 +2,7 @@
 //! broken is the cause; what lies behind it is not looked at, since it would only repeat it.
 
 pub mod authorities;
+pub mod token;
 
 use std::collections::BTreeMap;
 
@@ -67,12 +68,14 @@ pub struct Webhook {
 }
 
 /// The pods of a workload.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pods {
     /// Those that run.
     pub running: usize,
     /// Those of them that carry the template's record.
     pub current: usize,
+    /// One of these whose container has no token although its wiring needs one: pod and container.
+    pub tokenless: Option<(String, String)>,
 }
 
 /// Whether a link holds.
@@ -104,21 +107,22 @@ pub struct Link {
 pub fn check(facts: &Facts, now: Timestamp) -> Vec<Link> {
     let mut chain = Chain::default();
     let namespace = &facts.namespace;
-    chain.fact("definition", &facts.definition, |served| match served {
+    chain.fact("definition", &facts.definition, "list agenttracings.agenttracing.dev -A", |served| match served {
         true => good("AgentTracings are served"),
         false => bad("the cluster does not know AgentTracings; install the operator: kubectl apply -k config/default"),
     });
-    chain.fact("namespace", &facts.labels, |labels| match labels {
+    chain.fact("namespace", &facts.labels, &format!("get namespace/{namespace}"), |labels| match labels {
         Some(_) => good(format!("{namespace} exists")),
         None => bad(format!("there is no namespace {namespace}; see which there are: kubectl get namespaces")),
     });
-    chain.fact("AgentTracing", &facts.tracings, |tracings| match tracings.as_slice() {
+    let list = format!("list agenttracings.agenttracing.dev -n {namespace}");
+    chain.fact("AgentTracing", &facts.tracings, &list, |tracings| match tracings.as_slice() {
         [] => bad(format!(
             "there is none in {namespace}; create one: kubectl apply -n {namespace} -f config/samples/standalone.yaml"
         )),
         all => good(all.iter().map(name_of).collect::<Vec<_>>().join(", ")),
     });
-    chain.fact("operator", &facts.operator, |operator| match operator {
+    chain.fact("operator", &facts.operator, "list deployments -A", |operator| match operator {
         None => bad("it is not installed, although its kind is: kubectl apply -k config/default"),
         Some(Operator { namespace, ready: 0 }) => bad(format!(
             "none of its pods is ready; see why: kubectl describe pods -n {namespace} -l {}={}",
@@ -127,7 +131,8 @@ pub fn check(facts: &Facts, now: Timestamp) -> Vec<Link> {
         )),
         Some(Operator { namespace, ready }) => good(format!("{ready} ready in {namespace}")),
     });
-    chain.fact("leader", &facts.leader, |until| match until {
+    let lease = format!("get leases/{} -n {}", names::LEASE, operator_namespace(facts));
+    chain.fact("leader", &facts.leader, &lease, |until| match until {
         Some(until) if *until >= now => good("a replica leads"),
         _ => bad(format!(
             "no replica leads, so nothing is reconciled; read their log: kubectl logs -n {} -l {}={}",
@@ -136,8 +141,9 @@ pub fn check(facts: &Facts, now: Timestamp) -> Vec<Link> {
             names::MANAGED_BY
         )),
     });
-    chain.fact("webhook", &facts.webhook, |webhook| registered(webhook.as_ref(), now));
-    chain.fact("namespace label", &facts.labels, |labels| {
+    let configuration = format!("get mutatingwebhookconfigurations/{}", names::WEBHOOK_CONFIGURATION);
+    chain.fact("webhook", &facts.webhook, &configuration, |webhook| registered(webhook.as_ref(), now));
+    chain.fact("namespace label", &facts.labels, &format!("get namespace/{namespace}"), |labels| {
         let enabled = labels.as_ref().and_then(|labels| labels.get(names::LABEL_INJECTION));
         let command =
             format!("kubectl label namespace {namespace} {}={} --overwrite", names::LABEL_INJECTION, names::ENABLED);
@@ -149,8 +155,10 @@ pub fn check(facts: &Facts, now: Timestamp) -> Vec<Link> {
             None => bad(format!("{namespace} is not labelled, so nothing in it is injected; label it: {command}")),
         }
     });
-    chain.fact("webhook answers", &facts.probe, |probe| match probe {
-        None => unknown("cannot be told yet: nothing would be injected now"),
+    chain.fact("webhook answers", &facts.probe, &format!("create deployments -n {namespace}"), |probe| match probe {
+        None => unknown(format!(
+            "cannot be told yet: nothing would be injected now; see what is missing: kubectl describe agenttracing -n {namespace}"
+        )),
         Some(true) => good("a workload that was not stored came back wired"),
         Some(false) => bad(format!(
             "the API server does not reach it; see its Service and what stands between: kubectl get endpointslices -n {} -l \
@@ -254,7 +262,12 @@ fn of_tracing(chain: &mut Chain, tracing: &AgentTracing, facts: &Facts, of_sever
         chain.broken = broken;
     }
     chain.broken |= chain.links[first..].iter().any(|link| link.state == State::Bad);
-    if let Some(flowing) = condition(ConditionType::TracesFlowing) {
+    if let (Some(only), false) = (&facts.workload, chain.broken) {
+        let row = status.workloads.iter().find(|row| resource(row) == *only && row.state == WorkloadState::Injected);
+        if let Some(row) = row {
+            chain.add(&title("traces"), traces_of(row, facts));
+        }
+    } else if let Some(flowing) = condition(ConditionType::TracesFlowing) {
         let early = [Reason::NoTracesYet, Reason::NoTracesFrom].map(Reason::as_str).contains(&flowing.reason.as_str());
         let found = match early {
             true => unknown(format!("{}: {}", flowing.reason, flowing.message)),
@@ -283,15 +296,47 @@ fn of_workload(row: &WorkloadStatus, facts: &Facts) -> (State, String) {
     let told = format!("wired, experiment {experiment}, last trace {last}");
     match &facts.pods {
         Fact::Known(all) => match all.get(&resource(row)) {
-            Some(Pods { running, current }) if current < running => bad(format!(
+            Some(Pods { running, current, .. }) if current < running => bad(format!(
                 "{} of its {running} pods are from before the wiring; replace them: kubectl rollout restart -n {} {}",
                 running - current,
                 facts.namespace,
                 resource(row)
             )),
+            Some(Pods { tokenless: Some((pod, container)), .. }) => bad(format!(
+                "container {container} of {pod} has no service account token, so that MLflow refuses its traces; a policy has taken it \
+                 from the pod (automountServiceAccountToken), or its volume: kubectl get pod -n {} {pod} -o yaml",
+                facts.namespace
+            )),
+            // Whether its traces arrive is not known, whatever the others' do.
+            _ if row.last_trace_time.is_none() => unknown(format!(
+                "{told}; send it a request, then look again: kubectl get agenttracing -n {}",
+                facts.namespace
+            )),
             _ => good(told),
         },
-        Fact::Unknown(why) => unknown(format!("{told}; its pods cannot be looked at: {why}")),
+        Fact::Unknown(why) => unknown(format!(
+            "{told}; its pods cannot be looked at ({why}); see whether you may: kubectl auth can-i list pods -n {}",
+            facts.namespace
+        )),
+    }
+}
+
+/// Whether traces of one workload arrive. What is said of all of them says nothing about this one.
+fn traces_of(row: &WorkloadStatus, facts: &Facts) -> (State, String) {
+    let (namespace, resource) = (&facts.namespace, resource(row));
+    let log = match row.kind == Kind::CronJob.as_str() {
+        true => format!("kubectl get jobs -n {namespace}"),
+        false => format!("kubectl logs -n {namespace} {resource}"),
+    };
+    let broken = [Reason::TracesWithoutSpans, Reason::TracesStopped].map(Reason::as_str);
+    let note = row.notes.iter().find(|note| broken.iter().any(|reason| note.starts_with(&format!("{reason}: "))));
+    let experiment = row.experiment.as_deref().unwrap_or("that cannot be seen");
+    match (note, &row.last_trace_time) {
+        (Some(note), _) => bad(format!("{note}; read its log: {log}")),
+        (None, Some(time)) => good(format!("experiment {experiment} got a trace with its spans at {time}")),
+        (None, None) => unknown(format!(
+            "none was seen in experiment {experiment} since its current wiring; send it a request, then read its log: {log}"
+        )),
     }
 }
 
@@ -344,11 +389,15 @@ struct Chain {
 }
 
 impl Chain {
-    fn fact<T>(&mut self, link: &str, fact: &Fact<T>, judge: impl FnOnce(&T) -> (State, String)) {
+    /// `right` is what it takes to look, as `kubectl auth can-i` has it.
+    fn fact<T>(&mut self, link: &str, fact: &Fact<T>, right: &str, judge: impl FnOnce(&T) -> (State, String)) {
         match fact {
             _ if self.broken => self.add(link, good("")),
             Fact::Known(known) => self.add(link, judge(known)),
-            Fact::Unknown(why) => self.add(link, unknown(why.clone())),
+            Fact::Unknown(why) => self.add(
+                link,
+                unknown(format!("it cannot be looked at ({why}); see whether you may: kubectl auth can-i {right}")),
+            ),
         }
     }
 

@@ -4,6 +4,7 @@ use json_patch::PatchOperation;
 
 use super::inject::{Injection, existing_record, inject, uninject};
 use super::kind::Kind;
+use super::policy::Policy;
 use super::record::{RecordError, short_hash};
 use super::select::{NotSelected, Selection, Surroundings, select};
 use super::settings::Platform;
@@ -79,7 +80,8 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
         };
     }
     let account = workload.service_account();
-    if policy.needs_token() && !workload.has_token(!around.tokenless.contains(account)) {
+    let token = policy.needs_token().then(|| !around.tokenless.contains(account));
+    if token.is_some_and(|automounts| !workload.has_token(automounts)) {
         return match uninject(workload) {
             Ok(patch) => {
                 let skipped = Some(Reason::NoServiceAccountToken);
@@ -101,9 +103,10 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
         Ok(wiring) => wiring,
         Err(missing) => return Decision::Leave(Leave::Waiting { tracing, missing }),
     };
+    wiring.token = token;
     wiring.renews = around.renews;
     if let Some(ca) = &mut wiring.ca
-        && falls_back(workload, ca.strategy, around.platform)
+        && fallback(workload, policy, ca.strategy, around.platform).is_some()
     {
         ca.strategy = CaBundleStrategy::ConfigMap;
     }
@@ -113,11 +116,34 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
     }
 }
 
-/// Whether the init container of a strategy was not admitted, pulled or started in this workload. That stands on the workload
-/// itself, where the webhook sees it, and counts until the image is another one.
-pub fn falls_back(workload: &Workload<'_>, strategy: CaBundleStrategy, platform: &Platform) -> bool {
-    let failed = workload.metadata.annotation(names::ANNOTATION_MERGE_CA_FAILED);
-    failed.is_some_and(|failed| merge_ca_source(workload, strategy, platform).is_some_and(|source| source == failed))
+/// Why a workload takes its certificate authorities from the ConfigMap instead of its init container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fallback {
+    /// The init container could not be pulled or started in it.
+    NotStarted,
+    /// The cluster did not admit its pods, or the workload itself, with the init container.
+    Refused,
+    /// The cluster does not admit the init container in its namespace, as a dry run told before anything was wired there.
+    RefusedInNamespace,
+}
+
+/// Why the init container of a strategy has no place in this workload, if it has none. That stands on the workload itself or in
+/// the status of its AgentTracing, where the webhook sees it, and counts until the image is another one.
+pub fn fallback(
+    workload: &Workload<'_>,
+    policy: &Policy,
+    strategy: CaBundleStrategy,
+    platform: &Platform,
+) -> Option<Fallback> {
+    let source = merge_ca_source(workload, strategy, platform)?;
+    let is_from = |annotation| workload.metadata.annotation(annotation) == Some(source.as_str());
+    if is_from(names::ANNOTATION_MERGE_CA_REFUSED) {
+        return Some(Fallback::Refused);
+    }
+    if is_from(names::ANNOTATION_MERGE_CA_FAILED) {
+        return Some(Fallback::NotStarted);
+    }
+    (policy.refused_merge_ca.as_deref() == Some(source.as_str())).then_some(Fallback::RefusedInNamespace)
 }
 
 /// Where the image of a strategy's init container comes from, as one short word; `None` where there is no init container.
@@ -158,7 +184,6 @@ mod tests {
 
     use super::*;
     use crate::api::AgentTracing;
-    use crate::core::policy::Policy;
     use crate::core::settings::Platform;
 
     fn policy(spec: &str, status: &str) -> Policy {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::kind::Kind;
 use super::policy::Policy;
 use super::settings::{self, Problem};
-use super::wiring::{Group, Missing, wiring};
+use super::wiring::{Group, Missing, expanded, wiring};
 use crate::api::{
     AgentTracing, AgentTracingSpec, Auth, AuthMethod, CaBundle, CaBundleMode, Experiment, External, Mlflow, MlflowMode,
     Sdk,
@@ -17,7 +17,7 @@ use crate::api::{
 pub struct Row {
     /// The variable.
     pub variable: String,
-    /// What it is set to; `{workload}` stands for the workload's name.
+    /// What the process gets; `{workload}` stands for the workload's name.
     pub value: String,
     /// Why it is there.
     pub why: &'static str,
@@ -29,7 +29,7 @@ pub struct Row {
 pub fn rows(policy: &Policy) -> Result<Vec<Row>, Missing> {
     let rows = wiring(policy, Kind::Deployment, WORKLOAD, None)?.env.into_iter().map(|entry| Row {
         variable: entry.name,
-        value: entry.value,
+        value: expanded(&entry.value).unwrap_or(entry.value),
         why: entry.why,
         kept: match entry.group {
             Group::Address => "a container with its own gets nothing of this table",
@@ -38,6 +38,10 @@ pub fn rows(policy: &Policy) -> Result<Vec<Row>, Missing> {
             Group::CaBundle => {
                 "a container's own value wins; a pod with its own container merge-ca, volume ca-bundle or mount at /tmp/ca-bundle \
                  gets none of the three"
+            }
+            Group::OtlpExporter => {
+                "only in a container with OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT; its own value wins, and \
+                 MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT"
             }
             Group::Single => "a container's own value wins",
         },
@@ -82,13 +86,13 @@ impl ModesRow {
 }
 
 /// The table of all modes: what the smallest AgentTracing of each gives, and what a spec that asks for more adds.
-pub fn modes() -> Vec<ModesRow> {
+pub fn modes(namespace: &str) -> Vec<ModesRow> {
     // Everything at once: the order of the variables.
-    let everything = rows_of(&asking(MlflowMode::External, &ASKED)).into_iter().map(ModesRow::of);
+    let everything = rows_of(&asking(MlflowMode::External, namespace, &ASKED)).into_iter().map(ModesRow::of);
     let mut all: Vec<ModesRow> = everything.collect();
     for mode in [MlflowMode::Standalone, MlflowMode::Cr, MlflowMode::External] {
-        let with_one = ASKED.iter().map(|ask| (Some(ask.0), asking(mode, std::slice::from_ref(ask))));
-        for (with, tracing) in std::iter::once((None, smallest(mode))).chain(with_one) {
+        let with_one = ASKED.iter().map(|ask| (Some(ask.0), asking(mode, namespace, std::slice::from_ref(ask))));
+        for (with, tracing) in std::iter::once((None, smallest(mode, namespace))).chain(with_one) {
             let mut place = 0;
             for row in rows_of(&tracing) {
                 let known = all.iter().position(|known| known.variable == row.variable);
@@ -110,8 +114,11 @@ pub fn modes() -> Vec<ModesRow> {
     all
 }
 
+/// The namespace of the example.
+pub const NAMESPACE: &str = "bank-agents";
+
 /// The smallest AgentTracing of a mode.
-pub fn smallest(mode: MlflowMode) -> AgentTracing {
+pub fn smallest(mode: MlflowMode, namespace: &str) -> AgentTracing {
     let external = External { tracking_uri: "https://mlflow.example.com".to_owned(), workspace: None };
     let external = (mode == MlflowMode::External).then_some(external);
     let spec = AgentTracingSpec {
@@ -124,7 +131,7 @@ pub fn smallest(mode: MlflowMode) -> AgentTracing {
         sdk: None,
     };
     let mut tracing = AgentTracing::new("tracing", spec);
-    tracing.metadata.namespace = Some("bank-agents".to_owned());
+    tracing.metadata.namespace = Some(namespace.to_owned());
     tracing
 }
 
@@ -141,8 +148,8 @@ pub fn offline(tracing: &AgentTracing) -> Result<Policy, Vec<Problem>> {
     Ok(policy)
 }
 
-fn asking(mode: MlflowMode, asked: &[Ask]) -> AgentTracing {
-    let mut tracing = smallest(mode);
+fn asking(mode: MlflowMode, namespace: &str, asked: &[Ask]) -> AgentTracing {
+    let mut tracing = smallest(mode, namespace);
     asked.iter().for_each(|(_, ask)| ask(&mut tracing.spec));
     tracing
 }
@@ -192,7 +199,7 @@ pub fn table(rows: &[Row]) -> String {
     aligned(title, rows.iter().map(|row| [row.variable.clone(), row.value.clone(), row.why.to_owned()]))
 }
 
-/// The table of all modes for a terminal: ● always, ○ where the spec asks for it.
+/// The table of all modes for a terminal, and under it what its marks mean.
 pub fn modes_table(rows: &[ModesRow]) -> String {
     let mark = |cell: &Option<Cell>| match cell {
         None => "–",
@@ -203,8 +210,12 @@ pub fn modes_table(rows: &[ModesRow]) -> String {
         let ModesRow { variable, standalone, cr, external, why, kept: _ } = row;
         [variable, mark(standalone), mark(cr), mark(external), why].map(str::to_owned)
     };
-    aligned(["VARIABLE", "STANDALONE", "CR", "EXTERNAL", "WHY"].map(str::to_owned), rows.iter().map(line))
+    let table = aligned(["VARIABLE", "STANDALONE", "CR", "EXTERNAL", "WHY"].map(str::to_owned), rows.iter().map(line));
+    table + LEGEND
 }
+
+const LEGEND: &str = "\n● always   ○ where the spec asks for it   – never in this mode\n\
+                      Which field asks for it, the values and what a container may keep: agent-tracing-operator explain -o markdown\n";
 
 fn aligned<const N: usize>(title: [String; N], lines: impl Iterator<Item = [String; N]>) -> String {
     let lines: Vec<_> = std::iter::once(title).chain(lines).collect();
@@ -255,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_table_of_all_modes_is_the_one_of_the_contract() {
-        let rows = modes();
+        let rows = modes(NAMESPACE);
         let marks = modes_table(&rows);
         let line = |variable: &str| {
             let line = marks.lines().find(|line| line.split(' ').next() == Some(variable));
@@ -281,9 +292,9 @@ mod tests {
 
     #[test]
     fn every_variable_of_a_mode_is_in_the_table_of_all_modes() {
-        let all = modes();
+        let all = modes(NAMESPACE);
         for mode in [MlflowMode::Standalone, MlflowMode::Cr, MlflowMode::External] {
-            for row in rows_of(&smallest(mode)) {
+            for row in rows_of(&smallest(mode, NAMESPACE)) {
                 assert!(all.iter().any(|known| known.variable == row.variable), "{}", row.variable);
             }
         }

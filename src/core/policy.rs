@@ -47,6 +47,8 @@ pub struct Policy {
     pub auth: AuthMethod,
     /// The certificate authorities that agents get.
     pub ca: Option<CaChoice>,
+    /// From where the init container `merge-ca` is that the cluster does not admit in this namespace.
+    pub refused_merge_ca: Option<String>,
     /// In mode CR the service accounts that may write to MLflow; elsewhere nobody needs to.
     pub bound: Option<BTreeSet<String>>,
 }
@@ -101,6 +103,7 @@ impl Policy {
                 MlflowMode::Standalone | MlflowMode::External => AuthMethod::None,
             }),
             ca: ca_choice(tracing),
+            refused_merge_ca: status.and_then(|s| s.merge_ca.as_ref()).map(|refused| refused.refused_source.clone()),
             bound: (mode == MlflowMode::Cr).then(accounts),
         }
     }

@@ -27,11 +27,13 @@ const SCALING: i64 = 60;
 /// Workloads that are touched in one pass, however few pods they have: a pass has to end.
 const MAX_TOUCHES: usize = 20;
 
-/// Indexes of the workloads to touch now, of which `free` may become unavailable.
-pub fn due(judged: &[Judged], pace: Pace, mut free: usize, now: i64) -> Vec<usize> {
+/// Indexes of the workloads to touch now, of which `free` may become unavailable. While MLflow does not answer no pod is
+/// replaced: agents look for it once, when they start, and would never send again.
+pub fn due(judged: &[Judged], pace: Pace, mut free: usize, mlflow_answers: bool, now: i64) -> Vec<usize> {
     let halted = halt(judged, now).is_some();
-    // What stands in the others' way is brought out of it.
-    let may = |j: &Judged| !halted || j.merge_ca.failed.is_some();
+    let waits = |j: &Judged| halted || (!mlflow_answers && j.rollout.replaces_pods());
+    // What stands in the others' way is brought out of it: its pods do not run at all.
+    let may = |j: &Judged| !waits(j) || j.merge_ca.has_failed();
     let mut waiting: Vec<usize> =
         (0..judged.len()).filter(|i| may(&judged[*i]) && next_touch(&judged[*i], pace, now).is_ok()).collect();
     // Those that are well go first: one that is not says nothing about the wiring, and holds its place for long.
@@ -69,7 +71,7 @@ pub fn is_rolling(judged: &Judged, now: i64) -> bool {
 /// itself. One that did without its init container stops the others too.
 pub fn halt(judged: &[Judged], now: i64) -> Option<&Judged> {
     let first = |test: &dyn Fn(&Judged) -> bool| judged.iter().filter(|j| test(j)).min_by_key(|j| (&j.name, j.kind));
-    first(&|j| is_stuck(j, now)).or_else(|| first(&|j| j.merge_ca.failed.is_some()))
+    first(&|j| is_stuck(j, now)).or_else(|| first(&|j| j.merge_ca.has_failed()))
 }
 
 /// Whether a workload that we touched does not come back.

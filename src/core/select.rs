@@ -44,6 +44,8 @@ pub enum NotSelected {
     OptedOut,
     /// One of the operator's own children.
     OperatorsOwn,
+    /// What the kubelet shows of a pod that it runs from a file.
+    MirrorPod,
     /// A Windows pod.
     Windows,
     /// A Job of a CronJob: its template is the CronJob's.
@@ -64,6 +66,9 @@ pub fn select<'p>(workload: &Workload<'_>, around: &Surroundings<'p>) -> Selecti
     }
     if workload.metadata.label(names::LABEL_MANAGED_BY) == Some(names::MANAGED_BY) {
         return Selection::None(NotSelected::OperatorsOwn);
+    }
+    if workload.is_mirror_pod() {
+        return Selection::None(NotSelected::MirrorPod);
     }
     if workload.is_of_cron_job() {
         return Selection::None(NotSelected::OfCronJob);

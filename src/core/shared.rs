@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::health::{Probe, Verdict, shortened};
-use super::settings::{CrSettings, DEFAULT_CR_ORIGIN, is_system_namespace};
+use super::settings::{CrSettings, DEFAULT_CR_ORIGIN, Settings, is_system_namespace};
 use crate::api::{LabelSelector, LabelSelectorRequirement, Reason, SelectorOperator};
 use crate::names;
 
@@ -18,6 +18,8 @@ pub enum Resource {
     Absent,
     /// It could not be created.
     CreateForbidden(String),
+    /// The cluster does not take what `mlflow.cr.template` says.
+    TemplateInvalid(String),
     /// It is there.
     Present(Value),
 }
@@ -187,6 +189,12 @@ pub fn shared_ready(settings: &CrSettings, resource: &Resource, probe: &Probe, u
                 format!("The MLflow resource \"{name}\" cannot be created: {why}"),
             );
         }
+        Resource::TemplateInvalid(why) => {
+            return Verdict::bad(
+                Reason::TemplateInvalid,
+                format!("The MLflow resource \"{name}\" that mlflow.cr.template describes is refused: {why}"),
+            );
+        }
         Resource::Present(resource) => {
             if let Some((reason, said)) = unavailable(resource) {
                 return Verdict::bad(reason, format!("The MLflow resource \"{name}\" says {said}; look with: {look}"));
@@ -195,6 +203,46 @@ pub fn shared_ready(settings: &CrSettings, resource: &Resource, probe: &Probe, u
         Resource::NoKind | Resource::Absent => {}
     }
     asked(probe, url, &look)
+}
+
+/// What the API server said when it did not create the MLflow resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status.
+    pub code: u16,
+    /// The whole message.
+    pub message: String,
+    /// The first field that is wrong and why, where the schema refused it.
+    pub field: Option<(String, String)>,
+}
+
+/// Why there is no resource after it was to be created, with the remedy: rights, somebody's policy, or the template itself.
+pub fn not_created(settings: &Settings, refusal: &Refusal, operator_namespace: &str) -> Resource {
+    let Settings { namespace, name, .. } = settings;
+    let Refusal { code, message, field } = refusal;
+    let said = shortened(message);
+    let said = said.trim_end_matches('.');
+    if *code != 403 {
+        let what = field.as_ref().map(|(field, why)| (field.as_str(), shortened(why)));
+        let what = match what {
+            Some((field, why)) => format!("{field}: {}", why.trim_end_matches('.')),
+            None => said.to_owned(),
+        };
+        return Resource::TemplateInvalid(format!(
+            "{what}; change it: kubectl edit agenttracing -n {namespace} {name}"
+        ));
+    }
+    // So the API server says that a right is missing; a policy has words of its own.
+    let remedy = match message.contains("cannot create resource") {
+        true => format!(
+            "look with: kubectl auth can-i create mlflows.mlflow.opendatahub.io --as=system:serviceaccount:{operator_namespace}:{}",
+            names::SERVICE_ACCOUNT
+        ),
+        false => {
+            "see who refuses it: kubectl get validatingwebhookconfigurations,validatingadmissionpolicies".to_owned()
+        }
+    };
+    Resource::CreateForbidden(format!("the API server says {said}; {remedy}"))
 }
 
 /// The condition `MLflowReady` from a probe alone.
@@ -244,7 +292,9 @@ fn unavailable(resource: &Value) -> Option<(Reason, String)> {
     let told = condition("Migration").filter(|m| text(m, "reason") == "MigrationFailed").unwrap_or(available);
     let reason =
         if text(told, "reason") == "MigrationFailed" { Reason::MigrationFailed } else { Reason::MLflowNotReady };
-    Some((reason, format!("{} ({})", text(told, "reason"), shortened(&text(told, "message")))))
+    // Within our sentence theirs does not end it.
+    let message = shortened(&text(told, "message"));
+    Some((reason, format!("{} ({})", text(told, "reason"), message.trim_end_matches('.'))))
 }
 
 #[cfg(test)]
@@ -320,6 +370,46 @@ mod tests {
         assert_eq!(verdict(status("False", "MigrationFailed")), Reason::MigrationFailed);
         assert_eq!(verdict(json!({})), Reason::MLflowNotReady);
         assert_eq!(verdict(status("True", "DeploymentReady")), Reason::Progressing);
+    }
+
+    // Section 3, point 10: a message said "rerun.); look with".
+    #[test]
+    fn a_sentence_of_the_resource_does_not_end_ours() {
+        let told =
+            json!({"type": "Available", "status": "False", "reason": "MigrationFailed", "message": "force a rerun."});
+        let resource = present(json!({}), json!({"conditions": [told]}));
+        let message = shared_ready(&settings(None), &resource, &Probe::NotAsked, "https://m").message;
+        assert!(message.contains("(force a rerun); look with: "), "{message}");
+    }
+
+    // Section 3, point 9: `serveArtifacts: false` was told as a missing right, with a command that answers yes.
+    #[test]
+    fn a_template_that_the_schema_refuses_is_no_missing_right() {
+        let yaml = "apiVersion: agenttracing.dev/v1alpha1\nkind: AgentTracing\nmetadata: {name: tracing, namespace: bank-agents}\n\
+                    spec: {mlflow: {mode: CR}}";
+        let of = crate::core::settings::parse(&serde_yaml::from_str(yaml).unwrap()).unwrap();
+        let told = |refusal: Refusal| {
+            let resource = not_created(&of, &refusal, "agent-tracing-system");
+            let verdict = shared_ready(&settings(None), &resource, &Probe::NotAsked, "https://m");
+            (verdict.reason, verdict.message)
+        };
+        let why = "defaultArtifactRoot must be set when serveArtifacts is false.".to_owned();
+        let message = format!("MLflow.mlflow.opendatahub.io \"mlflow\" is invalid: spec: Invalid value: {why}");
+        let (reason, told_field) =
+            told(Refusal { code: 422, message: message.clone(), field: Some(("spec".into(), why)) });
+        assert_eq!(reason, Reason::TemplateInvalid);
+        let end = "is refused: spec: defaultArtifactRoot must be set when serveArtifacts is false; change it: kubectl edit \
+                   agenttracing -n bank-agents tracing";
+        assert!(told_field.ends_with(end), "{told_field}");
+        assert_eq!(told(Refusal { code: 400, message, field: None }).0, Reason::TemplateInvalid);
+
+        let message =
+            "mlflows.mlflow.opendatahub.io is forbidden: User \"x\" cannot create resource \"mlflows\"".to_owned();
+        let (reason, rights) = told(Refusal { code: 403, message, field: None });
+        assert!(reason == Reason::CreateForbidden && rights.contains("kubectl auth can-i create mlflows"), "{rights}");
+        let message = "admission webhook \"sizes.example.com\" denied the request: too large.".to_owned();
+        let (reason, policy) = told(Refusal { code: 403, message, field: None });
+        assert!(reason == Reason::CreateForbidden && policy.contains("too large; see who refuses it: "), "{policy}");
     }
 
     #[test]

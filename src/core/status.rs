@@ -6,6 +6,7 @@
 mod bounds;
 mod facts;
 mod rows;
+mod traces;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,12 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::health::{Verdict, port_of};
+use super::evidence::Evidence;
+use super::health::Verdict;
 use super::kind::Kind;
 use super::policy::Pace;
-use super::rollout::touched_at;
-use super::workload::{Judged, Standing, Target};
-use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowStatus, Reason};
+use super::workload::{Judged, Standing};
+use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowStatus, Reason, RefusedMergeCa};
 use crate::names;
 pub use bounds::clipped;
 pub use rows::{MAX_WORKLOADS, States};
@@ -34,6 +35,8 @@ pub struct Findings<'a> {
     pub rights: Option<Verdict>,
     /// What keeps the merged certificate authorities from agents, where something does.
     pub authorities: Option<Verdict>,
+    /// The init container that the cluster does not admit in this namespace.
+    pub refused_merge_ca: Option<&'a RefusedMergeCa>,
     /// Service accounts that may write to MLflow.
     pub accounts: BTreeSet<String>,
     /// Whether OTLP is taken at the tracking URI; `None` where nobody asked.
@@ -58,6 +61,13 @@ pub struct Findings<'a> {
     pub refresh_trace_times: bool,
 }
 
+impl Findings<'_> {
+    /// Whether MLflow answers now, or counts as if it did: no running workload is changed while it does not.
+    pub fn mlflow_answers(&self) -> bool {
+        self.answered.is_some()
+    }
+}
+
 /// Experiments as far as they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Experiments {
@@ -66,24 +76,6 @@ pub struct Experiments {
     /// Those that the workloads need, by name, and what is wrong with each.
     pub problems: BTreeMap<String, (Reason, String)>,
 }
-
-/// What is known of a workload's traces since its current wiring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// Nobody could look.
-    NotAsked,
-    /// There is none.
-    Nothing,
-    /// One without its spans, long enough ago.
-    WithoutSpans,
-    /// One with its spans, that began at this time.
-    Received(Timestamp),
-}
-
-/// Seconds that a workload is available before its silence is worth a word.
-const SILENCE: i64 = 600;
-/// The same after the pods of a Job have ended: what they sent at their end has arrived by then.
-const SILENCE_AFTER_END: i64 = 120;
 
 /// The status that says what was found, and the states of all workloads.
 pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> (AgentTracingStatus, States) {
@@ -103,14 +95,15 @@ pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> (
         (ConditionType::InjectionReady, injection_ready(&about, found, counted.len(), tracing)),
         (ConditionType::ExperimentsReady, experiments_ready(&about, found)),
         (ConditionType::WorkloadsReady, workloads::workloads_ready(&about, &counted, found, now)),
-        (ConditionType::TracesFlowing, traces_flowing(&about, &counted, found, mlflow.as_ref(), now)),
+        (ConditionType::TracesFlowing, traces::flowing(&about, &counted, found, mlflow.as_ref(), now)),
     ]);
-    verdicts.insert(0, (ConditionType::Ready, ready(&about, found, &verdicts)));
+    verdicts.insert(0, (ConditionType::Ready, traces::ready(&about, found, &verdicts)));
     let status = AgentTracingStatus {
         observed_generation: tracing.metadata.generation,
         injected: Some(format!("{current}/{}", counted.len())),
         mlflow,
         experiments: facts::experiments(&old, found),
+        merge_ca: found.refused_merge_ca.cloned(),
         service_accounts: facts::accounts(&old, found),
         workloads: listed,
         workload_states: rows::counts(&states),
@@ -290,148 +283,6 @@ fn experiments_ready(about: &About<'_>, found: &Findings<'_>) -> Verdict {
     )
 }
 
-fn traces_flowing(
-    about: &About<'_>,
-    counted: &[&Judged],
-    found: &Findings<'_>,
-    mlflow: Option<&MlflowStatus>,
-    now: Timestamp,
-) -> Verdict {
-    let About { namespace, name } = about;
-    let current: Vec<_> = counted.iter().copied().filter(|j| j.standing == Standing::Current).collect();
-    let evidence = |j: &Judged| found.traces.get(&j.uid).copied().unwrap_or(Evidence::NotAsked);
-    let named =
-        |test: &dyn Fn(&Judged) -> bool| -> Vec<&Judged> { current.iter().copied().filter(|j| test(j)).collect() };
-    let spanless = named(&|j| evidence(j) == Evidence::WithoutSpans);
-    if let Some(first) = spanless.first() {
-        let message = format!(
-            "Traces of {} arrive without their spans: MLflow refuses their upload; read the agent's log: {}",
-            list(&spanless),
-            logs(namespace, first)
-        );
-        return Verdict::bad(Reason::TracesWithoutSpans, message);
-    }
-    let long_up =
-        |j: &Judged| j.rollout.available_since.is_some_and(|since| now.as_second() - since.as_second() >= SILENCE);
-    let silent = named(&|j| evidence(j) == Evidence::Nothing && long_up(j));
-    if let (Some(first), Some(false), Some(url)) = (silent.first(), found.takes_otlp, mlflow.map(|m| &m.url)) {
-        let origin = super::shared::origin(url).unwrap_or_default();
-        let message = format!(
-            "No trace from {} in more than 10 minutes, and this MLflow has no {url}/v1/traces, where agents with an OTLP \
-             exporter send theirs (as MLflow's page about Google ADK has it); give such an exporter the endpoint \
-             {origin}/v1/traces in the agent's code or, where the code leaves it to the environment, with: kubectl set env -n \
-             {namespace} {} OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={origin}/v1/traces",
-            list(&silent),
-            first.resource()
-        );
-        return Verdict::bad(Reason::OTLPPathMissing, message);
-    }
-    if let Some(first) = silent.first() {
-        let message = format!(
-            "No trace from {} in more than 10 minutes: is it in use, and does its code switch MLflow tracing on (for example \
-             mlflow.langchain.autolog())? Read its log: {}",
-            list(&silent),
-            logs(namespace, first)
-        );
-        return Verdict::bad(Reason::NoTracesFrom, message);
-    }
-    if let Some(verdict) = ended_silently(about, found, now) {
-        return verdict;
-    }
-    let received = named(&|j| matches!(evidence(j), Evidence::Received(_)));
-    if !received.is_empty() {
-        let url = mlflow.map(|m| m.url.as_str()).unwrap_or_default();
-        let port = port_of(url);
-        let see = match mlflow.is_some_and(|m| m.source == "Service") {
-            true => format!(
-                "see them at http://localhost:{port} with: kubectl port-forward -n {namespace} service/{} {port}",
-                names::mlflow_object(name)
-            ),
-            false => {
-                format!("they are at {url}; the newest of each: kubectl describe agenttracing -n {namespace} {name}")
-            }
-        };
-        let message = format!("Traces with their spans arrive from {}; {see}", list(&received));
-        return Verdict::good(Reason::TracesReceived, message);
-    }
-    if mlflow.is_some_and(|m| m.source == "Unobserved") {
-        let message = format!(
-            "Nobody but the agents may ask this MLflow, so that nobody can tell whether traces arrive; list its host in \
-             --trusted-mlflow-hosts, or in --mlflow-token-hosts where it needs a token: kubectl get deployment -n {} {} -o yaml",
-            names::OPERATOR_NAMESPACE,
-            names::MANAGED_BY
-        );
-        return Verdict::unknown(Reason::NotObservable, message);
-    }
-    let unknown = named(&|j| j.experiment == Target::Unknown);
-    if !unknown.is_empty() && unknown.len() == current.len() {
-        let message = format!(
-            "The experiment of {} comes from elsewhere (valueFrom), so nobody can look for its traces; see its \
-             environment: kubectl get -n {namespace} {} -o yaml",
-            list(&unknown),
-            unknown[0].resource()
-        );
-        return Verdict::unknown(Reason::NotObservable, message);
-    }
-    let next = match current.first() {
-        Some(first) => format!("send the agents a request, then read their log: {}", logs(namespace, first)),
-        None => format!("no workload is wired yet; watch with: kubectl get agenttracing -n {namespace} {name} --watch"),
-    };
-    Verdict::bad(Reason::NoTracesYet, format!("No trace was seen since the current wiring: {next}"))
-}
-
-/// Jobs and CronJobs whose pods ended and left no trace: nobody waits for these ten minutes.
-fn ended_silently(about: &About<'_>, found: &Findings<'_>, now: Timestamp) -> Option<Verdict> {
-    let silent: Vec<_> = found.workloads.iter().filter(|j| has_ended_silently(j, found, now)).collect();
-    let first = silent.first()?;
-    let message = format!(
-        "The pods of {} ended, and no trace of theirs was seen: does their code switch MLflow tracing on, and does it wait for its \
-         traces at its end (mlflow.flush_trace_async_logging())? Read the log: {}",
-        list(&silent),
-        logs(about.namespace, first)
-    );
-    Some(Verdict::bad(Reason::NoTracesFrom, message))
-}
-
-/// Whether the pods of a wired Job or CronJob ended long enough ago for their traces to be there, and none is.
-fn has_ended_silently(judged: &Judged, found: &Findings<'_>, now: Timestamp) -> bool {
-    let wired_since = touched_at(judged).max(judged.created.map(Timestamp::as_second));
-    let ended = judged.ended.map(Timestamp::as_second).filter(|ended| wired_since.is_none_or(|since| since < *ended));
-    judged.standing == Standing::Current
-        && found.traces.get(&judged.uid) == Some(&Evidence::Nothing)
-        && ended.is_some_and(|ended| now.as_second() - ended >= SILENCE_AFTER_END)
-}
-
-/// In progress, so that something else is the worst.
-const PASSING: [Reason; 4] =
-    [Reason::Progressing, Reason::WaitingForMLflow, Reason::RolloutInProgress, Reason::Creating];
-
-fn ready(about: &About<'_>, found: &Findings<'_>, verdicts: &[(ConditionType, Verdict)]) -> Verdict {
-    let About { namespace, .. } = about;
-    let lost = found.workloads.iter().filter(|j| j.standing == Standing::Elsewhere).count();
-    if lost > 0 && lost == found.workloads.len() {
-        let message = format!(
-            "All {lost} workloads that match belong to an older AgentTracing; delete one of the two or give them different \
-             injection.selectors: kubectl get agenttracing -n {namespace}"
-        );
-        return Verdict::bad(Reason::Conflict, message);
-    }
-    let lowers = |(condition, verdict): &&(ConditionType, Verdict)| {
-        let calm = *condition == ConditionType::TracesFlowing
-            && ![Reason::TracesWithoutSpans, Reason::OTLPPathMissing].contains(&verdict.reason);
-        verdict.good == Some(false) && !calm
-    };
-    let bad = || verdicts.iter().filter(lowers).map(|(_, verdict)| verdict);
-    if let Some(worst) = bad().find(|v| !PASSING.contains(&v.reason)).or_else(|| bad().next()) {
-        return worst.clone();
-    }
-    match verdicts.iter().find(|(condition, _)| *condition == ConditionType::TracesFlowing) {
-        Some((_, traces)) if traces.good == Some(true) => Verdict::good(Reason::TracesReceived, traces.message.clone()),
-        Some((_, traces)) => Verdict::good(Reason::WaitingForTraces, traces.message.clone()),
-        None => Verdict::good(Reason::WaitingForTraces, ""),
-    }
-}
-
 fn conditions(tracing: &AgentTracing, verdicts: &[(ConditionType, Verdict)], now: Timestamp) -> Vec<Condition> {
     let old = tracing.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     let condition = |(kind, verdict): &(ConditionType, Verdict)| {
@@ -453,6 +304,11 @@ fn conditions(tracing: &AgentTracing, verdicts: &[(ConditionType, Verdict)], now
         }
     };
     verdicts.iter().map(condition).collect()
+}
+
+/// `1 workload`, `2 workloads`.
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// A few names, and how many more.

@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 
-use super::workload::Trouble;
+use super::rollout::touched_at;
+use super::workload::{Judged, Trouble};
 use crate::names;
 
 /// How long the operator's init container may wait for its image or its start.
 const MERGE_CA_PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 /// The same in a Job's pods: a CronJob may replace its Job every minute, so that none of its pods gets older.
 const MERGE_CA_PATIENCE_OF_JOBS: SignedDuration = SignedDuration::from_secs(30);
+/// What controllers say of a pod that the API server does not take.
+const FAILED_CREATE: &str = "FailedCreate";
 /// How long a container that has crashed more than once has to run before it counts as well again.
 const RECOVERED: SignedDuration = SignedDuration::from_secs(60);
 
@@ -27,6 +30,15 @@ pub fn of_pods(pods: &[Pod], record: Option<&str>, now: Timestamp) -> Option<Tro
 /// Whether the operator's init container keeps waiting for its image or its start in pods that carry this record.
 pub fn lacks_merge_ca(pods: &[Pod], record: Option<&str>, now: Timestamp) -> bool {
     carrying(pods, record).any(|pod| waits_for_merge_ca(pod) && is_older(pod, now, MERGE_CA_PATIENCE))
+}
+
+/// Whether a workload that we touched a minute ago has no pod with its record, or its controller says that it cannot make one.
+/// Before the first pod is gone nothing but that tells of a policy that does not admit it.
+pub fn lacks_pods(workload: &Judged, pods: &[Pod], now: Timestamp) -> bool {
+    let is_told = workload.rollout.trouble.as_ref().is_some_and(|trouble| trouble.reason == FAILED_CREATE);
+    let since = touched_at(workload).and_then(|at| Timestamp::from_second(at).ok());
+    let is_old = since.is_some_and(|since| now.duration_since(since) >= MERGE_CA_PATIENCE);
+    (is_told || is_old) && carrying(pods, workload.record.as_deref()).next().is_none()
 }
 
 /// The Jobs among these, by name, whose pods keep waiting for the operator's init container; and whether pods of them with

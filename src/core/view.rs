@@ -4,7 +4,10 @@
 //! skipped, never copied, so they cannot be lost either: what we answer is a patch, not an object.
 
 mod family;
+mod length;
+mod os;
 mod pod;
+mod token;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,11 +19,13 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
+use self::length::Length;
 use super::kind::Kind;
 use crate::names;
+pub use os::{Affinity, NodeAffinity, NodeRequirement, NodeTerm, NodeTerms, PodOs, WindowsOptions};
 pub use pod::{
-    Amounts, ConfigMapVolume, Container, Device, EmptyDir, EnvEntry, KeyToPath, Mount, PodOs, PodSecurity, PodSpec,
-    Projected, ProjectedSource, ReadOnly, Reference, Resources, Volume,
+    Amounts, ConfigMapVolume, Container, Device, EmptyDir, EnvEntry, KeyToPath, Mount, PodSecurity, PodSpec, Projected,
+    ProjectedSource, ReadOnly, Reference, Resources, TokenSource, Volume,
 };
 
 /// A workload: its own metadata, and its pod template wherever its kind keeps it.
@@ -90,6 +95,8 @@ pub struct Annotations<'a> {
     pub known: BTreeMap<Text<'a>, Text<'a>>,
     /// Number of all annotations.
     pub total: usize,
+    /// Bytes of all names and values, as the API server limits them. Counted on a template, which gets our record.
+    pub size: usize,
 }
 
 impl<'a> Workload<'a> {
@@ -110,17 +117,18 @@ impl<'a> Workload<'a> {
     pub fn read_optional<D: Deserializer<'a>>(kind: Kind, deserializer: D) -> Result<Option<Self>, D::Error> {
         let of = |metadata, template, claims: Option<Vec<Named<'a>>>| {
             let Fields(Template { metadata: of_template, spec: Fields(pod) }) = template;
-            Self { kind, metadata, pod, claims: claims.unwrap_or_default(), template: of_template }
+            let template = of_template.map(|OfTemplate(metadata)| metadata);
+            Self { kind, metadata, pod, claims: claims.unwrap_or_default(), template }
         };
         Ok(match kind {
             Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Job => {
-                Option::<Fields<Object<'a, Templated<'a>>>>::deserialize(deserializer)?
+                Option::<Fields<Object<Metadata<'a>, Templated<'a>>>>::deserialize(deserializer)?
                     .map(|Fields(o)| of(o.metadata, o.spec.0.template, o.spec.0.volume_claim_templates))
             }
-            Kind::CronJob => Option::<Fields<Object<'a, Scheduled<'a>>>>::deserialize(deserializer)?
+            Kind::CronJob => Option::<Fields<Object<Metadata<'a>, Scheduled<'a>>>>::deserialize(deserializer)?
                 .map(|Fields(o)| of(o.metadata, o.spec.0.job_template.0.spec.0.template, None)),
-            Kind::Pod => Option::<Fields<Object<'a, PodSpec<'a>>>>::deserialize(deserializer)?
-                .map(|Fields(o)| of(o.metadata, Fields(Template { metadata: None, spec: o.spec }), None)),
+            Kind::Pod => Option::<Fields<Object<OfTemplate<'a>, PodSpec<'a>>>>::deserialize(deserializer)?
+                .map(|Fields(o)| of(o.metadata.0, Fields(Template { metadata: None, spec: o.spec }), None)),
         })
     }
 
@@ -150,25 +158,20 @@ impl<'a> Workload<'a> {
         template.or_else(|| self.metadata.annotation(name))
     }
 
-    /// Whether the pods run on Windows, whose images know no `/tmp/ca-bundle` and no agent of ours.
+    /// Whether this only shows a pod that the kubelet runs from a file of the node: what is changed here reaches no process.
+    pub fn is_mirror_pod(&self) -> bool {
+        self.kind == Kind::Pod && self.metadata.annotation(names::ANNOTATION_MIRROR).is_some()
+    }
+
+    /// Whether the pods run on Windows.
     pub fn is_windows(&self) -> bool {
-        let selected = self.pod.node_selector.as_ref().and_then(|s| s.get("kubernetes.io/os"));
-        self.pod.os.as_ref().is_some_and(|os| &*os.name == "windows") || selected.is_some_and(|os| &**os == "windows")
+        self.pod.is_windows()
     }
 
     /// The account that the pods act as.
     pub fn service_account(&self) -> &str {
-        let name = self.pod.service_account_name.as_deref().unwrap_or_default();
-        if name.is_empty() { "default" } else { name }
-    }
-
-    /// Whether the pods have a service account token, where `automounts` says what the account does by itself.
-    pub fn has_token(&self, automounts: bool) -> bool {
-        let mounted = |container: &Container<'_>| {
-            let mounts = container.volume_mounts.iter().flatten();
-            mounts.into_iter().any(|m| m.mount_path.trim_end_matches('/') == names::TOKEN_FOLDER)
-        };
-        self.pod.automount_service_account_token.unwrap_or(automounts) || self.pod.containers.iter().any(mounted)
+        let names = [&self.pod.service_account_name, &self.pod.service_account];
+        names.into_iter().filter_map(Option::as_deref).find(|name| !name.is_empty()).unwrap_or("default")
     }
 
     /// A label of the template.
@@ -220,84 +223,133 @@ impl std::borrow::Borrow<str> for Text<'_> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-            fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(v)))
-            }
-            fn visit_str<E>(self, v: &str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(v.to_owned())))
-            }
-            fn visit_string<E>(self, v: String) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(v)))
-            }
-        }
-        deserializer.deserialize_str(TextVisitor)
+        deserializer.deserialize_any(TextVisitor)
     }
 }
 
+/// A text in what an API server writes of its own, such as the request of a review: null is none there.
+pub(crate) struct NonNull<'a>(pub Text<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for NonNull<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor).map(Self)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text<'de>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+    // What the API server reads null as in an object: charts leave `team:` where a value was not set.
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Text::default())
+    }
+    fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Self::Value, E> {
+        Ok(Text(Cow::Borrowed(v)))
+    }
+    fn visit_str<E>(self, v: &str) -> Result<Self::Value, E> {
+        Ok(Text(Cow::Owned(v.to_owned())))
+    }
+    fn visit_string<E>(self, v: String) -> Result<Self::Value, E> {
+        Ok(Text(Cow::Owned(v)))
+    }
+}
+
+/// Annotations of which the bytes are counted.
+struct Measured<'a>(Annotations<'a>);
+
 impl<'de: 'a, 'a> Deserialize<'de> for Annotations<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OursVisitor;
-        impl<'de> Visitor<'de> for OursVisitor {
-            type Value = Annotations<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map of annotations")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut out = Annotations::default();
-                while let Some(key) = map.next_key::<Text<'de>>()? {
-                    out.total += 1;
-                    if key.starts_with(names::PREFIX) || names::FOREIGN_ANNOTATIONS.contains(&&*key) {
-                        out.known.insert(key, map.next_value()?);
-                    } else {
-                        map.next_value::<IgnoredAny>()?;
-                    }
-                }
-                Ok(out)
+        deserializer.deserialize_map(AnnotationsVisitor { measures: false })
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Measured<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(AnnotationsVisitor { measures: true }).map(Self)
+    }
+}
+
+struct AnnotationsVisitor {
+    measures: bool,
+}
+
+impl<'de> Visitor<'de> for AnnotationsVisitor {
+    type Value = Annotations<'de>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of annotations")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut out = Annotations::default();
+        while let Some(key) = map.next_key::<Text<'de>>()? {
+            out.total += 1;
+            out.size += key.len();
+            if key.starts_with(names::PREFIX) || names::FOREIGN_ANNOTATIONS.contains(&&*key) {
+                let value: Text<'de> = map.next_value()?;
+                out.size += value.len();
+                out.known.insert(key, value);
+            } else if self.measures {
+                out.size += map.next_value::<Length>()?.0;
+            } else {
+                map.next_value::<IgnoredAny>()?;
             }
         }
-        deserializer.deserialize_map(OursVisitor)
+        Ok(out)
     }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Metadata<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MetadataVisitor;
-        impl<'de> Visitor<'de> for MetadataVisitor {
-            type Value = Metadata<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("object metadata")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut out = Metadata::default();
-                while let Some(key) = map.next_key::<Text<'de>>()? {
-                    out.fields += 1;
-                    match &*key {
-                        "name" => out.name = map.next_value()?,
-                        "generateName" => out.generate_name = map.next_value()?,
-                        "namespace" => out.namespace = map.next_value()?,
-                        "labels" => out.labels = map.next_value()?,
-                        "annotations" => out.annotations = map.next_value()?,
-                        "ownerReferences" => {
-                            let owners: Option<Vec<Owner<'de>>> = map.next_value()?;
-                            // `kubectl create job --from` names the CronJob without making it the controller.
-                            let controls = |owner: &Owner<'_>| owner.controller == Some(true) || owner.is_cron_job();
-                            out.owner = owners.into_iter().flatten().find(controls);
-                        }
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
+        deserializer.deserialize_map(MetadataVisitor { of_template: false })
+    }
+}
+
+/// The metadata of a template.
+struct OfTemplate<'a>(Metadata<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for OfTemplate<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MetadataVisitor { of_template: true }).map(Self)
+    }
+}
+
+struct MetadataVisitor {
+    of_template: bool,
+}
+
+impl<'de> Visitor<'de> for MetadataVisitor {
+    type Value = Metadata<'de>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("object metadata")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut out = Metadata::default();
+        while let Some(key) = map.next_key::<Text<'de>>()? {
+            out.fields += 1;
+            match &*key {
+                "name" => out.name = map.next_value()?,
+                "generateName" => out.generate_name = map.next_value()?,
+                "namespace" => out.namespace = map.next_value()?,
+                "labels" => out.labels = map.next_value()?,
+                "annotations" if self.of_template => {
+                    out.annotations = map.next_value::<Option<Measured<'de>>>()?.map(|Measured(all)| all);
                 }
-                Ok(out)
+                "annotations" => out.annotations = map.next_value()?,
+                "ownerReferences" => {
+                    let owners: Option<Vec<Owner<'de>>> = map.next_value()?;
+                    // `kubectl create job --from` names the CronJob without making it the controller.
+                    let controls = |owner: &Owner<'_>| owner.controller == Some(true) || owner.is_cron_job();
+                    out.owner = owners.into_iter().flatten().find(controls);
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
             }
         }
-        deserializer.deserialize_map(MetadataVisitor)
+        Ok(out)
     }
 }
 
@@ -323,10 +375,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Fields<T> {
 }
 
 #[derive(Deserialize)]
-#[serde(bound = "Spec: Deserialize<'de>")]
-struct Object<'a, Spec> {
-    #[serde(borrow)]
-    metadata: Metadata<'a>,
+#[serde(bound = "Meta: Deserialize<'de>, Spec: Deserialize<'de>")]
+struct Object<Meta, Spec> {
+    metadata: Meta,
     spec: Fields<Spec>,
 }
 
@@ -355,34 +406,10 @@ struct JobTemplate<'a> {
 #[derive(Deserialize)]
 struct Template<'a> {
     #[serde(borrow, default)]
-    metadata: Option<Metadata<'a>>,
+    metadata: Option<OfTemplate<'a>>,
     #[serde(borrow)]
     spec: Fields<PodSpec<'a>>,
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    #[test]
-    fn a_job_belongs_to_a_cron_job_of_kubernetes_only() {
-        let job = |owner: Value| {
-            let object = json!({"metadata": {"ownerReferences": [owner]}, "spec": {"template": {"spec": {}}}});
-            Workload::parse(Kind::Job, &object.to_string()).unwrap().is_of_cron_job()
-        };
-        assert!(job(json!({"apiVersion": "batch/v1", "kind": "CronJob", "name": "nightly", "controller": true})));
-        assert!(job(json!({"apiVersion": "batch/v1", "kind": "CronJob", "name": "nightly"})), "kubectl create job");
-        assert!(!job(json!({"apiVersion": "volcano.sh/v1", "kind": "CronJob", "name": "x", "controller": true})));
-        assert!(!job(json!({"apiVersion": "kueue.x-k8s.io/v1", "kind": "Workload", "name": "x", "controller": true})));
-    }
-
-    #[test]
-    fn a_template_at_another_kinds_place_is_an_error() {
-        let deployment = json!({"metadata": {}, "spec": {"template": {"spec": {"containers": []}}}}).to_string();
-        assert!(Workload::parse(Kind::Deployment, &deployment).is_ok());
-        assert!(Workload::parse(Kind::CronJob, &deployment).is_err());
-        assert!(Workload::parse(Kind::Deployment, "null").is_err());
-    }
-}
+mod tests;

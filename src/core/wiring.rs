@@ -16,6 +16,8 @@ pub struct Wiring {
     pub env: Vec<Entry>,
     /// The certificate authorities, for which the pod gets a volume.
     pub ca: Option<CaChoice>,
+    /// Where a container needs a service account token: whether the account mounts it by itself.
+    pub token: Option<bool>,
     /// Whether the template is changed anyway, so that an init container of ours is brought up to date in passing.
     pub renews: bool,
 }
@@ -25,7 +27,7 @@ pub struct Wiring {
 pub struct Entry {
     /// Its name.
     pub name: String,
-    /// Its value.
+    /// Its value as it stands in a template, see [`literal`].
     pub value: String,
     /// With which other variables it stands and falls.
     pub group: Group,
@@ -44,6 +46,8 @@ pub enum Group {
     Auth,
     /// Names the merged certificate authorities; goes with the volume that holds them.
     CaBundle,
+    /// Only in a container that names an OTLP endpoint, see [`OTLP_ENDPOINTS`].
+    OtlpExporter,
     /// Kept or injected by itself.
     Single,
 }
@@ -84,6 +88,30 @@ pub const REQUESTS_CA_BUNDLE: &str = "REQUESTS_CA_BUNDLE";
 /// the point of the third, and calls that worked would fail.
 pub const REQUESTS_TRUST: [&str; 3] = [REQUESTS_CA_BUNDLE, "CURL_CA_BUNDLE", "SSL_CERT_FILE"];
 
+/// A container that names one of these sends OpenTelemetry data there. MLflow's SDK would send its traces there too, and only
+/// there: with 3.10.1, 3.14 and 3.17 none of five reached MLflow, and all of them with [`OTLP_EXPORTER`] off. Where
+/// `MLFLOW_TRACING_DESTINATION` is set, as the slim package needs it, the SDK pays no attention to them.
+pub const OTLP_ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+/// Switches that off.
+pub const OTLP_EXPORTER: &str = "MLFLOW_ENABLE_OTLP_EXPORTER";
+/// Whoever sets it wants traces in both places.
+pub const OTLP_DUAL_EXPORT: &str = "MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT";
+
+/// A text as a command, an argument or a value of a container has to spell it, so that the process gets it letter by letter:
+/// the kubelet replaces `$(NAME)` there and reads `$$` as `$`.
+///
+/// An experiment `cash$$flow` was once looked for under that name and filled by the agent as `cash$flow`.
+pub fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+/// What the process gets of a value in a template: the way back from [`literal`]. `None` where a variable may be named.
+pub fn expanded(value: &str) -> Option<String> {
+    let parts: Vec<&str> = value.split("$$").collect();
+    let names_none = parts.iter().all(|part| !part.contains("$("));
+    names_none.then(|| parts.join("$"))
+}
+
 /// The wiring of a workload under an AgentTracing.
 ///
 /// A kind without a second chance makes do with what is known: an address that has not answered yet, an experiment by its
@@ -93,7 +121,7 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
     let address = policy.address.as_ref().filter(|_| !waits);
     let Some(uri) = policy.tracking_uri.as_ref().or(address) else { return Err(Missing::TrackingUri) };
     let experiment = policy.experiment_of(workload, annotation);
-    let entry = |name: &str, value: &str, group, why| Entry { name: name.into(), value: value.into(), group, why };
+    let entry = |name: &str, value: &str, group, why| Entry { name: name.into(), value: literal(value), group, why };
 
     let mut env = vec![
         entry(TRACKING_URI, uri, Group::Address, "where MLflow is"),
@@ -162,6 +190,69 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
     if ratio.parse::<f64>() != Ok(1.0) {
         env.push(entry("MLFLOW_TRACE_SAMPLING_RATIO", ratio, Group::Single, "the share of traces that is kept"));
     }
+    if !policy.env.iter().any(|own| own.name == OTLP_EXPORTER) {
+        let why = "the SDK otherwise sends its traces to that endpoint and none to MLflow";
+        env.push(entry(OTLP_EXPORTER, "false", Group::OtlpExporter, why));
+    }
     env.extend(policy.env.iter().map(|e| entry(&e.name, &e.value, Group::Single, "from injection.env")));
-    Ok(Wiring { tracing: policy.name.clone(), experiment, env, ca: policy.ca.clone(), renews: false })
+    Ok(Wiring { tracing: policy.name.clone(), experiment, env, ca: policy.ca.clone(), token: None, renews: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::AgentTracing;
+
+    fn wired(spec: &str) -> Wiring {
+        let yaml = format!(
+            "{{apiVersion: agenttracing.dev/v1alpha1, kind: AgentTracing, metadata: {{name: tracing, namespace: bank}}, spec: {spec}}}"
+        );
+        let mut policy = Policy::of(&serde_yaml::from_str::<AgentTracing>(&yaml).unwrap());
+        policy.tracking_uri = policy.address.clone();
+        wiring(&policy, Kind::Deployment, "teller", None).unwrap()
+    }
+
+    /// The kubelet reads from the left: of `$$$(A)` the first two are a `$`, the rest names a variable.
+    #[test]
+    fn a_value_is_read_as_the_kubelet_reads_it() {
+        for (value, process) in [
+            ("cash", Some("cash")),
+            ("cash$$flow", Some("cash$flow")),
+            ("$$", Some("$")),
+            ("$$$", Some("$$")),
+            ("$5 $", Some("$5 $")),
+            ("$$(POD_NAME)", Some("$(POD_NAME)")),
+            ("$$$$(A)", Some("$$(A)")),
+            ("$(POD_NAME)", None),
+            ("a$$$(A)", None),
+        ] {
+            assert_eq!(expanded(value).as_deref(), process, "{value}");
+        }
+    }
+
+    /// review A7, case B29
+    #[test]
+    fn every_value_reaches_the_process_letter_by_letter() {
+        let text = "pa$$word $(POD_NAME) $$(X) $5 $";
+        let uri = "http://mlflow.example.com/$(X)";
+        let spec = format!(
+            "{{mlflow: {{mode: External, external: {{trackingURI: '{uri}', workspace: '{text}'}}}}, \
+             experiment: {{name: '{text}'}}, injection: {{env: [{{name: PASS, value: '{text}'}}]}}}}"
+        );
+        let wiring = wired(&spec);
+        assert_eq!(wiring.experiment, text, "the operator ensures what the process logs to");
+        let value = |name: &str| wiring.env.iter().find(|e| e.name == name).and_then(|e| expanded(&e.value)).unwrap();
+        assert_eq!(value("MLFLOW_TRACKING_URI"), uri);
+        for name in ["MLFLOW_EXPERIMENT_NAME", "MLFLOW_WORKSPACE", "PASS"] {
+            assert_eq!(value(name), text, "{name}");
+        }
+    }
+
+    /// Nobody is rolled for values that mean what they meant before.
+    #[test]
+    fn a_value_without_a_dollar_is_written_as_it_is() {
+        let wiring = wired("{mlflow: {mode: Standalone}, injection: {env: [{name: A, value: '100 % {x} (y)'}]}}");
+        assert!(wiring.env.iter().all(|entry| !entry.value.contains('$')), "{:?}", wiring.env);
+        assert_eq!(wiring.env.last().map(|entry| entry.value.as_str()), Some("100 % {x} (y)"));
+    }
 }

@@ -11,9 +11,10 @@ use json_patch::PatchOperation;
 
 use self::live::Live;
 use self::standing::{possible, stand};
-use super::decide::{falls_back, merge_ca_image, merge_ca_source};
+use super::decide::{Fallback, fallback, merge_ca_image, merge_ca_source};
 use super::inject::existing_record;
 use super::kind::Kind;
+use super::otlp::Endpoint;
 use super::policy::Policy;
 use super::select::{Selection, Surroundings, select};
 use super::status::clipped;
@@ -62,6 +63,8 @@ pub struct Judged {
     pub rollout: Rollout,
     /// Where its traces go.
     pub experiment: Target,
+    /// Where its own environment sends traces by OTLP.
+    pub otlp: Option<Box<Endpoint>>,
     /// What the user should know.
     pub notes: Vec<String>,
     /// The touch annotation.
@@ -125,12 +128,21 @@ pub enum Standing {
 pub struct MergeCaState {
     /// Its pods have it.
     pub present: bool,
-    /// The image that was not admitted, pulled or started here, so that the workload does without.
-    pub failed: Option<String>,
+    /// Why the workload does without, if it does.
+    pub fallback: Option<Fallback>,
+    /// Its image, for people to read.
+    pub image: String,
     /// Where its image comes from, as [`merge_ca_source`] names it.
     pub source: Option<String>,
     /// Jobs whose pods wait for it. A Job keeps the template that it was made with, so these never do without.
     pub waiting: Vec<String>,
+}
+
+impl MergeCaState {
+    /// Whether it went wrong in this workload, so that the others are not to meet the same.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.fallback, Some(Fallback::NotStarted | Fallback::Refused))
+    }
 }
 
 /// How far a workload's pods follow its template.
@@ -281,15 +293,17 @@ pub fn judge(
         last_manager,
         merge_ca: MergeCaState {
             present: source.is_some() && record.is_some_and(|r| r.pod.init_containers.contains_key(names::MERGE_CA)),
-            failed: strategy
-                .filter(|strategy| falls_back(&workload, *strategy, around.platform))
-                .map(|strategy| merge_ca_image(&workload, strategy, around.platform)),
+            fallback: policy
+                .zip(strategy)
+                .and_then(|(policy, strategy)| fallback(&workload, policy, strategy, around.platform)),
+            image: strategy.map(|strategy| merge_ca_image(&workload, strategy, around.platform)).unwrap_or_default(),
             source,
             waiting: Vec::new(),
         },
         standing,
         rollout,
         experiment,
+        otlp: Endpoint::of(&workload).map(Box::new),
         notes,
         touch,
         record: template.and_then(|m| m.annotation(names::ANNOTATION_RECORD)).map(str::to_owned),

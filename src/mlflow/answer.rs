@@ -8,7 +8,7 @@ use reqwest::{Response, StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Error, Experiment, MAX_BODY, OLDEST_MAJOR};
+use super::{Error, Experiment, MAX_BODY, OLDEST_MAJOR, Stage};
 
 /// What the client makes of one answer, if it was an answer to each of its questions. For the fuzzer: the same functions read
 /// what a server really sends.
@@ -81,6 +81,7 @@ pub(super) fn refusal(status: StatusCode, plain: bool, body: &[u8]) -> Error {
         StatusCode::FORBIDDEN => Error::Forbidden(code),
         StatusCode::NOT_FOUND if is_about_workspace(body) => Error::NoWorkspace,
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Error::NotFound(code),
+        s if s.is_server_error() && is_about_room(body) => Error::StorageFull { status: s.as_u16() },
         s if s.is_server_error() || s == StatusCode::TOO_MANY_REQUESTS => Error::Server { status: s.as_u16(), code },
         s => Error::Rejected { status: s.as_u16(), code },
     }
@@ -131,6 +132,21 @@ pub(super) fn is_about_workspace(body: &[u8]) -> bool {
     message.is_some_and(|message| message.starts_with("Workspace "))
 }
 
+/// The words of SQLite, of PostgreSQL and of the operating system, each within MLflow's own message.
+const NO_ROOM: [&str; 5] = [
+    "database or disk is full",
+    "No space left on device",
+    "could not extend file",
+    "disk quota exceeded",
+    "The table is full",
+];
+
+/// Read to tell the remedy, and never passed on.
+fn is_about_room(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body).to_ascii_lowercase();
+    NO_ROOM.iter().any(|words| text.contains(&words.to_ascii_lowercase()))
+}
+
 pub(super) fn looks_like_html(body: &[u8]) -> bool {
     body.trim_ascii_start().starts_with(b"<")
 }
@@ -148,9 +164,10 @@ pub(super) struct Found {
 
 impl Found {
     pub(super) fn first(self) -> Option<Experiment> {
-        self.experiments.into_iter().chain(self.experiment).next().map(|e| match e.lifecycle_stage.as_str() {
-            "deleted" => Experiment::Deleted(e.experiment_id),
-            _ => Experiment::Active(e.experiment_id),
+        self.experiments.into_iter().chain(self.experiment).next().map(|e| Experiment {
+            id: e.experiment_id,
+            stage: if e.lifecycle_stage == "deleted" { Stage::Deleted } else { Stage::Active },
+            created: e.creation_time.as_i64(),
         })
     }
 }
@@ -160,6 +177,8 @@ pub(super) struct FoundExperiment {
     #[serde(deserialize_with = "numeric_id")]
     experiment_id: String,
     lifecycle_stage: String,
+    #[serde(default)]
+    creation_time: Value,
 }
 
 #[derive(Deserialize)]

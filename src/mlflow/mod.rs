@@ -6,19 +6,21 @@
 //! text: that would put foreign text (or a secret in it) into a status that many may read.
 
 mod answer;
+mod experiments;
 mod outcome;
+mod traces;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use reqwest::{Method, RequestBuilder, Response, header, redirect};
 use serde::Deserialize;
-use serde_json::json;
 
-use answer::{Found, Traces, body, failure, json, numeric_id, quoted, transport, version};
 pub use answer::{Understood, understand};
+use answer::{body, failure, json, quoted, transport, version};
+pub use experiments::{Experiment, Stage};
 pub use outcome::Outcome;
+pub use traces::Trace;
 
 /// A server that accepts no connection within this time is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,10 +30,6 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_BODY: usize = 1 << 20;
 /// Traces came with 3.0.
 const OLDEST_MAJOR: u64 = 3;
-/// Tag of a trace whose spans are in the database.
-const SPANS_TAG: &str = "mlflow.trace.spansLocation";
-const SPANS_IN_STORE: &str = "TRACKING_STORE";
-
 /// Connections, timeouts and TLS settings, shared by all [`Mlflow`].
 #[derive(Clone)]
 pub struct Http {
@@ -82,26 +80,6 @@ pub struct Server {
     pub version: String,
     /// Whether workspaces are switched on.
     pub workspaces: bool,
-}
-
-/// An experiment that exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Experiment {
-    /// Usable, with its numeric id.
-    Active(String),
-    /// Deleted; MLflow accepts no trace for it and no other of its name.
-    Deleted(String),
-}
-
-/// The newest trace of an experiment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trace {
-    /// When it began.
-    pub time: Timestamp,
-    /// Whether its spans are there: the row alone is written also when the spans are refused.
-    pub has_spans: bool,
-    /// Whether it has ended; before that, missing spans mean nothing.
-    pub finished: bool,
 }
 
 /// Why a call failed.
@@ -159,6 +137,12 @@ pub enum Error {
         status: u16,
         /// MLflow's `error_code`.
         code: Option<String>,
+    },
+    /// 5xx, with the words of a database or a file system that has no room left.
+    #[error("its storage is full ({status})")]
+    StorageFull {
+        /// HTTP status.
+        status: u16,
     },
     /// 5xx or 429.
     #[error("it fails ({status}{})", quoted(.code))]
@@ -295,85 +279,6 @@ impl Mlflow {
         Ok(self.json::<Info>(request).await?.workspaces_enabled)
     }
 
-    /// Finds an experiment by name, or creates it. A deleted one is restored or reported.
-    pub async fn ensure_experiment(&self, name: &str, restore_deleted: bool) -> Result<Experiment, Error> {
-        let found = match self.experiment(name).await? {
-            Some(found) => found,
-            None => match self.create_experiment(name).await {
-                // An agent created it in between: it is there now.
-                Err(Error::Rejected { code: Some(code), .. }) if code == "RESOURCE_ALREADY_EXISTS" => {
-                    self.experiment(name).await?.ok_or(Error::Garbage)?
-                }
-                created => Experiment::Active(created?),
-            },
-        };
-        match found {
-            Experiment::Deleted(id) if restore_deleted => {
-                let body = json!({"experiment_id": id});
-                let request = self.request(Method::POST, "/api/2.0/mlflow/experiments/restore").json(&body);
-                self.http.measure(whole(request)).await?;
-                Ok(Experiment::Active(id))
-            }
-            found => Ok(found),
-        }
-    }
-
-    async fn experiment(&self, name: &str) -> Result<Option<Experiment>, Error> {
-        let request = match filter(name) {
-            Some(filter) => {
-                // `max_results` is mandatory; without `view_type` a deleted experiment would look absent.
-                let body = json!({"max_results": 1, "filter": filter, "view_type": "ALL"});
-                self.request(Method::POST, "/api/2.0/mlflow/experiments/search").json(&body)
-            }
-            None => {
-                self.request(Method::GET, "/api/2.0/mlflow/experiments/get-by-name").query(&[("experiment_name", name)])
-            }
-        };
-        let found: Found = match self.json(request).await {
-            Err(Error::NotFound(Some(code))) if code == "RESOURCE_DOES_NOT_EXIST" => return Ok(None),
-            found => found?,
-        };
-        Ok(found.first())
-    }
-
-    async fn create_experiment(&self, name: &str) -> Result<String, Error> {
-        #[derive(Deserialize)]
-        struct Created {
-            #[serde(deserialize_with = "numeric_id")]
-            experiment_id: String,
-        }
-        let request = self.request(Method::POST, "/api/2.0/mlflow/experiments/create").json(&json!({"name": name}));
-        Ok(self.json::<Created>(request).await?.experiment_id)
-    }
-
-    /// The newest trace of an experiment, or the newest of those that began before a moment.
-    pub async fn latest_trace(&self, experiment_id: &str, before: Option<Timestamp>) -> Result<Option<Trace>, Error> {
-        let mut body = json!({
-            "locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}],
-            "max_results": 1,
-            "order_by": ["timestamp_ms DESC"],
-        });
-        if let Some(moment) = before {
-            body["filter"] = json!(format!("timestamp_ms < {}", moment.as_millisecond()));
-        }
-        let request = self.request(Method::POST, "/api/3.0/mlflow/traces/search").json(&body);
-        let Some(row) = self.json::<Traces>(request).await?.traces.into_iter().next() else { return Ok(None) };
-        let has_spans =
-            row.tags.get(SPANS_TAG).is_some_and(|v| v == SPANS_IN_STORE) || self.has_artifact(&row.trace_id).await?;
-        Ok(Some(Trace { time: row.request_time, has_spans, finished: row.state != "IN_PROGRESS" }))
-    }
-
-    /// Whether the spans were uploaded as a file. Only the answer's status is read, never the file.
-    async fn has_artifact(&self, trace_id: &str) -> Result<bool, Error> {
-        let url = format!("{}/ajax-api/2.0/mlflow/get-trace-artifact", self.pages);
-        let request = self.identified(self.http.client.get(url)).query(&[("request_id", trace_id)]);
-        match self.http.measure(answered(request)).await {
-            Ok(_) => Ok(true),
-            Err(Error::NotFound(_) | Error::Rejected { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.identified(self.http.client.request(method, format!("{}{path}", self.api)))
     }
@@ -406,15 +311,6 @@ async fn whole(request: RequestBuilder) -> Result<Vec<u8>, Error> {
 
 /// What the MLflow operator starts its servers with.
 const STATIC_PREFIX: &str = "/mlflow";
-
-/// MLflow's filter language has quotes but no escapes, so a name with both kinds cannot be searched for.
-fn filter(name: &str) -> Option<String> {
-    match (name.contains('\''), name.contains('"')) {
-        (false, _) => Some(format!("name = '{name}'")),
-        (true, false) => Some(format!("name = \"{name}\"")),
-        (true, true) => None,
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -82,7 +82,7 @@ impl Outcome {
             Err(Error::HostHeader | Error::Forbidden(_) | Error::Mesh) => Self::Forbidden,
             Err(Error::NoWorkspace | Error::NotFound(_)) => Self::NotFound,
             Err(Error::Rejected { .. }) => Self::Rejected,
-            Err(Error::Server { .. }) => Self::Server,
+            Err(Error::Server { .. } | Error::StorageFull { .. }) => Self::Server,
             Err(Error::LoginPage) => Self::LoginPage,
             Err(Error::Garbage | Error::TooOld(_)) => Self::Garbage,
         }

@@ -1,9 +1,11 @@
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 use wiremock::matchers::{body_partial_json, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
+use super::experiments::filter;
 use super::*;
 
 const HOST_REFUSED: &str = "Invalid Host header - possible DNS rebinding attack detected";
@@ -115,6 +117,10 @@ fn experiment(stage: &str) -> ResponseTemplate {
     json_body(&format!(r#"{{"experiments":[{{"experiment_id":"7","name":"teller","lifecycle_stage":"{stage}"}}]}}"#))
 }
 
+fn active(id: &str) -> Experiment {
+    Experiment { id: id.into(), stage: Stage::Active, created: None }
+}
+
 #[tokio::test]
 async fn an_experiment_that_exists_is_used() {
     let server = MockServer::start().await;
@@ -122,7 +128,7 @@ async fn an_experiment_that_exists_is_used() {
     let found = Mock::given(method("POST")).and(path(SEARCH)).and(body_partial_json(body));
     found.respond_with(experiment("active")).mount(&server).await;
     let ensured = client(&server.uri()).ensure_experiment("teller", false).await.unwrap();
-    assert_eq!(ensured, Experiment::Active("7".into()));
+    assert_eq!(ensured, active("7"));
 }
 
 #[tokio::test]
@@ -131,7 +137,7 @@ async fn an_experiment_that_is_absent_is_created() {
     answer(&server, "POST", SEARCH, json_body("{}")).await;
     answer(&server, "POST", CREATE, json_body(r#"{"experiment_id": "2"}"#)).await;
     let ensured = client(&server.uri()).ensure_experiment("teller", false).await.unwrap();
-    assert_eq!(ensured, Experiment::Active("2".into()));
+    assert_eq!(ensured, active("2"));
 }
 
 #[tokio::test]
@@ -141,7 +147,7 @@ async fn an_experiment_that_someone_else_creates_meanwhile_is_used() {
     answer(&server, "POST", SEARCH, experiment("active")).await;
     answer(&server, "POST", CREATE, text(400, DUPLICATE, "application/json")).await;
     let ensured = client(&server.uri()).ensure_experiment("teller", false).await.unwrap();
-    assert_eq!(ensured, Experiment::Active("7".into()));
+    assert_eq!(ensured, active("7"));
 }
 
 #[tokio::test]
@@ -149,10 +155,10 @@ async fn a_deleted_experiment_is_reported_or_restored() {
     let server = MockServer::start().await;
     answer(&server, "POST", SEARCH, experiment("deleted")).await;
     let reported = client(&server.uri()).ensure_experiment("teller", false).await.unwrap();
-    assert_eq!(reported, Experiment::Deleted("7".into()));
+    assert_eq!(reported, Experiment { stage: Stage::Deleted, ..active("7") });
     answer(&server, "POST", RESTORE, json_body("{}")).await;
     let restored = client(&server.uri()).ensure_experiment("teller", true).await.unwrap();
-    assert_eq!(restored, Experiment::Active("7".into()));
+    assert_eq!(restored, active("7"));
 }
 
 #[tokio::test]
@@ -196,6 +202,41 @@ async fn a_trace_counts_with_its_spans_in_the_store_or_in_a_file() {
     assert_eq!(mlflow.latest_trace("3", None).await.unwrap(), Some(Trace { has_spans: false, ..expected }));
     answer(&server, "GET", ARTIFACT, json_body(r#"{"spans": []}"#)).await;
     assert_eq!(mlflow.latest_trace("3", None).await.unwrap(), Some(expected));
+}
+
+#[tokio::test]
+async fn the_last_traces_tell_when_they_began() {
+    let server = MockServer::start().await;
+    let times = ["2026-11-21T10:00:10Z", "2026-11-21T10:00:05Z"];
+    let rows: Vec<_> = times.iter().map(|at| json!({"trace_id": at, "request_time": at})).collect();
+    let body = ResponseTemplate::new(200).set_body_json(json!({"traces": rows}));
+    let asked = Mock::given(path(TRACES)).and(body_partial_json(json!({"max_results": 20})));
+    asked.respond_with(body).mount(&server).await;
+    let found = client(&server.uri()).trace_times("3", 20).await.unwrap();
+    assert_eq!(found, times.map(|at| at.parse().unwrap()));
+}
+
+/// A full disk and a read-only database answer every read.
+#[tokio::test]
+async fn a_write_by_way_of_trial_tells_a_full_disk_from_other_trouble() {
+    let full =
+        r#"{"error_code":"TEMPORARILY_UNAVAILABLE","message":"(sqlite3.OperationalError) database or disk is full"}"#;
+    let quota =
+        r#"{"error_code":"INTERNAL_ERROR","message":"[Errno 28] No space left on device: '/mlflow/secret-text'"}"#;
+    let other = r#"{"error_code":"INTERNAL_ERROR","message":"attempt to write a readonly database"}"#;
+    for (status, body, is_full) in [(503, full, true), (500, quota, true), (500, other, false)] {
+        let server = MockServer::start().await;
+        let tagged = "/api/2.0/mlflow/experiments/set-experiment-tag";
+        answer(&server, "POST", tagged, text(status, body, "application/json")).await;
+        let error = client(&server.uri()).write_check("7", "now").await.unwrap_err();
+        assert_eq!(matches!(error, Error::StorageFull { .. }), is_full, "{error:?}");
+        assert!(!error.to_string().contains("secret-text"), "{error}");
+    }
+    let server = MockServer::start().await;
+    let body = json!({"experiment_id": "7", "key": "agenttracing.dev/last-write-check", "value": "now"});
+    let tagged = Mock::given(path("/api/2.0/mlflow/experiments/set-experiment-tag")).and(body_partial_json(body));
+    tagged.respond_with(json_body("{}")).mount(&server).await;
+    client(&server.uri()).write_check("7", "now").await.unwrap();
 }
 
 const NO_SUCH_PATH: &str = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n";
@@ -243,7 +284,7 @@ async fn questions_carry_token_and_workspace_and_the_first_one_neither() {
     assert!(!format!("{access:?}").contains("secret"), "a token never reaches a log");
     let mlflow = client(&server.uri()).with_access(access);
     mlflow.server().await.unwrap();
-    assert_eq!(mlflow.ensure_experiment("teller", false).await.unwrap(), Experiment::Active("7".into()));
+    assert_eq!(mlflow.ensure_experiment("teller", false).await.unwrap(), active("7"));
     let asked = server.received_requests().await.unwrap();
     let anonymous = asked.iter().filter(|r| !r.headers.contains_key("authorization")).count();
     assert_eq!((asked.len(), anonymous), (3, 2), "version and server-info need no credentials");

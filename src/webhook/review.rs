@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::verdict::place;
 use crate::core::kind::Kind;
-use crate::core::view::{Fields, Metadata, Text, Workload};
+use crate::core::view::{Fields, Metadata, NonNull, Text, Workload};
 use crate::names;
 
 /// The request of an AdmissionReview; `Object` is what the new object is read as, `Old` the old one.
@@ -61,9 +61,9 @@ impl<'de> Readable<'de> for IgnoredAny {
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct GroupKind<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "non_null")]
     pub group: Text<'a>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "non_null")]
     pub kind: Text<'a>,
 }
 
@@ -75,8 +75,12 @@ impl GroupKind<'_> {
 
 #[derive(Debug, Default, Deserialize)]
 struct UserInfo<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "non_null")]
     username: Text<'a>,
+}
+
+fn non_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Text<'de>, D::Error> {
+    NonNull::deserialize(deserializer).map(|NonNull(text)| text)
 }
 
 /// Why a body is not a review.
@@ -124,12 +128,12 @@ impl<'de: 'a, 'a, Object: Readable<'de>, Old: Readable<'de>> Visitor<'de> for Re
         };
         while let Some(key) = map.next_key::<Text<'de>>()? {
             match &*key {
-                "uid" => request.uid = map.next_value()?,
+                "uid" => request.uid = map.next_value::<NonNull<'de>>()?.0,
                 "kind" => request.kind = map.next_value::<Fields<_>>()?.0,
-                "namespace" => request.namespace = map.next_value()?,
-                "name" => request.name = map.next_value()?,
-                "operation" => request.operation = map.next_value()?,
-                "subResource" => request.sub_resource = map.next_value()?,
+                "namespace" => request.namespace = map.next_value::<NonNull<'de>>()?.0,
+                "name" => request.name = map.next_value::<NonNull<'de>>()?.0,
+                "operation" => request.operation = map.next_value::<NonNull<'de>>()?.0,
+                "subResource" => request.sub_resource = map.next_value::<NonNull<'de>>()?.0,
                 "dryRun" => request.dry_run = map.next_value()?,
                 "userInfo" => request.user_info = map.next_value::<Fields<_>>()?.0,
                 "object" => request.object = map.next_value_seed(As(request.kind.known(), PhantomData))?,
@@ -160,9 +164,9 @@ impl<'a, Object: Readable<'a>, Old: Readable<'a>> Request<'a, Object, Old> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase", bound = "Object: Readable<'de>, Old: Readable<'de>")]
         struct Review<'a, Object, Old> {
-            #[serde(borrow, default)]
+            #[serde(borrow, default, deserialize_with = "non_null")]
             api_version: Text<'a>,
-            #[serde(borrow, default)]
+            #[serde(borrow, default, deserialize_with = "non_null")]
             kind: Text<'a>,
             #[serde(borrow, default = "none")]
             request: Option<Request<'a, Object, Old>>,

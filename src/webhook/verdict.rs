@@ -160,6 +160,7 @@ impl Verdict {
                 NotSelected::OperatorsOwn => "OperatorsOwn",
                 NotSelected::Windows => Reason::Windows.as_str(),
                 NotSelected::OfCronJob => "OfCronJob",
+                NotSelected::MirrorPod => "MirrorPod",
                 NotSelected::Kind => "KindNotListed",
                 NotSelected::NoMatch => "NoMatch",
             }),
@@ -197,17 +198,29 @@ impl Verdict {
 }
 
 /// What a person should hear at the moment of `kubectl apply`: a value of theirs decides where traces go. That `envFrom`
-/// might be overridden is a guess, and would be repeated to most people for nothing: it stands in status only.
+/// might be overridden is a guess, and an OTLP endpoint beside MLflow costs no trace: both stand in status only.
 fn warning(note: &Note, tracing: &str) -> Option<String> {
     match note {
         Note::KeptByUser { container, variables } if variables.iter().any(|v| v == TRACKING_URI) => Some(format!(
             "agent-tracing: container {container} sets {TRACKING_URI} itself and gets nothing from AgentTracing {tracing}"
         )),
+        // An init container, a volume or a mount is the pod's, and no variable of a container that happens to be called so.
+        Note::KeptByUser { container, variables }
+            if container == "pod" && variables.iter().all(|v| v.contains(['/', ':'])) =>
+        {
+            Some(format!(
+                "agent-tracing: the pod keeps its own {} rather than AgentTracing {tracing}'s",
+                variables.join(", ")
+            ))
+        }
         Note::KeptByUser { container, variables } => Some(format!(
             "agent-tracing: container {container} keeps its own {} rather than AgentTracing {tracing}'s",
             variables.join(", ")
         )),
-        Note::MayOverrideEnvFrom { .. } => None,
+        Note::MayOverrideEnvFrom { .. } | Note::OtlpEndpoint { .. } => None,
+        Note::NoToken { .. } | Note::Proxied { .. } | Note::SdkDisabled { .. } | Note::NodeDns { .. } => {
+            Some(format!("agent-tracing: {note}"))
+        }
     }
 }
 

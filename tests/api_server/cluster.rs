@@ -300,6 +300,10 @@ fn collection(kind: &str, namespace: &str) -> String {
         "Service" => ("/api/v1", "services"),
         "ServiceAccount" => ("/api/v1", "serviceaccounts"),
         "StatefulSet" => ("/apis/apps/v1", "statefulsets"),
+        "ValidatingAdmissionPolicy" => ("/apis/admissionregistration.k8s.io/v1", "validatingadmissionpolicies"),
+        "ValidatingAdmissionPolicyBinding" => {
+            ("/apis/admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings")
+        }
         _ => panic!("kind {kind} is not in the list"),
     };
     match namespace {

@@ -16,14 +16,20 @@ use crate::support::{folders, in_template, policies_of, workload, workloads};
 #[ignore = "needs an API server: make test"]
 fn every_golden_workload_and_its_pod_are_admitted() {
     let restricted = restricted("api-server-golden");
-    let enforce = json!({"pod-security.kubernetes.io/enforce": "baseline"});
-    let baseline = Namespace::create("api-server-golden-baseline", enforce);
+    let [baseline, privileged] = ["baseline", "privileged"].map(|level| {
+        Namespace::create(&format!("api-server-golden-{level}"), json!({"pod-security.kubernetes.io/enforce": level}))
+    });
     let admin = Cluster::admin();
     let mut failures = Vec::new();
     let mut admitted = 0;
     for case in folders("tests/golden") {
         // A pod that runs as root is admitted nowhere else, wired or not.
-        let namespace = if case.join("pod-security.txt").exists() { &baseline } else { &restricted };
+        let namespace = match std::fs::read_to_string(case.join("pod-security.txt")).as_deref().map(str::trim) {
+            Ok("baseline") => &baseline,
+            Ok("privileged") => &privileged,
+            Ok(level) => panic!("{}: pod-security.txt says {level}", case.display()),
+            Err(_) => &restricted,
+        };
         for object in workloads(&case.join("expected.yaml")) {
             let object = moved(object, &namespace.0);
             let pod = pod_of(&object);

@@ -146,6 +146,6 @@ pub fn wirings() -> impl Strategy<Value = Wiring> {
         env.extend(single.iter().map(|(name, value)| entry(name, value, Group::Single)));
         let file = "/tmp/ca-bundle/combined-ca.crt";
         env.extend(ca.iter().map(|_| entry("REQUESTS_CA_BUNDLE", file, Group::CaBundle)));
-        Wiring { tracing: "tracing".into(), experiment, env, ca, renews: true }
+        Wiring { tracing: "tracing".into(), experiment, env, ca, token: None, renews: true }
     })
 }

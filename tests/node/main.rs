@@ -13,6 +13,7 @@ mod availability;
 mod canary;
 mod check;
 mod egress;
+mod evidence;
 mod frameworks;
 mod install;
 mod kinds;

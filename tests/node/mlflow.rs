@@ -50,17 +50,27 @@ impl Mlflow {
 
     /// The traces of an experiment, the newest first.
     pub fn traces(&self, experiment: &str) -> Result<Vec<Trace>, String> {
-        let filter = format!("name = '{experiment}'");
-        let search = json!({"max_results": 1, "filter": filter, "view_type": "ALL"});
-        let found = self.ask("api/2.0/mlflow/experiments/search", Some(&search))?;
-        let Some(id) = found["experiments"][0]["experiment_id"].as_str() else {
-            return Err(format!("there is no experiment {experiment}"));
-        };
+        let id = self.experiment(experiment)?;
         let location = json!({"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": id}});
         let search = json!({"locations": [location], "max_results": 500, "order_by": ["timestamp_ms DESC"]});
         let found = self.ask("api/3.0/mlflow/traces/search", Some(&search))?;
         let traces = found["traces"].as_array().map(Vec::as_slice).unwrap_or_default();
         Ok(traces.iter().map(Trace::of).collect())
+    }
+
+    /// The id of an experiment.
+    pub fn experiment(&self, name: &str) -> Result<String, String> {
+        let filter = format!("name = '{name}'");
+        let search = json!({"max_results": 1, "filter": filter, "view_type": "ALL"});
+        let found = self.ask("api/2.0/mlflow/experiments/search", Some(&search))?;
+        let id = found["experiments"][0]["experiment_id"].as_str();
+        id.map(str::to_owned).ok_or_else(|| format!("there is no experiment {name}"))
+    }
+
+    /// Deletes an experiment, as a person does on its page.
+    pub fn delete_experiment(&self, name: &str) -> Result<(), String> {
+        let body = json!({"experiment_id": self.experiment(name)?});
+        self.ask("api/2.0/mlflow/experiments/delete", Some(&body)).map(|_| ())
     }
 
     /// The ids of an experiment's finished traces.

@@ -138,7 +138,7 @@ fn a_team_binds_its_agent_too_narrowly() -> Scene {
 
 fn spans_that_are_refused_are_told_until_the_right_is_wide_enough(team: &Scene) {
     let told = team.until_condition("TracesFlowing", "False", "TracesWithoutSpans");
-    told.ends_with_a_command().says("Traces of teller");
+    told.ends_with_a_command().says("in experiment teller:");
     team.until_condition("Ready", "False", "TracesWithoutSpans");
     // The command that it ends with.
     told.says(": kubectl logs -n limits-narrow deployment/teller");

@@ -23,7 +23,7 @@ use tower::ServiceExt;
 
 /// All documents of a YAML text.
 pub fn documents(text: &str) -> Vec<Value> {
-    agent_tracing::cli::documents::parse(text, "the case").unwrap()
+    agent_tracing::cli::documents::values(text, "the case").unwrap()
 }
 
 /// A document as decisions see it; `None` where it is no workload.

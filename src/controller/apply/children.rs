@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use super::Error;
 use crate::api::{AgentTracing, DeletionPolicy, Reason};
-use crate::controller::Context;
 use crate::controller::observe::{self, Live};
+use crate::controller::{Context, says_terminating};
 use crate::core::desired::Desired;
 use crate::core::drift::{drifted, possible, refused};
 use crate::core::health::{Obstacle, shortened};
@@ -195,7 +195,11 @@ impl Children<'_> {
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
                 let obstacle = self.refused(&kind, &name, &status);
-                tracing::warn!(kind, namespace, name, said = shortened(&status.message), "refused");
+                let said = shortened(&status.message);
+                match says_terminating(&status.message) {
+                    true => tracing::debug!(kind, namespace, name, said, "refused: the namespace is going"),
+                    false => tracing::warn!(kind, namespace, name, said, "refused"),
+                }
                 // A quota may become free at any time; what is invalid stays so until either side changes.
                 if status.code != 403 {
                     self.refusals.insert(key, (asked, obstacle.clone()));

@@ -2,12 +2,15 @@
 
 use json_patch::PatchOperation;
 use kube::Client;
-use kube::api::{Patch, PatchParams, Request};
+use kube::api::{Patch, PatchParams, PostParams, Request};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Error;
-use crate::controller::observe;
+use crate::controller::{Context, observe};
+use crate::core::canary::Answer;
+use crate::core::decide::Fallback;
+use crate::core::health::shortened;
 use crate::core::kind::Kind;
 use crate::names;
 
@@ -31,17 +34,38 @@ pub(in crate::controller) async fn touch(
     if unlabel {
         patch["metadata"]["labels"] = json!({(names::LABEL_WIRED): null});
     }
-    patch_workload(client, workload, &Patch::Merge(patch)).await
+    patch_workload(client, workload, &Patch::Merge(patch), false).await
 }
 
-/// Notes on a workload that the operator's init container does not start in it. The touch that follows wires it without.
+/// Notes on a workload that the operator's init container is not admitted or does not start in it. The touch that follows
+/// wires it without.
 pub(in crate::controller) async fn without_merge_ca(
     client: &Client,
     workload: Written<'_>,
     source: &str,
+    why: Fallback,
 ) -> Result<(), Error> {
-    let patch = json!({"metadata": {"annotations": {(names::ANNOTATION_MERGE_CA_FAILED): source}}});
-    patch_workload(client, workload, &Patch::Merge(patch)).await.map(|_| ())
+    let patch = json!({"metadata": {"annotations": {(annotation_of(why)): source}}});
+    patch_workload(client, workload, &Patch::Merge(patch), false).await.map(|_| ())
+}
+
+/// Whether the API server would take a touch of a workload that does without the operator's init container. Nothing is stored.
+pub(in crate::controller) async fn would_touch_without_merge_ca(
+    client: &Client,
+    workload: Written<'_>,
+    touch: &str,
+    source: &str,
+) -> bool {
+    let refused = annotation_of(Fallback::Refused);
+    let patch = json!({"metadata": {"annotations": {(names::ANNOTATION_TOUCH): touch, (refused): source}}});
+    patch_workload(client, workload, &Patch::Merge(patch), true).await.is_ok()
+}
+
+fn annotation_of(why: Fallback) -> &'static str {
+    match why {
+        Fallback::NotStarted => names::ANNOTATION_MERGE_CA_FAILED,
+        Fallback::Refused | Fallback::RefusedInNamespace => names::ANNOTATION_MERGE_CA_REFUSED,
+    }
 }
 
 /// Changes a workload by a patch of our own, if it still is in the state that the patch was made for.
@@ -54,21 +78,41 @@ pub(in crate::controller) async fn patch(
     let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": resource_version});
     let test = serde_json::from_value(test).map_err(|source| Error::Encode { what: workload.to_string(), source })?;
     let operations = std::iter::once(test).chain(operations.iter().cloned()).collect();
-    patch_workload(client, workload, &Patch::<()>::Json(json_patch::Patch(operations))).await
+    patch_workload(client, workload, &Patch::<()>::Json(json_patch::Patch(operations)), false).await
 }
 
 async fn patch_workload<P: Serialize + std::fmt::Debug>(
     client: &Client,
     workload: Written<'_>,
     patch: &Patch<P>,
+    dry_run: bool,
 ) -> Result<String, Error> {
-    let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let params =
+        PatchParams { dry_run, field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let url = observe::url(workload.kind, Some(workload.namespace));
     let answer = match Request::new(url).patch(workload.name, &params, patch).map_err(kube::Error::BuildRequest) {
         Ok(request) => client.request_text(request).await,
         Err(error) => Err(error),
     };
     answer.map_err(|source| Error::Write { what: workload.to_string(), source })
+}
+
+/// What the API server would say to a new workload or Pod. Nothing is stored.
+pub(in crate::controller) async fn would_create(ctx: &Context, kind: Kind, namespace: &str, object: &Value) -> Answer {
+    let params = PostParams { dry_run: true, field_manager: Some(names::FIELD_MANAGER.to_owned()) };
+    let request = Request::new(observe::url(kind, Some(namespace))).create(&params, object.to_string().into_bytes());
+    let Ok(request) = request else { return Answer::Unclear };
+    ctx.traffic.turn().await;
+    match ctx.client.request_text(request).await {
+        Ok(_) => Answer::Admitted,
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
+            Answer::Refused(shortened(&status.message))
+        }
+        Err(error) => {
+            tracing::debug!(namespace, %error, "a dry run failed");
+            Answer::Unclear
+        }
+    }
 }
 
 impl std::fmt::Display for Written<'_> {

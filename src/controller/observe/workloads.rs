@@ -10,12 +10,14 @@ use futures::AsyncReadExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::api::{Api, GetParams, ListParams, PartialObjectMeta, Request};
+use kube::api::{Api, GetParams, ListParams, Request};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Error;
 use crate::controller::Context;
+use crate::core::evidence::PodAges;
 use crate::core::kind::Kind;
 use crate::core::rollout::touched_at;
 use crate::core::select::Surroundings;
@@ -33,6 +35,10 @@ const MOST_UNWELL: usize = 20;
 const MOST_PODS: u32 = 20;
 /// Pods of all Jobs of a namespace, of those that do not run.
 const MOST_JOB_PODS: u32 = 100;
+/// Pages of a workload's pods.
+const MOST_PAGES: usize = 20;
+/// An evicted pod stays and sends nothing.
+const NOT_ENDED: &str = "status.phase!=Failed,status.phase!=Succeeded";
 const NOT_RUNNING: &str = "status.phase!=Running,status.phase!=Succeeded";
 
 /// The workloads of a namespace.
@@ -153,6 +159,19 @@ pub(in crate::controller) async fn workload(
     judge(kind, &text, tracing, around).map_err(|source| decode(kind, around.namespace, name, source))
 }
 
+/// The pod template of a workload; `None` where it is gone.
+pub(in crate::controller) async fn template(
+    ctx: &Context,
+    kind: Kind,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Value>, Error> {
+    let Some(text) = read(&ctx.client, kind, namespace, name).await? else { return Ok(None) };
+    let mut object: Value = serde_json::from_str(&text).map_err(|source| decode(kind, namespace, name, source))?;
+    let path: String = kind.template().iter().map(|part| format!("/{part}")).collect();
+    Ok(object.pointer_mut(&path).map(Value::take))
+}
+
 /// Whether all pods of a workload are of its current template, or it is gone.
 pub(in crate::controller) async fn is_settled(
     client: &Client,
@@ -182,16 +201,25 @@ fn decode(kind: Kind, namespace: &str, name: &str, source: serde_json::Error) ->
     Error::Decode { what: format!("{} {namespace}/{name}", kind.as_str()), source }
 }
 
+/// Workloads by what is wrong with the operator's init container in them.
+#[derive(Debug, Default)]
+pub(in crate::controller) struct Troubles {
+    /// It does not start.
+    pub not_started: BTreeSet<String>,
+    /// Not even a pod with it exists.
+    pub without_pods: BTreeSet<String>,
+}
+
 /// Looks at the pods of workloads that are wired and not well: notes what keeps them, and names those whose init container
-/// of ours does not start.
+/// of ours does not start, or whose pods are not even created.
 pub(in crate::controller) async fn troubles(
     ctx: &Context,
     namespace: &str,
     workloads: &mut [Judged],
     now: Timestamp,
-) -> Result<BTreeSet<String>, Error> {
+) -> Result<Troubles, Error> {
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
-    let mut failing = BTreeSet::new();
+    let mut found = Troubles::default();
     let unwell = |j: &&mut Judged| {
         let Rollout { complete, wanted, available, .. } = j.rollout;
         j.standing == Standing::Current && wanted > 0 && (!complete || available < wanted)
@@ -205,15 +233,18 @@ pub(in crate::controller) async fn troubles(
         let pods = api.list(&params).await.map_err(read)?.items;
         let record = workload.record.as_deref();
         if workload.merge_ca.present && trouble::lacks_merge_ca(&pods, record, now) {
-            failing.insert(workload.resource());
+            found.not_started.insert(workload.resource());
+        }
+        if workload.merge_ca.present && trouble::lacks_pods(workload, &pods, now) {
+            found.without_pods.insert(workload.resource());
         }
         // What a container says is nearer to the cause than that a deadline was exceeded.
         if let Some(trouble) = trouble::of_pods(&pods, record, now) {
             workload.rollout.trouble = Some(trouble);
         }
     }
-    failing.extend(jobs_without_merge_ca(&api, namespace, workloads, now).await?);
-    Ok(failing)
+    jobs_without_merge_ca(&api, namespace, workloads, &mut found, now).await?;
+    Ok(found)
 }
 
 /// A Job's pods come and go, so no status of a workload says how they are. Notes the Jobs that wait for our init container, and
@@ -222,41 +253,66 @@ async fn jobs_without_merge_ca(
     api: &Api<Pod>,
     namespace: &str,
     workloads: &mut [Judged],
+    found: &mut Troubles,
     now: Timestamp,
-) -> Result<BTreeSet<String>, Error> {
+) -> Result<(), Error> {
     let mut at_work: Vec<_> = workloads.iter_mut().filter(|j| j.wired && !j.jobs.is_empty()).collect();
     if at_work.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok(());
     }
     let params = ListParams::default().labels(names::LABEL_JOB_NAME).fields(NOT_RUNNING).limit(MOST_JOB_PODS);
     let read = |source| Error::Read { what: format!("the pods of the Jobs of {namespace}"), source };
     let pods = api.list(&params).await.map_err(read)?.items;
-    let mut failing = BTreeSet::new();
     for workload in &mut at_work {
         let (waiting, again) = trouble::jobs_without_merge_ca(&pods, &workload.jobs, workload.record.as_deref(), now);
         workload.merge_ca.waiting = waiting;
         let Judged { kind, merge_ca, standing, .. } = &**workload;
         // A Job is never changed.
-        if again && merge_ca.present && *standing == Standing::Current && kind.has_second_chance() {
-            failing.insert(workload.resource());
+        if !merge_ca.present || *standing != Standing::Current || !kind.has_second_chance() {
+            continue;
+        }
+        if again {
+            found.not_started.insert(workload.resource());
+        }
+        // Pods that run are not looked at here, so whether there is none is the question that the dry run answers.
+        if merge_ca.waiting.is_empty() {
+            found.without_pods.insert(workload.resource());
         }
     }
-    Ok(failing)
+    Ok(())
 }
 
-/// Since when pods with a workload's current wiring exist: the oldest one that carries the same record.
-pub(in crate::controller) async fn wired_since(
-    ctx: &Context,
-    namespace: &str,
-    judged: &Judged,
-) -> Result<Option<Timestamp>, Error> {
+/// How old a workload's pods are, and whether some still have an earlier wiring. Those that are ending count: they send until
+/// they are gone.
+pub(in crate::controller) async fn pod_ages(ctx: &Context, namespace: &str, judged: &Judged) -> Result<PodAges, Error> {
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
     let read = |source| Error::Read { what: format!("the pods of {namespace}/{}", judged.name), source };
-    let list =
-        api.list_metadata(&ListParams::default().labels(&judged.pods).limit(METADATA_PAGE)).await.map_err(read)?;
-    let same = |pod: &&PartialObjectMeta<Pod>| {
-        let annotations = pod.metadata.annotations.as_ref();
-        judged.record.is_some() && annotations.and_then(|a| a.get(names::ANNOTATION_RECORD)) == judged.record.as_ref()
+    // A CronJob selects no pods; those of its Jobs are named after it.
+    let (labels, prefix) = match judged.kind {
+        Kind::CronJob => (names::LABEL_JOB_NAME, Some(format!("{}-", judged.name))),
+        _ => (judged.pods.as_str(), None),
     };
-    Ok(list.items.iter().filter(same).filter_map(|p| p.metadata.creation_timestamp.as_ref()).map(|t| t.0).min())
+    let mut params = ListParams::default().labels(labels).fields(NOT_ENDED).limit(METADATA_PAGE);
+    let mut found = PodAges::default();
+    for _ in 0..MOST_PAGES {
+        let list = api.list_metadata(&params).await.map_err(read)?;
+        for pod in &list.items {
+            let job = pod.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_JOB_NAME));
+            if prefix.as_ref().is_some_and(|prefix| !job.is_some_and(|job| job.starts_with(prefix))) {
+                continue;
+            }
+            let record = pod.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_RECORD));
+            // One without a record was never told where MLflow is.
+            found.has_earlier |= record.is_some() && record != judged.record.as_ref();
+            if record.is_some() && record == judged.record.as_ref() {
+                let created = pod.metadata.creation_timestamp.as_ref().map(|at| at.0);
+                found.oldest = [found.oldest, created].into_iter().flatten().min();
+            }
+        }
+        match list.metadata.continue_.filter(|next| !next.is_empty() && !found.has_earlier) {
+            Some(next) => params.continue_token = Some(next),
+            None => break,
+        }
+    }
+    Ok(found)
 }

@@ -29,10 +29,18 @@ struct State {
     refused: BTreeMap<String, (u16, String)>,
     webhook_away: bool,
     undoes: bool,
+    admission: Option<Admission>,
     webhooks_merge_ca: Option<String>,
     reviews_denied: bool,
     tokens: usize,
     version: u64,
+}
+
+/// A policy that admits no object with a word in it.
+struct Admission {
+    refused_word: String,
+    /// Not only Pods.
+    workloads: bool,
 }
 
 impl FakeApi {
@@ -97,6 +105,15 @@ impl FakeApi {
         self.0.lock().unwrap().undoes = true;
     }
 
+    /// From now on no Pod with this word is admitted, nor any workload where `workloads` says so.
+    pub fn admit_nothing_with(&self, word: &str, workloads: bool) {
+        self.0.lock().unwrap().admission = Some(Admission { refused_word: word.to_owned(), workloads });
+    }
+
+    pub fn admit_everything(&self) {
+        self.0.lock().unwrap().admission = None;
+    }
+
     /// Gives an object what the webhook gives it when it is created.
     pub fn wire_as_created(&self, path: &str) {
         let mut state = self.0.lock().unwrap();
@@ -154,6 +171,17 @@ impl State {
             request["status"] = json!({"token": token, "expirationTimestamp": "2099-01-01T00:00:00Z"});
             return (201, request);
         }
+        let dry_run = head.uri.query().unwrap_or_default().contains("dryRun=All");
+        if dry_run && head.method == Method::POST {
+            let object: Value = serde_json::from_slice(body).unwrap();
+            return self.refusal(&path, &object).unwrap_or((201, object));
+        }
+        if dry_run {
+            let (objects, version) = (self.objects.clone(), self.version);
+            let answer = self.patch(&path, head.headers["content-type"].to_str().unwrap(), body);
+            (self.objects, self.version) = (objects, version);
+            return answer;
+        }
         self.writes.push(format!("{} {path}", head.method));
         if let Some((code, message)) = self.refused.get(&path) {
             return (*code, failure(*code, message));
@@ -207,10 +235,22 @@ impl State {
                 new["spec"] = before;
             }
         }
+        if let Some(refused) = self.refusal(path, &new["spec"]) {
+            return refused;
+        }
         if old.as_ref() != Some(&new) {
             self.put(path, new);
         }
         (200, self.objects[path].clone())
+    }
+
+    fn refusal(&self, path: &str, object: &Value) -> Option<(u16, Value)> {
+        let Admission { refused_word, workloads } = self.admission.as_ref()?;
+        let is_concerned = path.contains("/pods") || (*workloads && path.contains("/deployments"));
+        let refused = is_concerned && object.to_string().contains(refused_word);
+        refused.then(|| {
+            (403, failure(403, "admission webhook \"images.example\" denied the request: not from our registry"))
+        })
     }
 
     /// What the webhook does: decides from what is stored.

@@ -51,7 +51,10 @@ pub(super) fn facts() -> Facts {
         labels: Fact::Known(Some(BTreeMap::from([(names::LABEL_INJECTION.to_owned(), names::ENABLED.to_owned())]))),
         tracings: Fact::Known(vec![serde_json::from_value(tracing()).unwrap()]),
         probe: Fact::Known(Some(true)),
-        pods: Fact::Known(BTreeMap::from([("deployment/teller".to_owned(), Pods { running: 2, current: 2 })])),
+        pods: Fact::Known(BTreeMap::from([(
+            "deployment/teller".to_owned(),
+            Pods { running: 2, current: 2, tokenless: None },
+        )])),
         authorities: super::authorities::tests::sound(),
     }
 }
@@ -69,6 +72,10 @@ fn with_condition(kind: &str, status: &str, reason: &str) -> Facts {
         let place = all.iter().position(|c| c["type"] == kind).unwrap();
         all[place] = condition(kind, status, reason);
     })
+}
+
+fn with_pods(pods: Pods) -> Facts {
+    Facts { pods: Fact::Known(BTreeMap::from([("deployment/teller".to_owned(), pods)])), ..facts() }
 }
 
 fn with_row(row: Value) -> Facts {
@@ -144,11 +151,13 @@ fn of_everything_that_can_be_broken_the_one_cause_is_named() {
         ("deployment/teller", with_row(row("Outdated", "")), "Outdated"),
         (
             "deployment/teller",
-            Facts {
-                pods: Fact::Known(BTreeMap::from([("deployment/teller".into(), Pods { running: 2, current: 1 })])),
-                ..facts()
-            },
+            with_pods(Pods { running: 2, current: 1, tokenless: None }),
             "kubectl rollout restart -n bank-agents deployment/teller",
+        ),
+        (
+            "deployment/teller",
+            with_pods(Pods { running: 2, current: 2, tokenless: Some(("teller-1".into(), "agent".into())) }),
+            "kubectl get pod -n bank-agents teller-1 -o yaml",
         ),
         (
             "CA bundle of deployment/teller",
@@ -182,10 +191,60 @@ fn what_may_not_be_looked_at_is_neither_good_nor_bad() {
     let facts = Facts { operator: Fact::Unknown("you may not list deployments".into()), ..facts() };
     let links = check(&facts, now());
     let link = links.iter().find(|link| link.link == "operator").unwrap();
-    assert_eq!((link.state, link.said.as_str()), (State::Unknown, "you may not list deployments"));
+    let said = "it cannot be looked at (you may not list deployments); see whether you may: kubectl auth can-i list deployments -A";
+    assert_eq!((link.state, link.said.as_str()), (State::Unknown, said));
     assert_eq!(exit_code(&links), 2);
     let quiet = with_condition("TracesFlowing", "False", "NoTracesYet");
     assert_eq!(exit_code(&check(&quiet, now())), 2, "nobody asked the agents yet");
+}
+
+/// Section 3, point 7.
+#[test]
+fn a_workload_of_whose_traces_none_was_seen_is_unknown_beside_others_that_send() {
+    let rows = json!([
+        {"kind": "Deployment", "name": "teller", "state": "Injected", "experiment": "teller",
+            "lastTraceTime": "2026-11-21T11:59:00Z"},
+        {"kind": "Deployment", "name": "rag", "state": "Injected", "experiment": "rag"},
+        {"kind": "Deployment", "name": "quiet", "state": "Injected", "experiment": "quiet",
+            "lastTraceTime": "2026-11-21T10:00:00Z", "notes": ["TracesStopped: the last one began long ago"]},
+    ]);
+    let facts = with(|tracing| tracing["status"]["workloads"] = rows);
+    let links = check(&facts, now());
+    let found = |links: &[Link], link: &str| links.iter().find(|l| l.link == link).cloned().unwrap();
+    assert_eq!(found(&links, "deployment/teller").state, State::Good);
+    assert_eq!(found(&links, "deployment/rag").state, State::Unknown);
+    assert_eq!(exit_code(&links), 2);
+    for (only, state, code) in [("teller", State::Good, 0), ("rag", State::Unknown, 2), ("quiet", State::Bad, 1)] {
+        let links = check(&Facts { workload: Some(format!("deployment/{only}")), ..facts.clone() }, now());
+        let traces = found(&links, "traces");
+        assert_eq!((traces.state, exit_code(&links)), (state, code), "{links:#?}");
+        assert!(
+            state == State::Good || traces.said.ends_with(&format!("kubectl logs -n bank-agents deployment/{only}"))
+        );
+    }
+}
+
+/// Section 3, point 7.
+#[test]
+fn whatever_cannot_be_looked_at_says_what_to_type() {
+    let why = || "refused".to_owned();
+    let unknown = Facts {
+        definition: Fact::Unknown(why()),
+        operator: Fact::Unknown(why()),
+        leader: Fact::Unknown(why()),
+        webhook: Fact::Unknown(why()),
+        labels: Fact::Unknown(why()),
+        tracings: facts().tracings,
+        probe: Fact::Known(None),
+        pods: Fact::Unknown(why()),
+        ..facts()
+    };
+    let links = check(&unknown, now());
+    let unknown: Vec<_> = links.iter().filter(|link| link.state == State::Unknown).collect();
+    assert!(unknown.len() >= 8, "{links:#?}");
+    for link in unknown {
+        assert!(link.said.contains(": kubectl "), "{link:?}");
+    }
 }
 
 #[test]

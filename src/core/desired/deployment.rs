@@ -16,6 +16,7 @@ use super::network::PORT_NAME;
 use super::{labels, metadata, needs_volume, non_empty, selector_labels};
 use crate::api::ImagePullPolicy;
 use crate::core::settings::{Platform, Settings, StandaloneSettings};
+use crate::core::wiring::literal;
 
 /// The Deployment.
 pub fn deployment(settings: &Settings, platform: &Platform) -> Deployment {
@@ -69,15 +70,15 @@ fn pod(settings: &Settings, platform: &Platform) -> PodSpec {
 
 fn migrate(standalone: &StandaloneSettings) -> Container {
     let mut env = vec![
-        variable("AGENT_TRACING_IMAGE", &escaped(&standalone.image)),
+        variable("AGENT_TRACING_IMAGE", &literal(&standalone.image)),
         variable("AGENT_TRACING_DATABASE", DATABASE),
     ];
     if let Some(artifacts) = &standalone.artifacts {
-        env.push(variable("AGENT_TRACING_ARTIFACTS", &escaped(&artifacts.destination)));
+        env.push(variable("AGENT_TRACING_ARTIFACTS", &literal(&artifacts.destination)));
     }
     Container {
         name: "migrate".to_owned(),
-        command: Some(["python3", "-c", &escaped(MIGRATE)].map(str::to_owned).to_vec()),
+        command: Some(["python3", "-c", &literal(MIGRATE)].map(str::to_owned).to_vec()),
         // What the script has to say about a failure, and, where it dies without a word, the end of its log.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         ..container(standalone, env)
@@ -89,7 +90,8 @@ fn server(settings: &Settings, platform: &Platform) -> Container {
     let artifacts = standalone.artifacts.as_ref();
     let mut args = vec![
         "server".to_owned(),
-        "--host=0.0.0.0".to_owned(),
+        // With `::` and one worker uvicorn listens on IPv6 alone.
+        format!("--host={}", if platform.ipv6 { "::" } else { "0.0.0.0" }),
         // Explicit, since a Service called `mlflow` in the namespace sets MLFLOW_PORT.
         format!("--port={}", standalone.port),
         format!("--workers={}", standalone.workers),
@@ -100,10 +102,10 @@ fn server(settings: &Settings, platform: &Platform) -> Container {
     // Never --default-artifact-root with a path: the *client* would write to its own disk.
     args.push("--serve-artifacts".to_owned());
     let destination = artifacts.map_or(ARTIFACTS, |artifacts| &artifacts.destination);
-    args.push(format!("--artifacts-destination={}", escaped(destination)));
+    args.push(format!("--artifacts-destination={}", literal(destination)));
 
     let env = vec![
-        variable("MLFLOW_SERVER_ALLOWED_HOSTS", &escaped(&allowed_hosts(settings, platform).join(","))),
+        variable("MLFLOW_SERVER_ALLOWED_HOSTS", &literal(&allowed_hosts(settings, platform).join(","))),
         // With the job runner a server is 13 processes and 2.5 GiB; without, 2 and 0.5.
         variable("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false"),
     ];
@@ -248,11 +250,6 @@ fn probe(period: i32, timeout: i32, failures: i32) -> Probe {
 
 fn variable(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
-}
-
-/// The kubelet replaces `$(NAME)` in commands, arguments and values; `$$` is a plain `$`.
-fn escaped(text: &str) -> String {
-    text.replace('$', "$$")
 }
 
 fn pull_policy(policy: ImagePullPolicy) -> &'static str {

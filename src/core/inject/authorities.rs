@@ -22,7 +22,7 @@ use crate::names;
 
 /// What the pod gets.
 #[derive(Default)]
-pub(super) struct Pieces {
+pub(in crate::core) struct Pieces {
     pub volumes: Vec<Piece>,
     pub init_containers: Vec<Piece>,
     pub image_pull_secrets: Vec<Piece>,
@@ -73,6 +73,16 @@ pub(super) fn pieces(choice: &CaChoice, around: &Surroundings<'_>) -> Pieces {
             .collect(),
         agent: around.init_agent,
     }
+}
+
+/// What the choice means for the pod of a workload of which the first container is the agent.
+pub(in crate::core) fn merge_ca_pieces(
+    workload: &Workload<'_>,
+    choice: &CaChoice,
+    platform: &Platform,
+) -> Option<Pieces> {
+    let pod = &workload.pod;
+    Some(pieces(choice, &Surroundings { pod, agent: pod.containers.first()?, init_agent: None, platform }))
 }
 
 /// Every one may be absent: a pod must start without any of them.
@@ -306,6 +316,7 @@ mod tests {
             experiment: "till".to_owned(),
             env: vec![entry(TRACKING_URI, Group::Address), entry("REQUESTS_CA_BUNDLE", Group::CaBundle)],
             ca: Some(CaChoice { strategy, scope: CaBundleScope::All, config_maps: Vec::new() }),
+            token: None,
             renews: true,
         }
     }

@@ -10,8 +10,8 @@ use crate::core::kind::Kind;
 use crate::core::record::{Record, RecordedContainer, value_hash};
 use crate::core::view::{Container, EnvEntry};
 use crate::core::wiring::{
-    AUTH_GROUP, EXPERIMENT_GROUP, Entry, Group, INSECURE_TLS, REQUESTS_CA_BUNDLE, REQUESTS_TRUST, SERVER_CERT_PATH,
-    TRACKING_URI,
+    AUTH_GROUP, EXPERIMENT_GROUP, Entry, Group, INSECURE_TLS, OTLP_DUAL_EXPORT, OTLP_ENDPOINTS, OTLP_EXPORTER,
+    REQUESTS_CA_BUNDLE, REQUESTS_TRUST, SERVER_CERT_PATH, TRACKING_URI,
 };
 
 /// A container's environment, divided into ours and the user's.
@@ -41,6 +41,11 @@ impl<'w, 'a> Present<'w, 'a> {
     fn user_sets(&self, name: &str) -> bool {
         self.users.contains(&name)
     }
+
+    /// Whether the container has credentials of its own, or another server.
+    pub(super) fn needs_no_token(&self) -> bool {
+        self.user_sets(TRACKING_URI) || AUTH_GROUP.iter().any(|name| self.user_sets(name))
+    }
 }
 
 /// The user's choice wins, by group.
@@ -51,6 +56,7 @@ pub(super) fn wanted<'e>(env: &'e [Entry], present: &Present<'_, '_>) -> Vec<&'e
     let own_experiment = EXPERIMENT_GROUP.iter().any(|name| present.user_sets(name));
     let own_auth = AUTH_GROUP.iter().any(|name| present.user_sets(name));
     let own_trust = REQUESTS_TRUST.iter().any(|name| present.user_sets(name));
+    let diverts = diverting(env, present);
     env.iter()
         .filter(|e| match e.group {
             Group::Address => true,
@@ -59,9 +65,16 @@ pub(super) fn wanted<'e>(env: &'e [Entry], present: &Present<'_, '_>) -> Vec<&'e
             // The SDK refuses to work with both: zero traces.
             Group::CaBundle if e.name == SERVER_CERT_PATH && present.user_sets(INSECURE_TLS) => false,
             Group::CaBundle if e.name == REQUESTS_CA_BUNDLE => !own_trust,
+            Group::OtlpExporter => diverts.is_some() && !present.user_sets(&e.name),
             Group::CaBundle | Group::Single => !present.user_sets(&e.name),
         })
         .collect()
+}
+
+/// The variable that would take the SDK's traces to another place than MLflow alone.
+fn diverting(env: &[Entry], present: &Present<'_, '_>) -> Option<&'static str> {
+    let is_set = |name: &str| present.user_sets(name) || env.iter().any(|e| e.group == Group::Single && e.name == name);
+    OTLP_ENDPOINTS.into_iter().find(|name| is_set(name)).filter(|_| !is_set(OTLP_DUAL_EXPORT))
 }
 
 pub(super) fn notes(container: &Container<'_>, env: &[Entry], present: &Present<'_, '_>, wired: bool) -> Vec<Note> {
@@ -84,7 +97,11 @@ pub(super) fn notes(container: &Container<'_>, env: &[Entry], present: &Present<
     let name = || container.name.to_string();
     let kept = (!variables.is_empty()).then(|| Note::KeptByUser { container: name(), variables });
     let sources = wired && container.env_from.as_ref().is_some_and(|sources| !sources.is_empty());
-    kept.into_iter().chain(sources.then(|| Note::MayOverrideEnvFrom { container: name() })).collect()
+    let sources = sources.then(|| Note::MayOverrideEnvFrom { container: name() });
+    let otlp =
+        diverting(env, present).filter(|_| wired && has(Group::OtlpExporter) && !present.user_sets(OTLP_EXPORTER));
+    let otlp = otlp.map(|variable| Note::OtlpEndpoint { container: name(), variable });
+    kept.into_iter().chain(sources).chain(otlp).collect()
 }
 
 /// Changed values first (their index still holds), then removals from the end, then appends.

@@ -9,7 +9,7 @@ use super::{add, pointer, remove, replace, test};
 use crate::core::record::Record;
 
 /// An entry of a list that is keyed by name.
-pub(super) struct Piece {
+pub(in crate::core) struct Piece {
     pub name: String,
     pub value: Value,
     pub fingerprint: String,

@@ -3,10 +3,12 @@
 //! Laws (property tests below): `inject` of its own output changes nothing; `uninject(inject(x)) == x`; the user's own
 //! entries and their order never change. Position is never drift: every entry is judged by its name.
 
+mod annotations;
 mod authorities;
 mod env;
 mod fingerprint;
 mod list;
+mod notes;
 mod pod;
 
 use std::collections::BTreeMap;
@@ -18,13 +20,15 @@ use serde_json::{Value, json};
 use super::kind::Kind;
 use super::record::{Record, RecordError, RecordedContainer, WIRING_VERSION, short_hash, value_hash};
 use super::settings::Platform;
-use super::view::{Container, Metadata, Workload};
-use super::wiring::{Group, Wiring};
+use super::view::{Container, Metadata, PodSpec, Workload};
+use super::wiring::{Entry, Group, TRACKING_URI, Wiring, expanded};
 use crate::api::{ContainerNames, Reason};
 use crate::names;
 pub use authorities::ca_sources;
+pub(in crate::core) use authorities::{Pieces, merge_ca_pieces};
 use env::Present;
 use list::{List, Piece};
+pub use notes::Note;
 
 /// What injection found and wants changed.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,32 +43,6 @@ pub struct Injection {
     pub notes: Vec<Note>,
     /// Set where nothing can be wired; the patch then removes what an earlier wiring left.
     pub skipped: Option<Reason>,
-}
-
-/// Something the user should know about a container.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Note {
-    /// The container sets these variables itself; they were kept.
-    KeptByUser {
-        /// Container.
-        container: String,
-        /// The user's variables.
-        variables: Vec<String>,
-    },
-    /// The container has `envFrom`, whose variables ours would beat if the names are the same.
-    MayOverrideEnvFrom {
-        /// Container.
-        container: String,
-    },
-}
-
-impl std::fmt::Display for Note {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::KeptByUser { container, variables } => write!(f, "KeptByUser {container}: {}", variables.join(" ")),
-            Self::MayOverrideEnvFrom { container } => write!(f, "MayOverrideEnvFrom {container}"),
-        }
-    }
 }
 
 /// Containers that never get wiring unless named: they are proxies and helpers, not agents.
@@ -83,13 +61,8 @@ const SIDE_CONTAINERS: [&str; 12] = [
     "config-reloader",
 ];
 
-/// Parents of ours that the record may name.
+/// A parent of ours that the record may name.
 const CREATED_LABELS: &str = "labels";
-const CREATED_TEMPLATE_METADATA: &str = "template.metadata";
-const CREATED_TEMPLATE_ANNOTATIONS: &str = "template.annotations";
-/// An annotation of ours beside the record. It stays named where somebody took it out or changed it, and is not set again.
-const CREATED_EVICTABLE_VOLUMES: &str = "template.annotations.safe-to-evict-local-volumes";
-
 const INIT_CONTAINERS: &str = "initContainers";
 
 /// Brings a template to a wiring.
@@ -106,8 +79,13 @@ pub fn inject(
 
     let mut out = Injection { was_wired: old.is_some(), ..Injection::default() };
     let annotation = workload.annotation(names::ANNOTATION_CONTAINERS);
-    let chosen: Vec<bool> =
+    let named: Vec<bool> =
         containers(workload).map(|place| place.may_be_wired && is_chosen(&place, choice, annotation)).collect();
+    let can_log = |place: &Place<'_, '_>| {
+        let has_token = |automounts| workload.gives_token(place.container, automounts);
+        wiring.token.is_none_or(has_token) || Present::of(place.container, recorded(place)).needs_no_token()
+    };
+    let chosen: Vec<bool> = containers(workload).zip(&named).map(|(place, named)| *named && can_log(&place)).collect();
 
     // The authorities need the whole pod: where something of the user's is in their place, all of their part is withheld.
     let agents = || containers(workload).zip(&chosen).filter(|(_, chosen)| **chosen).map(|(place, _)| place);
@@ -121,7 +99,7 @@ pub fn inject(
     let default_container =
         workload.template_metadata().and_then(|m| m.annotation(names::ANNOTATION_DEFAULT_CONTAINER));
     let (mut agent, mut init_agent): (Option<&Container<'_>>, _) = (None, None);
-    for (place, chosen) in containers(workload).zip(&chosen) {
+    for ((place, chosen), named) in containers(workload).zip(&chosen).zip(&named) {
         let ours = recorded(&place);
         let present = Present::of(place.container, ours);
         let mut wanted = if *chosen { env::wanted(&wiring.env, &present) } else { Vec::new() };
@@ -134,9 +112,13 @@ pub fn inject(
         env::container_patch(workload.kind, &place, &present, &wanted, &mut record, &mut out.patch);
         let mount = with_ca.filter(|_| !wanted.is_empty()).map(|_| authorities::mount());
         let mounts = bring_mounts(workload.kind, &place, mount.as_slice(), ours, &mut record, &mut out.patch);
+        if *named && !chosen {
+            out.notes.push(Note::NoToken { container: place.container.name.to_string() });
+        }
         if wanted.is_empty() {
             continue;
         }
+        note_losses(&wanted, place.container, &workload.pod, &mut out.notes);
         if agent.is_none() || default_container == Some(&place.container.name) {
             agent = Some(place.container);
         }
@@ -149,7 +131,11 @@ pub fn inject(
         record.containers.insert(place.container.name.to_string(), RecordedContainer { env, mounts });
     }
     let Some(agent) = agent else {
-        let reason = if chosen.contains(&true) { Reason::OwnTrackingURI } else { Reason::NoContainers };
+        let reason = match (chosen.contains(&true), named.contains(&true)) {
+            (true, _) => Reason::OwnTrackingURI,
+            (false, true) => Reason::NoServiceAccountToken,
+            (false, false) => Reason::NoContainers,
+        };
         return Ok(Injection { patch: uninject(workload)?, skipped: Some(reason), ..out });
     };
     let around = authorities::Surroundings { pod: &workload.pod, agent, init_agent, platform };
@@ -169,8 +155,21 @@ pub fn inject(
     out.hash = record.hash.clone();
     label_patch(&workload.metadata, &wiring.tracing, &mut record, &mut out.patch);
     let is_new = !old.pod.volumes.contains_key(names::CA_VOLUME);
-    annotations_patch(workload, record, wiring.renews || is_new, &mut out.patch);
+    if !annotations::bring(workload, record, wiring.renews || is_new, &mut out.patch) {
+        let skipped = Some(Reason::AnnotationsTooLong);
+        return Ok(Injection { patch: uninject(workload)?, hash: String::new(), skipped, ..out });
+    }
     Ok(out)
+}
+
+/// What keeps a container's traces from where it is wired to; what is said of the pod is said once.
+fn note_losses(wanted: &[&Entry], container: &Container<'_>, pod: &PodSpec<'_>, notes: &mut Vec<Note>) {
+    let uri = wanted.iter().find(|entry| entry.name == TRACKING_URI).and_then(|entry| expanded(&entry.value));
+    for note in notes::losses(container, pod, &uri.unwrap_or_default()) {
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
 }
 
 fn bring_mounts(
@@ -207,28 +206,10 @@ pub fn uninject(workload: &Workload<'_>) -> Result<Vec<PatchOperation>, RecordEr
     let ours = record.clone();
     pod::bring_pod(workload.kind, &workload.pod, &authorities::Pieces::default(), &ours, &mut record, &mut patch);
     if let Some(metadata) = workload.template_metadata() {
-        patch.extend(annotations_removal(workload.kind, metadata, &record));
+        patch.extend(annotations::removal(workload.kind, metadata, &record));
     }
     patch.extend(remainder(&workload.metadata, record.created(CREATED_LABELS)));
     Ok(patch)
-}
-
-fn annotations_removal(kind: Kind, metadata: &Metadata<'_>, record: &Record) -> Vec<PatchOperation> {
-    let at = |rest: &[&str]| pointer(&[kind.template(), rest].concat());
-    let evictable = record.created(CREATED_EVICTABLE_VOLUMES)
-        && metadata.annotation(names::ANNOTATION_EVICTABLE_VOLUMES) == Some(names::CA_VOLUME);
-    let ours: Vec<&str> = [(names::ANNOTATION_RECORD, true), (names::ANNOTATION_EVICTABLE_VOLUMES, evictable)]
-        .into_iter()
-        .filter_map(|(name, is_ours)| is_ours.then_some(name))
-        .collect();
-    let only_ours = metadata.annotations.as_ref().is_some_and(|a| a.total == ours.len());
-    if only_ours && record.created(CREATED_TEMPLATE_METADATA) && metadata.fields == 1 {
-        return vec![remove(at(&["metadata"]))];
-    }
-    if only_ours && record.created(CREATED_TEMPLATE_ANNOTATIONS) {
-        return vec![remove(at(&["metadata", "annotations"]))];
-    }
-    ours.iter().map(|name| remove(at(&["metadata", "annotations", name]))).collect()
 }
 
 /// Takes out what we put on a workload's own metadata; `made_labels` says that it had no labels before.
@@ -241,7 +222,7 @@ pub fn remainder(metadata: &Metadata<'_>, made_labels: bool) -> Vec<PatchOperati
         let path: &[&str] = if parent { &["metadata", "labels"] } else { &["metadata", "labels", names::LABEL_WIRED] };
         patch.push(remove(pointer(path)));
     }
-    for ours in [names::ANNOTATION_TOUCH, names::ANNOTATION_MERGE_CA_FAILED] {
+    for ours in [names::ANNOTATION_TOUCH, names::ANNOTATION_MERGE_CA_FAILED, names::ANNOTATION_MERGE_CA_REFUSED] {
         if metadata.annotation(ours).is_some() {
             patch.push(remove(pointer(&["metadata", "annotations", ours])));
         }
@@ -307,57 +288,6 @@ fn label_patch(metadata: &Metadata<'_>, tracing: &str, record: &mut Record, patc
             patch.push(add(pointer(&["metadata", "labels"]), json!({ (names::LABEL_WIRED): tracing })));
         }
     }
-}
-
-/// The record, and with a first volume of ours the word that the cluster autoscaler may evict the pod in spite of it. That
-/// alone is worth no rollout.
-fn annotations_patch(workload: &Workload<'_>, mut record: Record, renews: bool, patch: &mut Vec<PatchOperation>) {
-    let metadata = workload.template_metadata();
-    let annotations = metadata.and_then(|m| m.annotations.as_ref());
-    let of_template = |name: &str| metadata.and_then(|m| m.annotation(name));
-    if metadata.is_none() {
-        record.note_created(CREATED_TEMPLATE_METADATA);
-    }
-    if annotations.is_none() {
-        record.note_created(CREATED_TEMPLATE_ANNOTATIONS);
-    }
-    let has_volume = record.pod.volumes.contains_key(names::CA_VOLUME) && !record.pod.init_containers.is_empty();
-    let found = of_template(names::ANNOTATION_EVICTABLE_VOLUMES);
-    let is_free = found.is_none() && of_template(names::ANNOTATION_SAFE_TO_EVICT).is_none();
-    let (mut adds, mut removes) = (false, false);
-    if record.created(CREATED_EVICTABLE_VOLUMES) {
-        removes = !has_volume && found == Some(names::CA_VOLUME);
-        if !has_volume {
-            record.created.retain(|created| created != CREATED_EVICTABLE_VOLUMES);
-        }
-    } else if has_volume && is_free && renews {
-        adds = true;
-        record.note_created(CREATED_EVICTABLE_VOLUMES);
-    }
-    // Strings in maps: serialization cannot fail; an empty record would be refused as unreadable, never acted on.
-    let text = serde_json::to_string(&record).unwrap_or_default();
-    let at = |rest: &[&str]| pointer(&[workload.kind.template(), &["metadata"], rest].concat());
-    let mut ours = vec![(names::ANNOTATION_RECORD, text)];
-    ours.extend(adds.then(|| (names::ANNOTATION_EVICTABLE_VOLUMES, names::CA_VOLUME.to_owned())));
-    ours.retain(|(name, value)| of_template(name) != Some(value));
-    match (metadata, annotations) {
-        (None, _) => patch.push(add(at(&[]), json!({"annotations": object(ours)}))),
-        (Some(_), None) => patch.push(add(at(&["annotations"]), object(ours))),
-        (Some(_), Some(_)) => {
-            patch.extend(ours.into_iter().map(|(name, value)| add(at(&["annotations", name]), json!(value))));
-        }
-    }
-    if removes {
-        patch.push(remove(at(&["annotations", names::ANNOTATION_EVICTABLE_VOLUMES])));
-    }
-}
-
-fn object(entries: Vec<(&str, String)>) -> Value {
-    entries
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), Value::String(value)))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
 }
 
 fn pointer(tokens: &[&str]) -> PointerBuf {

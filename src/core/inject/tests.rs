@@ -19,6 +19,7 @@ fn wiring(renews: bool) -> Wiring {
             scope: CaBundleScope::All,
             config_maps: Vec::new(),
         }),
+        token: None,
         renews,
     }
 }

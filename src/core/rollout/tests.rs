@@ -1,5 +1,6 @@
 use super::*;
 use crate::api::Reason;
+use crate::core::decide::Fallback;
 use crate::core::workload::tests::standing;
 use crate::core::workload::{MergeCaState, Rollout, Trouble};
 
@@ -33,7 +34,7 @@ fn stuck(name: &str, since: i64) -> Judged {
 
 fn names(all: &[Judged], now: i64) -> Vec<&str> {
     let free = PACE.max_concurrent - rolling(all, now);
-    due(all, PACE, free, now).into_iter().map(|i| all[i].name.as_str()).collect()
+    due(all, PACE, free, true, now).into_iter().map(|i| all[i].name.as_str()).collect()
 }
 
 #[test]
@@ -52,9 +53,9 @@ fn at_most_five_roll_at_a_time_and_a_place_is_free_when_one_has_been_well_for_a_
 fn workloads_without_pods_need_no_place() {
     let mut all: Vec<_> = (0..30).map(|n| wanting(&format!("w{n:02}"), None)).collect();
     all.iter_mut().skip(1).for_each(|w| w.rollout.wanted = 0);
-    assert_eq!(due(&all, PACE, 0, 0).len(), 20, "only a pass has to end");
+    assert_eq!(due(&all, PACE, 0, true, 0).len(), 20, "only a pass has to end");
     assert!(!names(&all, 0).is_empty());
-    assert!(due(&all, PACE, 0, 0).iter().all(|i| all[*i].name != "w00"), "this one has pods");
+    assert!(due(&all, PACE, 0, true, 0).iter().all(|i| all[*i].name != "w00"), "this one has pods");
 }
 
 #[test]
@@ -95,7 +96,7 @@ fn a_workload_that_never_gets_well_holds_its_place_for_its_deadline() {
 
 #[test]
 fn a_missing_merge_ca_stops_all_but_the_one_that_does_without() {
-    let failed = MergeCaState { failed: Some("r.example/merge:1".into()), ..MergeCaState::default() };
+    let failed = MergeCaState { fallback: Some(Fallback::NotStarted), ..MergeCaState::default() };
     let without = Judged { merge_ca: failed, ..wanting("b", None) };
     assert_eq!(names(&[wanting("a", None), without.clone()], 1000), ["b"]);
     let done = Judged { standing: Standing::Current, ..without };
@@ -166,7 +167,7 @@ fn a_stateful_set_that_never_gets_ready_is_overdue_after_its_deadline() {
 fn on_delete_needs_no_place_and_halts_nobody() {
     let mut waits = wanting("w", None);
     waits.rollout.on_delete = true;
-    assert_eq!(due(&[waits], PACE, 0, 0).len(), 1);
+    assert_eq!(due(&[waits], PACE, 0, true, 0).len(), 1);
     let mut stuck = stuck("w", 1005);
     stuck.rollout.on_delete = true;
     assert!(!is_stuck(&stuck, 1010));
@@ -249,4 +250,20 @@ fn a_touch_that_a_user_wrote_holds_no_place_and_overflows_nothing() {
             assert!(next_touch(&all[2], PACE, 1000).is_ok(), "{touch}: it is wired all the same");
         }
     }
+}
+
+// Section 3, point 3: a spec that was changed while MLflow was down rolled all agents, and none of them ever sent again.
+#[test]
+fn while_mlflow_does_not_answer_no_pod_is_replaced() {
+    let mut all: Vec<_> = ["a", "b", "c"].map(|name| wanting(name, None)).into();
+    assert!(due(&all, PACE, 5, false, 1000).is_empty());
+    assert_eq!(due(&all, PACE, 5, true, 1000).len(), 3);
+    all[1].rollout.wanted = 0;
+    assert_eq!(due(&all, PACE, 5, false, 1000), [1], "nothing starts of it");
+    all[2].merge_ca = MergeCaState { fallback: Some(Fallback::NotStarted), ..MergeCaState::default() };
+    assert_eq!(
+        due(&all, PACE, 5, false, 1000),
+        [2],
+        "one whose pods do not run has nothing to lose, and halts the others"
+    );
 }

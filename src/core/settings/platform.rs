@@ -23,6 +23,8 @@ pub fn is_system_namespace(namespace: &str) -> bool {
 pub struct Platform {
     /// API group `security.openshift.io` is served: SCCs give uid, fsGroup and seccomp profile.
     pub openshift: bool,
+    /// The cluster's Services have IPv6 addresses, at least first of all.
+    pub ipv6: bool,
     /// The cluster's DNS domain, for example `cluster.local`.
     pub cluster_domain: String,
     /// The operator's own namespace.
@@ -94,6 +96,7 @@ impl Default for Platform {
     fn default() -> Self {
         Self {
             openshift: false,
+            ipv6: false,
             cluster_domain: "cluster.local".to_owned(),
             operator_namespace: names::OPERATOR_NAMESPACE.to_owned(),
             excluded_namespaces: BTreeSet::new(),

@@ -39,6 +39,9 @@ pub(super) fn bounded(status: AgentTracingStatus) -> AgentTracingStatus {
     if let Some(mlflow) = &mut status.mlflow {
         mlflow.version = clipped(&mlflow.version, 64);
     }
+    if let Some(refused) = &mut status.merge_ca {
+        refused.message = clipped(&refused.message, 1024);
+    }
     for workload in &mut status.workloads {
         let WorkloadStatus { kind, name, state: _, reason, message, experiment, last_trace_time: _, notes } = workload;
         *kind = clipped(kind, 63);

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{About, Evidence, Findings, has_ended_silently, is_counted, logs};
+use super::traces::{self, has_ended_silently};
+use super::{About, Evidence, Findings, is_counted, logs};
 use crate::api::{AgentTracingStatus, Reason, RolloutPolicy, StateCount, WorkloadState, WorkloadStatus};
+use crate::core::decide::Fallback;
 use crate::core::health::Verdict;
 use crate::core::kind::Kind;
 use crate::core::rollout::{Rest, halt, is_stuck, next_touch};
@@ -96,17 +98,10 @@ fn row(
             let reason = Reason::MergeCAImage.as_str().to_owned();
             (WorkloadState::Halted, Some(reason), Some(why_jobs_wait(namespace, judged)))
         }
-        Standing::Current if judged.merge_ca.failed.is_some() => {
+        Standing::Current if judged.merge_ca.fallback.is_some() => {
             let state = if judged.rollout.complete { WorkloadState::Injected } else { WorkloadState::RollingOut };
-            let image = judged.merge_ca.failed.as_deref().unwrap_or_default();
-            let message = format!(
-                "Image {image} of its init container merge-ca could not be pulled or started, so it takes its authorities from \
-                 ConfigMap {}, and no other workload is changed; make the image available (or set the install's mergeCa), \
-                 then: kubectl annotate -n {namespace} {resource} {}-",
-                names::CA_CONFIG_MAP,
-                names::ANNOTATION_MERGE_CA_FAILED
-            );
-            (state, Some(Reason::MergeCAImage.as_str().to_owned()), Some(message))
+            let (reason, message) = without_merge_ca(about, judged);
+            (state, Some(reason.as_str().to_owned()), Some(message))
         }
         Standing::Current if judged.rollout.on_delete && !judged.rollout.complete => {
             let message = format!(
@@ -183,6 +178,14 @@ fn row(
                             culprit.resource()
                         ),
                     ),
+                    None if !found.mlflow_answers() => (
+                        state,
+                        format!(
+                            "It waits until MLflow answers, since agents look for it once, when they start; see why it does not: kubectl \
+                             describe agenttracing -n {namespace} {}",
+                            about.name
+                        ),
+                    ),
                     None => (
                         state,
                         format!("It waits for its turn; watch with: kubectl get -n {namespace} {resource} --watch"),
@@ -207,9 +210,14 @@ fn row(
         message,
         experiment: judged.experiment.display().filter(|_| !skipped),
         last_trace_time: match found.traces.get(&judged.uid) {
-            Some(Evidence::Received(time)) if previous.is_none() || found.refresh_trace_times => Some(time.to_string()),
-            Some(Evidence::Received(_) | Evidence::NotAsked) => previous,
-            _ => None,
+            // Of what is being replaced nothing is known yet, and the old pods' traces say nothing of the new ones.
+            Some(Evidence::NotAsked) => previous.filter(|_| state == WorkloadState::Injected),
+            Some(found_of) => match found_of.last_trace() {
+                Some(time) if previous.is_none() || found.refresh_trace_times => Some(time.to_string()),
+                Some(_) => previous,
+                None => None,
+            },
+            None => None,
         },
         notes: notes(about, judged, found, now),
     })
@@ -236,6 +244,7 @@ fn notes(about: &About<'_>, judged: &Judged, found: &Findings<'_>, now: Timestam
     if has_ended_silently(judged, found, now) {
         notes.push(format!("NoTraces: its pods ended and left none; read the log: {}", logs(about.namespace, judged)));
     }
+    notes.extend(traces::note(found, judged));
     notes.extend(judged.notes.iter().cloned());
     let sharers = || found.workloads.iter().filter(|j| is_counted(j) && j.experiment == judged.experiment);
     if is_counted(judged) && judged.experiment != Target::Unknown && sharers().nth(1).is_some() {
@@ -254,6 +263,42 @@ pub(super) fn jobs_wait(workloads: &str, details: &str) -> Verdict {
     Verdict::bad(Reason::RolloutHalted, message)
 }
 
+/// Why a workload takes its certificate authorities from the ConfigMap, and what makes its init container possible again.
+fn without_merge_ca(about: &About<'_>, judged: &Judged) -> (Reason, String) {
+    let About { namespace, name } = *about;
+    let (image, resource) = (&judged.merge_ca.image, judged.resource());
+    let instead = format!("it takes its authorities from ConfigMap {}", names::CA_CONFIG_MAP);
+    match judged.merge_ca.fallback {
+        Some(Fallback::RefusedInNamespace) => {
+            let message = format!(
+                "The cluster does not admit init container {} with image {image} in this namespace, so {instead}; allow the image (or \
+                 set the install's mergeCa): it is tried again every ten minutes; see who refuses it: kubectl get agenttracing -n \
+                 {namespace} {name} -o jsonpath='{{.status.mergeCa.message}}'",
+                names::MERGE_CA
+            );
+            (Reason::MergeCARefused, message)
+        }
+        Some(Fallback::Refused) => {
+            let message = format!(
+                "The cluster does not admit it with init container {} and image {image}, so {instead}, and no other workload is \
+                 changed; allow the image (or set the install's mergeCa), then: kubectl annotate -n {namespace} {resource} {}-",
+                names::MERGE_CA,
+                names::ANNOTATION_MERGE_CA_REFUSED
+            );
+            (Reason::MergeCARefused, message)
+        }
+        Some(Fallback::NotStarted) | None => {
+            let message = format!(
+                "Image {image} of its init container {} could not be pulled or started, so {instead}, and no other workload is \
+                 changed; make the image available (or set the install's mergeCa), then: kubectl annotate -n {namespace} {resource} {}-",
+                names::MERGE_CA,
+                names::ANNOTATION_MERGE_CA_FAILED
+            );
+            (Reason::MergeCAImage, message)
+        }
+    }
+}
+
 /// A Job keeps the template that it was made with, so that nobody but its owner can help it.
 fn why_jobs_wait(namespace: &str, judged: &Judged) -> String {
     let what = format!("init container {}, whose image cannot be pulled or started", names::MERGE_CA);
@@ -266,7 +311,7 @@ fn why_jobs_wait(namespace: &str, judged: &Judged) -> String {
     }
     let waiting = &judged.merge_ca.waiting;
     let named = &waiting[..waiting.len().min(MAX_JOBS)];
-    let next = match judged.merge_ca.failed {
+    let next = match judged.merge_ca.fallback {
         Some(_) => format!(" (those after them take their authorities from ConfigMap {})", names::CA_CONFIG_MAP),
         None => String::new(),
     };
@@ -301,6 +346,10 @@ fn why_skipped(namespace: &str, judged: &Judged, reason: Reason) -> String {
         Reason::NoServiceAccountToken if judged.kind == Kind::Pod => format!(
             "Its pods get no service account token, without which MLflow refuses them; set automountServiceAccountToken to true in what \
              makes them, seen here: kubectl get -n {namespace} {resource} -o yaml"
+        ),
+        Reason::AnnotationsTooLong => format!(
+            "Its template's annotations leave no room for the record of what is injected (262,144 bytes in all); move the longest \
+             into a ConfigMap: kubectl get -n {namespace} {resource} -o jsonpath='{{.{template}.metadata.annotations}}'"
         ),
         Reason::NoServiceAccountToken => {
             let setting = serde_json::json!({"spec": {"automountServiceAccountToken": true}});

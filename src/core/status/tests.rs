@@ -1,8 +1,12 @@
+mod traces;
+
 use super::*;
 use crate::api::{EnsuredExperiment, WorkloadState};
+use crate::core::otlp::Endpoint;
+use crate::core::view::Workload;
 use crate::core::wiring::Missing;
 use crate::core::workload::tests::standing as standing_of;
-use crate::core::workload::{ListedPod, MergeCaState, Rollout, Trouble};
+use crate::core::workload::{ListedPod, MergeCaState, Rollout, Target, Trouble};
 
 const NOW: &str = "2026-11-21T10:30:00Z";
 
@@ -72,6 +76,7 @@ impl Scene {
             workspace: None,
             rights: None,
             authorities: None,
+            refused_merge_ca: None,
             accounts: BTreeSet::new(),
             takes_otlp: self.takes_otlp,
             mlflow: self.mlflow.clone(),
@@ -133,49 +138,6 @@ fn ready_is_the_worst_of_the_others_and_what_passes_by_itself_comes_last() {
 }
 
 #[test]
-fn wired_without_a_trace_is_ready_and_waits() {
-    let scene = Scene::of([workload("teller", Standing::Current)]);
-    assert_eq!(scene.ready(), is("True", "WaitingForTraces"));
-    let received = scene.evidence("teller", Evidence::Received(at(NOW)));
-    assert_eq!(received.ready(), is("True", "TracesReceived"));
-}
-
-#[test]
-fn silence_is_told_after_ten_minutes_and_never_lowers_ready() {
-    let mut scene = Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::Nothing);
-    assert_eq!(scene.condition(ConditionType::TracesFlowing).reason, "NoTracesFrom");
-    assert_eq!(scene.ready(), is("True", "WaitingForTraces"));
-    scene.workloads[0].rollout.available_since = Some(at("2026-11-21T10:20:01Z"));
-    assert_eq!(scene.condition(ConditionType::TracesFlowing).reason, "NoTracesYet");
-}
-
-#[test]
-fn where_otlp_has_no_path_silence_says_so_and_lowers_ready() {
-    let url = "https://mlflow.redhat-ods-applications.svc:8443/mlflow".to_owned();
-    let answered =
-        MlflowStatus { url, version: "3.14.0".into(), workspaces: true, source: "MLflowStatusAddress".into() };
-    let silent = Scene::of([workload("courier", Standing::Current)]).evidence("courier", Evidence::Nothing);
-    let mut scene = Scene { takes_otlp: Some(false), answered: Some(answered), ..silent };
-    assert_eq!(scene.ready(), is("False", "OTLPPathMissing"));
-    let message = scene.condition(ConditionType::TracesFlowing).message;
-    assert!(message.contains("endpoint https://mlflow.redhat-ods-applications.svc:8443/v1/traces"), "{message}");
-    scene.takes_otlp = Some(true);
-    assert_eq!(scene.ready(), is("True", "WaitingForTraces"));
-}
-
-#[test]
-fn nobody_is_called_silent_while_nobody_can_look() {
-    let scene = Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::NotAsked);
-    assert_eq!(scene.condition(ConditionType::TracesFlowing).reason, "NoTracesYet");
-}
-
-#[test]
-fn traces_without_spans_lower_ready() {
-    let scene = Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::WithoutSpans);
-    assert_eq!(scene.ready(), is("False", "TracesWithoutSpans"));
-}
-
-#[test]
 fn an_experiment_from_elsewhere_is_not_observable() {
     let mut scene = Scene::of([workload("teller", Standing::Current)]);
     scene.workloads[0].experiment = Target::Unknown;
@@ -217,6 +179,8 @@ fn the_list_is_bounded_and_keeps_the_worst() {
 fn workloads_that_all_belong_to_an_older_agent_tracing_are_a_conflict() {
     let scene = Scene::of([workload("teller", Standing::Elsewhere)]);
     assert_eq!(scene.ready(), is("False", "Conflict"));
+    // Section 3, point 8: it does not also say that nothing matches.
+    assert_eq!(scene.condition(ConditionType::InjectionReady).reason, "Enabled");
     let one = Scene::of([workload("teller", Standing::Elsewhere), workload("rag", Standing::Current)]);
     assert_eq!(one.ready(), is("True", "WaitingForTraces"));
 }
@@ -317,6 +281,7 @@ fn more_accounts_than_status_holds_are_told() {
             workspace: None,
             rights: Some(Verdict::good(Reason::Bound, "bound")),
             authorities: None,
+            refused_merge_ca: None,
             accounts: (0..accounts).map(|n| format!("account-{n}")).collect(),
             takes_otlp: None,
             answered: None,
@@ -433,6 +398,8 @@ fn every_message_ends_with_a_command() {
         Scene::of([rolling]),
         Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::Nothing),
         Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::WithoutSpans),
+        Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::NoExperiment),
+        Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::Stopped(at(NOW))),
         Scene { labelled: false, ..Scene::of([]) },
         Scene::of([waits(Kind::CronJob, 1)]),
         Scene::of([waits(Kind::CronJob, 100)]),

@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::{About, Findings, list, rows};
+use super::{About, Findings, count, list, rows};
 use crate::api::Reason;
+use crate::core::decide::Fallback;
 use crate::core::health::Verdict;
 use crate::core::rollout::{Rest, halt, is_stuck, next_touch};
 use crate::core::workload::{Judged, Standing};
@@ -26,6 +27,9 @@ pub(super) fn workloads_ready(about: &About<'_>, counted: &[&Judged], found: &Fi
     if let Some(culprit) = halted.filter(|j| is_stuck(j, now.as_second()) || !wanting.is_empty()) {
         let why = match &culprit.rollout.trouble {
             Some(trouble) => format!("{}: {}", trouble.reason, trouble.message),
+            None if culprit.merge_ca.fallback == Some(Fallback::Refused) => {
+                format!("{}: its init container is not admitted", Reason::MergeCARefused.as_str())
+            }
             None => format!("{}: its init container could not be started", Reason::MergeCAImage.as_str()),
         };
         let message = format!(
@@ -57,6 +61,15 @@ pub(super) fn workloads_ready(about: &About<'_>, counted: &[&Judged], found: &Fi
         let message = format!(
             "Waiting until what their wiring needs is known: {}; see how far it is: kubectl describe agenttracing -n {namespace} {name}",
             list(&waiting)
+        );
+        return Verdict::bad(Reason::WaitingForMLflow, message);
+    }
+    if !wanting.is_empty() && !found.mlflow_answers() {
+        let message = format!(
+            "MLflow does not answer, and agents look for it once, when they start, so this waits until it does: {} ({}); see why: kubectl describe \
+             agenttracing -n {namespace} {name}",
+            count(wanting.len(), "workload"),
+            list(&wanting)
         );
         return Verdict::bad(Reason::WaitingForMLflow, message);
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::{Deserializer, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
+use super::os::{Affinity, PodOs, WindowsOptions};
 use super::{Fields, Text};
 
 /// A pod's spec.
@@ -23,15 +24,27 @@ pub struct PodSpec<'a> {
     /// Operating system; tells Windows pods.
     #[serde(borrow, default)]
     pub os: Option<PodOs<'a>>,
+    /// Whether the pod has the node's network, and by default asks the node's DNS.
+    #[serde(default)]
+    pub host_network: Option<bool>,
+    /// Whose DNS the pod asks.
+    #[serde(borrow, default)]
+    pub dns_policy: Option<Text<'a>>,
+    /// Node labels in more words; tells Windows pods.
+    #[serde(borrow, default)]
+    pub affinity: Option<Affinity<'a>>,
     /// The account that the pod acts as.
     #[serde(borrow, default)]
     pub service_account_name: Option<Text<'a>>,
+    /// The same under its older name, which the API server still reads where the first is absent or empty.
+    #[serde(borrow, default)]
+    pub service_account: Option<Text<'a>>,
     /// Whether the pod gets that account's token; unset, the account decides.
     #[serde(default)]
     pub automount_service_account_token: Option<bool>,
     /// The uid of all containers that name none.
-    #[serde(default)]
-    pub security_context: Option<PodSecurity>,
+    #[serde(borrow, default)]
+    pub security_context: Option<PodSecurity<'a>>,
     /// Volumes.
     #[serde(borrow, default)]
     pub volumes: Option<Vec<Volume<'a>>>,
@@ -43,10 +56,13 @@ pub struct PodSpec<'a> {
 /// The part of a pod's security context that concerns us.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PodSecurity {
+pub struct PodSecurity<'a> {
     /// The uid.
     #[serde(default)]
     pub run_as_user: Option<i64>,
+    /// Settings of Windows.
+    #[serde(borrow, default)]
+    pub windows_options: Option<WindowsOptions<'a>>,
 }
 
 /// A reference by name.
@@ -119,6 +135,23 @@ pub struct ProjectedSource<'a> {
     /// A ConfigMap.
     #[serde(borrow)]
     pub config_map: Option<ConfigMapVolume<'a>>,
+    /// A token of the pod's account.
+    #[serde(borrow)]
+    pub service_account_token: Option<TokenSource<'a>>,
+    /// A Secret.
+    pub secret: Option<IgnoredAny>,
+}
+
+/// A token as a file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct TokenSource<'a> {
+    /// The file.
+    #[serde(borrow)]
+    pub path: Text<'a>,
+    /// Who takes it; the API server unless something else is said.
+    #[serde(borrow)]
+    pub audience: Option<Text<'a>>,
 }
 
 /// A ConfigMap as a volume.
@@ -198,14 +231,6 @@ pub struct Amounts {
     pub ephemeral_storage: Option<serde_json::Value>,
 }
 
-/// A pod's operating system.
-#[derive(Debug, Deserialize)]
-pub struct PodOs<'a> {
-    /// `linux` or `windows`.
-    #[serde(borrow, default)]
-    pub name: Text<'a>,
-}
-
 /// A container.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -260,7 +285,9 @@ pub struct EnvEntry<'a> {
     pub value_from: Option<IgnoredAny>,
 }
 
-fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+pub(super) fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 

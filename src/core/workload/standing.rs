@@ -91,6 +91,7 @@ fn unselected(
         NotSelected::NamespaceNotLabelled
         | NotSelected::NamespaceExcluded
         | NotSelected::OperatorsOwn
+        | NotSelected::MirrorPod
         | NotSelected::OfCronJob
         | NotSelected::Kind
         | NotSelected::NoMatch => None,

@@ -5,7 +5,7 @@ use crate::core::inject::{Note, existing_record};
 use crate::core::kind::Kind;
 use crate::core::select::Surroundings;
 use crate::core::view::{Container, EnvEntry, Workload};
-use crate::core::wiring::{EXPERIMENT_GROUP, TRACKING_URI};
+use crate::core::wiring::{EXPERIMENT_GROUP, TRACKING_URI, expanded};
 
 /// Where the traces of a workload go.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,9 +69,8 @@ pub(super) fn target(workload: &Workload<'_>, notes: &[Note], experiment: String
     };
     let [name, id, destination] = EXPERIMENT_GROUP;
     let literal = |entry: &EnvEntry<'_>| {
-        let value = entry.value.as_deref().unwrap_or_default();
-        let plain = entry.value_from.is_none() && !value.is_empty() && !value.contains("$(");
-        plain.then(|| value.to_owned())
+        let value = entry.value.as_deref().filter(|value| entry.value_from.is_none() && !value.is_empty())?;
+        expanded(value)
     };
     let numeric = |value: String| match value.bytes().all(|b| b.is_ascii_digit()) {
         true => Target::Id(value),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::api::AgentTracing;
+use crate::core::decide::{Decision, decide};
 use crate::core::policy::Policy;
 use crate::core::settings::Platform;
 
@@ -27,6 +28,7 @@ pub(crate) fn standing(name: &str, standing: Standing) -> Judged {
         standing,
         rollout: Rollout::default(),
         experiment: Target::Unknown,
+        otlp: None,
         notes: Vec::new(),
         touch: None,
         record: None,
@@ -118,6 +120,45 @@ fn the_users_own_experiment_is_where_traces_go() {
     assert_eq!(own("MLFLOW_EXPERIMENT_ID", json!({"value": "12"})), Target::Id("12".into()));
     assert_eq!(own("MLFLOW_EXPERIMENT_NAME", json!({"value": "$(APP)"})), Target::Unknown);
     assert_eq!(own("MLFLOW_EXPERIMENT_NAME", json!({"valueFrom": {}})), Target::Unknown);
+    // review A7: what the process reads, not what the template spells.
+    assert_eq!(own("MLFLOW_EXPERIMENT_NAME", json!({"value": "cash$$flow"})), Target::Name("cash$flow".into()));
+    assert_eq!(own("MLFLOW_EXPERIMENT_NAME", json!({"value": "$$(APP)"})), Target::Name("$(APP)".into()));
+}
+
+/// review A7, case B29
+#[test]
+fn a_dollar_in_an_experiments_name_is_looked_for_as_the_agent_writes_it() {
+    let mut policy = policy(true);
+    policy.experiment.name = "cash$$flow $(POD_NAME)".into();
+    for kind in [Kind::Deployment, Kind::Pod] {
+        let pod = json!({"containers": [{"name": "agent", "image": "i"}]});
+        let spec = if kind == Kind::Pod { pod } else { json!({"template": {"spec": pod}}) };
+        let labels = json!({"agenttracing.dev/inject": "true"});
+        let mut object = json!({"metadata": {"name": "teller", "uid": "u-1", "labels": labels}, "spec": spec});
+        let platform = Platform::default();
+        let policies = [policy.clone()];
+        let none = BTreeSet::new();
+        let around = Surroundings {
+            namespace: "bank-agents",
+            injection_enabled: true,
+            platform: &platform,
+            tokenless: &none,
+            policies: &policies,
+            renews: false,
+        };
+        for round in ["unwired", "wired"] {
+            let text = object.to_string();
+            let experiment = judge(kind, &text, "tracing", &around).unwrap().unwrap().experiment;
+            let unknown_yet = kind == Kind::Pod && round == "unwired";
+            assert!(
+                unknown_yet || experiment == Target::Name("cash$$flow $(POD_NAME)".into()),
+                "{kind:?}: {experiment:?}"
+            );
+            let decision = decide(&Workload::parse(kind, &text).unwrap(), &around);
+            let Decision::Wire { injection, .. } = decision else { panic!("{decision:?}") };
+            json_patch::patch(&mut object, &injection.patch).unwrap();
+        }
+    }
 }
 
 #[test]

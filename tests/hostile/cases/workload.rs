@@ -191,13 +191,7 @@ fn metadata() -> Vec<Case> {
                 json!({"agenttracing.dev/x": 7}),
                 Hears::Unchanged,
             ),
-            (
-                "an annotation of ours that is null",
-                "annotations",
-                json!({"agenttracing.dev/x": null}),
-                Hears::Unchanged,
-            ),
-            ("annotations of 600 KiB", "annotations", json!({"a": "v".repeat(600 << 10)}), Hears::Patched),
+            ("an annotation of ours that is null", "annotations", json!({"agenttracing.dev/x": null}), Hears::Patched),
             (
                 "annotations of ours of 600 KiB",
                 "annotations",
@@ -207,7 +201,7 @@ fn metadata() -> Vec<Case> {
             ("labels of null", "labels", json!(null), Hears::Patched),
             ("labels that are a list", "labels", json!([]), Hears::Unchanged),
             ("a label that is a number", "labels", json!({"a": 7}), Hears::Unchanged),
-            ("a label that is null", "labels", json!({"a": null}), Hears::Unchanged),
+            ("a label that is null", "labels", json!({"a": null}), Hears::Patched),
             ("a name that is a list", "name", json!([CANARY]), Hears::Unchanged),
             ("owners that are a text", "ownerReferences", json!(CANARY), Hears::Unchanged),
             ("an owner that is null", "ownerReferences", json!([null]), Hears::Unchanged),
@@ -220,6 +214,14 @@ fn metadata() -> Vec<Case> {
             }));
         }
     }
+    let many = json!({"a": "v".repeat(600 << 10)});
+    cases.push(object("annotations of 600 KiB, on the workload", Hears::Patched, |object| {
+        object["metadata"]["annotations"] = many.clone();
+    }));
+    // There the record has no room (case B31).
+    cases.push(template("annotations of 600 KiB, on the template", Hears::Unchanged, |template| {
+        template["metadata"]["annotations"] = many;
+    }));
     for (name, value, hears) in [
         ("a template of null", json!(null), Hears::Unchanged),
         ("a template that is a list", json!([]), Hears::Unchanged),
@@ -294,14 +296,14 @@ fn large() -> Vec<Case> {
     let text = "v".repeat(3 << 20);
     let mut update = review();
     update["request"]["operation"] = json!("UPDATE");
-    update["request"]["object"]["spec"]["template"]["metadata"]["annotations"] = json!({"last": text});
+    update["request"]["object"]["spec"]["template"]["spec"]["containers"][0]["args"] = json!([text]);
     update["request"]["oldObject"] = update["request"]["object"].clone();
     let contexts: Value =
         (0..400).map(|_| json!({"securityContext": {"a": {"b": {"c": {"d": "\\".repeat(1000)}}}}})).collect();
     vec![
         container("a template of 3 MiB in one variable", Hears::Patched, "env", json!([{"name": "A", "value": text}])),
         container("a template of 3 MiB in one argument", Hears::Patched, "args", json!([text])),
-        template("a template of 3 MiB in one annotation", Hears::Patched, |template| {
+        template("a template of 3 MiB in one annotation", Hears::Unchanged, |template| {
             template["metadata"]["annotations"] = json!({"last": text});
         }),
         template("a template of 3 MiB in a hundred thousand labels", Hears::Unchanged, |template| {

@@ -221,6 +221,7 @@ fn pod(strategy: &str, phase: &str) -> Pod {
         tracing: "tracing".into(),
         experiment: "teller".into(),
         env: [TRACKING_URI, "REQUESTS_CA_BUNDLE"].map(entry).to_vec(),
+        token: None,
         renews: false,
         ca: Some(CaChoice {
             scope: CaBundleScope::All,

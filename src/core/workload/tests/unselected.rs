@@ -69,6 +69,11 @@ fn causes() -> Vec<Cause> {
             },
             ..Cause::of(N::OfCronJob)
         },
+        // case B35
+        Cause {
+            change: |o, _| o["metadata"]["annotations"][names::ANNOTATION_MIRROR] = json!("5f3a"),
+            ..Cause::of(N::MirrorPod)
+        },
         Cause { kinds: vec![], ..Cause::of(N::Kind) },
         Cause { selector: json!({"matchLabels": {"tier": "other"}}), ..Cause::of(N::NoMatch) },
     ]
@@ -94,7 +99,12 @@ fn surroundings<'a>(
 fn whatever_the_cause_is_what_carries_our_wiring_is_given_back_to_the_last_byte() {
     let none = BTreeSet::new();
     for cause in causes() {
-        for kind in Kind::ALL.into_iter().filter(|kind| cause.why != NotSelected::OfCronJob || *kind == Kind::Job) {
+        let meets = |kind: &Kind| match cause.why {
+            NotSelected::OfCronJob => *kind == Kind::Job,
+            NotSelected::MirrorPod => *kind == Kind::Pod,
+            _ => true,
+        };
+        for kind in Kind::ALL.into_iter().filter(meets) {
             let original = plain(kind);
             let before = [listing(&Kind::ALL)];
             let usual = Platform::default();

@@ -1,0 +1,115 @@
+//! The init container `merge-ca` where policies do not admit it (review A4; cases B05, B06, B07, B19).
+
+use super::*;
+
+const MAP: &str = "/api/v1/namespaces/bank-agents/configmaps/agenttracing-ca";
+/// Nothing but `merge-ca` has it, and the operator's own image.
+const IMAGE: &str = "ghcr.io/agenttracing/agent-tracing-operator";
+
+/// Every pod of the agent has it.
+const AGENT: &str = "\"image\":\"i\"";
+
+fn template(world: &World) -> Value {
+    world.api.get(TELLER).unwrap()["spec"]["template"].clone()
+}
+
+fn row(world: &World) -> Value {
+    world.status()["workloads"][0].clone()
+}
+
+async fn with_authorities() -> World {
+    let world = World::new().await;
+    world.api.edit(TRACING, json!({"spec": {"caBundle": {"mode": "Always"}}}));
+    world
+}
+
+async fn passes(world: &mut World, count: usize) {
+    for _ in 0..count {
+        world.pass().await;
+    }
+}
+
+#[tokio::test]
+async fn a_policy_against_it_on_pods_is_known_before_the_first_workload_is_wired() {
+    let mut world = with_authorities().await;
+    world.api.admit_nothing_with(IMAGE, false);
+    world.pass().await;
+    let refused = world.status()["mergeCa"].clone();
+    assert!(refused["message"].as_str().unwrap().contains("not from our registry"), "{refused}");
+    world.mlflow_answers().await;
+    passes(&mut world, 3).await;
+    assert!(template(&world)["spec"].get("initContainers").is_none_or(Value::is_null), "{}", template(&world));
+    assert_eq!(template(&world)["spec"]["volumes"][0]["configMap"]["name"], "agenttracing-ca");
+    assert!(world.api.get(MAP).is_some());
+    assert_eq!(row(&world)["reason"], "MergeCARefused");
+    assert!(row(&world)["message"].as_str().unwrap().ends_with("{.status.mergeCa.message}'"), "{}", row(&world));
+    // What its owner creates now is wired without it, so that no policy has a reason to refuse it.
+    const VAULT: &str = "/apis/apps/v1/namespaces/bank-agents/deployments/vault";
+    let mut vault = world.api.get(TELLER).unwrap();
+    vault["metadata"] = json!({"name": "vault", "namespace": "bank-agents"});
+    vault["spec"]["template"] = json!({"metadata": {}, "spec": {"containers": [{"name": "agent", "image": "i"}]}});
+    world.api.put(VAULT, vault);
+    world.api.wire_as_created(VAULT);
+    let vault = world.api.get(VAULT).unwrap();
+    assert_eq!(vault["spec"]["template"]["spec"].get("initContainers"), None, "{vault}");
+
+    world.api.take_writes();
+    world.pass().await;
+    world.pass().await;
+    world.api.take_writes();
+    world.pass().await;
+    assert_eq!(world.api.take_writes(), Vec::<String>::new(), "it rests");
+}
+
+#[tokio::test]
+async fn a_policy_that_refuses_the_agents_pods_too_says_nothing_about_it() {
+    let mut world = with_authorities().await;
+    world.api.admit_nothing_with(AGENT, true);
+    world.pass().await;
+    assert_eq!(world.status().get("mergeCa"), None);
+    world.api.admit_everything();
+    world.mlflow_answers().await;
+    passes(&mut world, 2).await;
+    assert_eq!(template(&world)["spec"]["initContainers"][0]["name"], "merge-ca");
+}
+
+#[tokio::test]
+async fn a_workload_that_is_refused_with_it_is_wired_without() {
+    let mut world = with_authorities().await;
+    world.pass().await;
+    world.mlflow_answers().await;
+    // The policy comes after the namespace was asked for.
+    world.api.admit_nothing_with(IMAGE, true);
+    passes(&mut world, 5).await;
+    assert!(template(&world)["spec"].get("initContainers").is_none_or(Value::is_null), "{}", template(&world));
+    assert_eq!(template(&world)["spec"]["volumes"][0]["configMap"]["name"], "agenttracing-ca");
+    assert_eq!(row(&world)["reason"], "MergeCARefused");
+    assert!(row(&world)["message"].as_str().unwrap().ends_with("agenttracing.dev/merge-ca-refused-"));
+}
+
+#[tokio::test]
+async fn pods_that_are_not_created_because_of_it_come_without() {
+    let mut world = with_authorities().await;
+    world.pass().await;
+    world.mlflow_answers().await;
+    passes(&mut world, 2).await;
+    assert_eq!(template(&world)["spec"]["initContainers"][0]["name"], "merge-ca");
+    let failing = json!([{
+        "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "pods \"teller-1\" is forbidden: denied",
+    }]);
+    world.api.edit(TELLER, json!({"status": {"observedGeneration": 9, "availableReplicas": 0, "conditions": failing}}));
+    // A quota refuses any pod: no fault of the init container.
+    world.api.admit_nothing_with(AGENT, false);
+    passes(&mut world, 2).await;
+    assert_eq!(template(&world)["spec"]["initContainers"][0]["name"], "merge-ca");
+
+    let mut world = with_authorities().await;
+    world.pass().await;
+    world.mlflow_answers().await;
+    passes(&mut world, 2).await;
+    world.api.edit(TELLER, json!({"status": {"observedGeneration": 9, "availableReplicas": 0, "conditions": failing}}));
+    world.api.admit_nothing_with(IMAGE, false);
+    passes(&mut world, 3).await;
+    assert!(template(&world)["spec"].get("initContainers").is_none_or(Value::is_null), "{}", template(&world));
+    assert_eq!(row(&world)["reason"], "MergeCARefused");
+}

@@ -1,0 +1,363 @@
+//! The newest traces of wired workloads: whether they are of the current wiring, and whether they still come.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::experiments::{Ensured, Known};
+use super::{CALM, MAX_QUESTIONS, Question, SOON, writes};
+use crate::api::{Reason, WorkloadState};
+use crate::controller::key::Key;
+use crate::controller::{Context, Error, observe};
+use crate::core::evidence::{Earlier, Evidence, PodAges, should_send, start};
+use crate::core::kind::Kind;
+use crate::core::rhythm::{LEAST_SILENCE, MOST_TRACES, has_stopped, usual_gap};
+use crate::core::workload::{Judged, Standing, Target};
+use crate::core::writes::Writes;
+use crate::mlflow::{self, Mlflow, Trace};
+
+/// How long a first trace is awaited impatiently, from when the pods are up and at most from when the wiring was seen.
+const IMPATIENCE: SignedDuration = SignedDuration::from_mins(2);
+const IMPATIENCE_IN_ALL: SignedDuration = SignedDuration::from_mins(15);
+/// How long spans may come after their trace.
+const SPANS_LATE: SignedDuration = SignedDuration::from_mins(1);
+/// How often it is tried whether MLflow writes, while traces have stopped.
+const WRITE_CHECK: SignedDuration = SignedDuration::from_secs(30);
+/// Times of traces that are kept of the looks, and how far they are apart.
+const SAMPLES: usize = 8;
+const SAMPLED: SignedDuration = SignedDuration::from_secs(20);
+
+/// What is remembered between passes.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// By id of the experiment.
+    looked: BTreeMap<String, Looked>,
+    wired: BTreeMap<Key, Wired>,
+    /// Workloads, whatever their wiring, that were wired in an earlier pass.
+    known: BTreeSet<Key>,
+    seeded: bool,
+    writes: Option<(Timestamp, Option<Writes>)>,
+}
+
+/// The last answer about an experiment. It counts until there is a newer one.
+#[derive(Clone, Debug)]
+struct Looked {
+    at: Timestamp,
+    trace: Option<Trace>,
+    /// When traces began that were the newest at earlier looks.
+    samples: Vec<Timestamp>,
+    /// The trace after which the rhythm was asked for, and the gap between those before it.
+    rhythm: Option<(Timestamp, Option<SignedDuration>)>,
+}
+
+/// A workload's current wiring.
+#[derive(Clone, Debug)]
+struct Wired {
+    seen: Timestamp,
+    earlier: Earlier,
+    /// From when on only pods with this wiring exist.
+    since: Option<Timestamp>,
+    received: Option<Timestamp>,
+    /// When the pods were asked last, and on account of which trace.
+    asked: Option<(Timestamp, Option<Timestamp>)>,
+    /// Where its traces were looked for.
+    experiment: Option<Known>,
+}
+
+/// What was found.
+pub(super) struct Found {
+    /// By uid of the workload.
+    pub evidence: BTreeMap<String, Evidence>,
+    pub writes: Option<Writes>,
+    /// Whether a first trace is awaited.
+    pub hurried: bool,
+}
+
+impl Memory {
+    /// Another database: no answer of the one before counts.
+    pub fn forget_answers(&mut self) {
+        self.looked.clear();
+        self.writes = None;
+    }
+}
+
+/// Looks for the newest traces of the current workloads.
+pub(super) async fn look(
+    ctx: &Context,
+    mlflow: Option<&Mlflow>,
+    question: Question<'_>,
+    ensured: &Ensured,
+    memory: &mut Memory,
+    now: Timestamp,
+) -> Result<Found, Error> {
+    let current: Vec<_> = question.workloads.iter().filter(|j| j.standing == Standing::Current).collect();
+    remember(memory, question, &current, now);
+    let places: BTreeMap<&str, Known> =
+        current.iter().filter_map(|j| Some((j.uid.as_str(), place(j, ensured)?))).collect();
+    let ids_of = |chosen: &dyn Fn(&Judged, &Wired) -> bool| -> BTreeSet<String> {
+        let wired = |j: &Judged| memory.wired.get(&Key::of_wiring(j));
+        let all = current.iter().filter(|j| wired(j).is_some_and(|wired| chosen(j, wired)));
+        all.filter_map(|j| places.get(j.uid.as_str())).map(|known| known.id.clone()).collect()
+    };
+    let wanted = ids_of(&|_, _| true);
+    let hurried = ids_of(&|j, wired| is_awaited(j, wired, now));
+    let rhythmic = ids_of(&|j, wired| wired.received.is_some() && should_send(j));
+    memory.looked.retain(|id, _| wanted.contains(id));
+    if let Some(mlflow) = mlflow {
+        ask(mlflow, &wanted, &hurried, &rhythmic, memory, now).await; // IO
+    }
+    let mut evidence = BTreeMap::new();
+    let mut pods_asked = 0;
+    for workload in current {
+        let Some(wired) = memory.wired.get_mut(&Key::of_wiring(workload)) else { continue };
+        let place = places.get(workload.uid.as_str());
+        let looked = place.and_then(|known| memory.looked.get(&known.id));
+        wired.note_place(place, now);
+        if pods_asked < MAX_QUESTIONS && wired.needs_start(workload, looked.and_then(|l| l.trace), now) {
+            pods_asked += 1;
+            wired.find_start(ctx, question, workload, looked.and_then(|l| l.trace), now).await?; // IO
+        }
+        let found = match is_lost(workload, ensured) {
+            true => wired.lose(),
+            false => wired.judge(workload, looked, now),
+        };
+        evidence.insert(workload.uid.clone(), found);
+    }
+    let stopped = stopped_in(question.workloads, &places, &evidence);
+    let writes = check_writes(mlflow, stopped, memory, now).await; // IO
+    Ok(Found { evidence, writes, hurried: !hurried.is_empty() })
+}
+
+/// Where a workload's traces are looked for: never by an id that this MLflow has not shown under its name.
+fn place(workload: &Judged, ensured: &Ensured) -> Option<Known> {
+    match &workload.experiment {
+        Target::Name(name) => ensured.verified.get(name).cloned(),
+        Target::Id(id) => Some(Known::by_id(id)),
+        Target::Unknown => None,
+    }
+}
+
+fn is_lost(workload: &Judged, ensured: &Ensured) -> bool {
+    let Target::Name(name) = &workload.experiment else { return false };
+    ensured.experiments.problems.get(name).is_some_and(|(reason, _)| *reason == Reason::ExperimentDeleted)
+}
+
+/// Keeps one entry per current wiring; a changed one starts over.
+fn remember(memory: &mut Memory, question: Question<'_>, current: &[&Judged], now: Timestamp) {
+    let Question { workloads, old, .. } = question;
+    let first = !std::mem::replace(&mut memory.seeded, true);
+    let keys: BTreeSet<Key> = current.iter().map(|j| Key::of_wiring(j)).collect();
+    memory.wired.retain(|key, _| keys.contains(key));
+    let exist: BTreeSet<Key> = workloads.iter().map(|j| Key::of(&j.uid)).collect();
+    memory.known.retain(|key| exist.contains(key));
+    for workload in current {
+        let key = Key::of_wiring(workload);
+        let was_known = !memory.known.insert(Key::of(&workload.uid));
+        if memory.wired.contains_key(&key) {
+            continue;
+        }
+        // After a restart the status tells what was seen of this wiring; the pods that sent it may be gone.
+        let row = old
+            .workloads
+            .iter()
+            .filter(|row| first && workload.rollout.complete && row.state == WorkloadState::Injected)
+            .find(|row| row.kind == workload.listed_kind() && row.name == workload.name);
+        let received = row.and_then(|w| w.last_trace_time.as_deref()?.parse().ok());
+        let earlier = match (first, was_known) {
+            (true, _) => Earlier::Unknown,
+            (false, true) => Earlier::Replaced,
+            (false, false) => Earlier::Never,
+        };
+        let wired = Wired { seen: now, earlier, since: received, received, asked: None, experiment: None };
+        memory.wired.insert(key, wired);
+    }
+}
+
+fn is_awaited(workload: &Judged, wired: &Wired, now: Timestamp) -> bool {
+    let up = workload.rollout.available_since.unwrap_or(now);
+    wired.received.is_none()
+        && now.duration_since(up) < IMPATIENCE
+        && now.duration_since(wired.seen) < IMPATIENCE_IN_ALL
+}
+
+impl Wired {
+    /// A trace of another experiment, or of another database, is no evidence.
+    fn note_place(&mut self, place: Option<&Known>, now: Timestamp) {
+        let Some(place) = place else { return };
+        if self.experiment.as_ref().is_some_and(|known| !known.is_same(place)) {
+            (self.since, self.received) = (self.since.map(|since| since.max(now)), None);
+        }
+        self.experiment = Some(place.clone());
+    }
+
+    /// The pods are asked when there is something to compare them with, and while those of an earlier wiring go: nobody tells
+    /// afterwards when they went.
+    fn needs_start(&self, workload: &Judged, trace: Option<Trace>, now: Timestamp) -> bool {
+        if self.since.is_some() {
+            return false;
+        }
+        let newer = trace.is_some_and(|trace| self.asked.is_none_or(|(_, of)| of.is_none_or(|of| trace.time > of)));
+        let going = self.earlier == Earlier::Replaced && workload.rollout.replaces_pods();
+        let again = |(at, _): (Timestamp, _)| now.duration_since(at).unsigned_abs() + Duration::from_secs(1) >= SOON;
+        newer || (going && self.asked.is_none_or(again))
+    }
+
+    async fn find_start(
+        &mut self,
+        ctx: &Context,
+        question: Question<'_>,
+        workload: &Judged,
+        trace: Option<Trace>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.asked = Some((now, trace.map(|trace| trace.time)));
+        let namespace = &question.settings.namespace;
+        let pods = match workload.kind {
+            // Its template never changes, and its pods may be gone; Pods are their own template.
+            Kind::Job | Kind::Pod => PodAges { oldest: workload.created, has_earlier: false },
+            Kind::CronJob => PodAges { oldest: Some(self.seen), ..observe::pod_ages(ctx, namespace, workload).await? },
+            _ => observe::pod_ages(ctx, namespace, workload).await?,
+        };
+        if pods.has_earlier {
+            self.earlier = Earlier::Replaced;
+        }
+        self.since = start(workload.kind, pods, self.earlier, &workload.rollout, now);
+        Ok(())
+    }
+
+    fn judge(&mut self, workload: &Judged, looked: Option<&Looked>, now: Timestamp) -> Evidence {
+        let trace = looked.and_then(|looked| looked.trace);
+        let of_this_wiring = |trace: &Trace| self.since.is_some_and(|since| trace.time >= since);
+        if let Some(trace) = trace.filter(|trace| trace.has_spans && of_this_wiring(trace)) {
+            self.received = self.received.max(Some(trace.time));
+        }
+        match (self.received, looked) {
+            (Some(last), Some(looked)) if should_send(workload) && looked.has_stopped(last) => Evidence::Stopped(last),
+            (Some(last), _) => Evidence::Received(last),
+            (None, None) => Evidence::NotAsked,
+            (None, Some(_)) if trace.is_some_and(|t| of_this_wiring(&t) && is_spanless(&t, now)) => {
+                Evidence::WithoutSpans
+            }
+            (None, Some(_)) => Evidence::Nothing,
+        }
+    }
+
+    /// Its experiment is gone, and with it what was seen there.
+    fn lose(&mut self) -> Evidence {
+        (self.received, self.experiment) = (None, None);
+        Evidence::NoExperiment
+    }
+}
+
+impl Looked {
+    fn has_stopped(&self, last: Timestamp) -> bool {
+        let newest = self.trace.map(|trace| trace.time);
+        let of_newest = self.rhythm.filter(|(of, _)| Some(*of) == newest && *of == last);
+        of_newest.and_then(|(_, gap)| gap).is_some_and(|gap| has_stopped(last, gap, self.at))
+    }
+}
+
+fn is_spanless(trace: &Trace, now: Timestamp) -> bool {
+    !trace.has_spans && trace.finished && now.duration_since(trace.time) > SPANS_LATE
+}
+
+async fn ask(
+    mlflow: &Mlflow,
+    wanted: &BTreeSet<String>,
+    hurried: &BTreeSet<String>,
+    rhythmic: &BTreeSet<String>,
+    memory: &mut Memory,
+    now: Timestamp,
+) {
+    let is_due = |id: &&String| {
+        let pace = if hurried.contains(*id) { SOON } else { CALM };
+        // A pass may come a little early.
+        memory.looked.get(*id).is_none_or(|l| now.duration_since(l.at).unsigned_abs() + Duration::from_secs(1) >= pace)
+    };
+    let mut due: Vec<_> = wanted.iter().filter(is_due).collect();
+    due.sort_by_key(|id| (!hurried.contains(*id), memory.looked.get(*id).map(|l| l.at)));
+    for id in due.into_iter().take(MAX_QUESTIONS) {
+        let before = memory.looked.remove(id);
+        match answer(mlflow, id, rhythmic.contains(id), before.clone(), now).await {
+            Ok(looked) => {
+                memory.looked.insert(id.clone(), looked);
+            }
+            Err(error) => {
+                tracing::warn!(id, %error, "failed to look for traces; trying again");
+                memory.looked.extend(before.map(|before| (id.clone(), before)));
+                break;
+            }
+        }
+    }
+}
+
+async fn answer(
+    mlflow: &Mlflow,
+    id: &str,
+    rhythmic: bool,
+    before: Option<Looked>,
+    now: Timestamp,
+) -> Result<Looked, mlflow::Error> {
+    let trace = newest(mlflow, id, now).await?;
+    let (mut samples, mut rhythm) = before.map(|before| (before.samples, before.rhythm)).unwrap_or_default();
+    if let Some(Trace { time, .. }) = trace {
+        if samples.last().is_none_or(|last| time.duration_since(*last) >= SAMPLED) {
+            samples.push(time);
+            let surplus = samples.len().saturating_sub(SAMPLES);
+            samples.drain(..surplus);
+        }
+        // Asked once per silence.
+        let quiet = rhythmic && now.duration_since(time) > LEAST_SILENCE;
+        if quiet && rhythm.is_none_or(|(of, _)| of != time) {
+            let sent = mlflow.trace_times(id, MOST_TRACES).await?;
+            rhythm = Some((time, [usual_gap(&sent), usual_gap(&samples)].into_iter().flatten().min()));
+        }
+    }
+    Ok(Looked { at: now, trace, samples, rhythm })
+}
+
+/// The newest trace or, where its spans may still be on their way, the newest of those that have had their time: of an agent
+/// that is asked every few seconds the newest one is always too young to be told spanless.
+async fn newest(mlflow: &Mlflow, id: &str, now: Timestamp) -> Result<Option<Trace>, mlflow::Error> {
+    let newest = mlflow.latest_trace(id, None).await?;
+    match newest {
+        Some(Trace { time, has_spans: false, .. }) if now.duration_since(time) <= SPANS_LATE => {
+            Ok(mlflow.latest_trace(id, Some(now - SPANS_LATE)).await?.or(newest))
+        }
+        _ => Ok(newest),
+    }
+}
+
+/// The experiment of the first workload whose traces have stopped.
+fn stopped_in<'a>(
+    workloads: &[Judged],
+    places: &'a BTreeMap<&str, Known>,
+    evidence: &BTreeMap<String, Evidence>,
+) -> Option<&'a str> {
+    let stopped = |j: &&Judged| matches!(evidence.get(&j.uid), Some(Evidence::Stopped(_)));
+    let first = workloads.iter().find(stopped)?;
+    places.get(first.uid.as_str()).map(|known| known.id.as_str())
+}
+
+/// Tries whether MLflow writes, while traces have stopped: it reads from a full disk as ever.
+async fn check_writes(
+    mlflow: Option<&Mlflow>,
+    stopped: Option<&str>,
+    memory: &mut Memory,
+    now: Timestamp,
+) -> Option<Writes> {
+    let Some(id) = stopped else {
+        memory.writes = None;
+        return None;
+    };
+    let is_due = memory.writes.as_ref().is_none_or(|(at, _)| now.duration_since(*at) >= WRITE_CHECK);
+    if let Some(mlflow) = mlflow.filter(|_| is_due) {
+        let answer = mlflow.write_check(id, &now.to_string()).await;
+        if let Err(error) = &answer {
+            tracing::warn!(id, %error, "MLflow does not take a write by way of trial");
+        }
+        memory.writes = Some((now, writes(&answer)));
+    }
+    memory.writes.as_ref().and_then(|(_, writes)| writes.clone())
+}

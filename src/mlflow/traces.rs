@@ -1,0 +1,68 @@
+//! Traces: the newest of an experiment, whether its spans are there, and when the last ones began.
+
+use jiff::Timestamp;
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use super::answer::Traces;
+use super::{Error, Mlflow, answered};
+
+/// The newest trace of an experiment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// When it began.
+    pub time: Timestamp,
+    /// Whether its spans are there: the row alone is written also when the spans are refused.
+    pub has_spans: bool,
+    /// Whether it has ended; before that, missing spans mean nothing.
+    pub finished: bool,
+}
+
+/// Tag of a trace whose spans are in the database.
+const SPANS_TAG: &str = "mlflow.trace.spansLocation";
+const SPANS_IN_STORE: &str = "TRACKING_STORE";
+
+impl Mlflow {
+    /// The newest trace of an experiment, or the newest of those that began before a moment.
+    pub async fn latest_trace(&self, experiment_id: &str, before: Option<Timestamp>) -> Result<Option<Trace>, Error> {
+        let mut body = search(experiment_id, 1);
+        if let Some(moment) = before {
+            body["filter"] = json!(format!("timestamp_ms < {}", moment.as_millisecond()));
+        }
+        let Some(row) = self.json::<Traces>(self.search(&body)).await?.traces.into_iter().next() else {
+            return Ok(None);
+        };
+        let has_spans =
+            row.tags.get(SPANS_TAG).is_some_and(|v| v == SPANS_IN_STORE) || self.has_artifact(&row.trace_id).await?;
+        Ok(Some(Trace { time: row.request_time, has_spans, finished: row.state != "IN_PROGRESS" }))
+    }
+
+    /// Whether the spans were uploaded as a file. Only the answer's status is read, never the file.
+    async fn has_artifact(&self, trace_id: &str) -> Result<bool, Error> {
+        let url = format!("{}/ajax-api/2.0/mlflow/get-trace-artifact", self.pages);
+        let request = self.identified(self.http.client.get(url)).query(&[("request_id", trace_id)]);
+        match self.http.measure(answered(request)).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound(_) | Error::Rejected { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// When the newest traces of an experiment began, the newest first.
+    pub async fn trace_times(&self, experiment_id: &str, most: usize) -> Result<Vec<Timestamp>, Error> {
+        let found: Traces = self.json(self.search(&search(experiment_id, most))).await?;
+        Ok(found.traces.into_iter().map(|row| row.request_time).collect())
+    }
+
+    fn search(&self, body: &Value) -> RequestBuilder {
+        self.request(Method::POST, "/api/3.0/mlflow/traces/search").json(body)
+    }
+}
+
+fn search(experiment_id: &str, most: usize) -> Value {
+    json!({
+        "locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}],
+        "max_results": most,
+        "order_by": ["timestamp_ms DESC"],
+    })
+}

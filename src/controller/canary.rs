@@ -27,8 +27,18 @@ pub(super) struct Memory {
     /// From where the init container is that was admitted.
     admitted: Option<String>,
     asked: Option<Timestamp>,
-    /// Workloads whose pods did not come: with which record they were asked for, and when.
-    examined: BTreeMap<Key, (Option<String>, Timestamp)>,
+    /// Workloads whose pods did not come.
+    examined: BTreeMap<Key, Examined>,
+}
+
+/// What was asked for a workload whose pods did not come.
+#[derive(Debug)]
+struct Examined {
+    /// Of its wiring then.
+    record: Option<String>,
+    at: Timestamp,
+    /// Its pods are refused because of the init container. Kept, since not every pass may write to the workload.
+    refused: bool,
 }
 
 /// The init container that the cluster does not admit in this namespace, asked before the first workload is wired there with it.
@@ -103,22 +113,31 @@ pub(super) async fn failing(
     let keys: BTreeSet<_> = workloads.iter().map(Key::of_workload).collect();
     memory.examined.retain(|key, _| keys.contains(key));
     let is_due = |workload: &&Judged| {
-        let asked = memory.examined.get(&Key::of_workload(workload));
-        let again = |at: &Timestamp| workload.kind != Kind::CronJob && now.duration_since(*at) >= AGAIN_FOR_PODS;
-        asked.is_none_or(|(record, at)| *record != workload.record || again(at))
+        let again = |at: Timestamp| workload.kind != Kind::CronJob && now.duration_since(at) >= AGAIN_FOR_PODS;
+        let last = memory.examined.get(&Key::of_workload(workload));
+        last.is_none_or(|last| last.record != workload.record || again(last.at))
     };
-    let due = workloads.iter().filter(|workload| without_pods.contains(&workload.resource())).filter(is_due);
-    let due: Vec<_> = due.take(MOST_WITHOUT_PODS).collect();
-    let mut failing: BTreeMap<_, _> = not_started.into_iter().map(|name| (name, Fallback::NotStarted)).collect();
+    let without: Vec<_> = workloads.iter().filter(|workload| without_pods.contains(&workload.resource())).collect();
+    let due: Vec<_> = without.iter().copied().filter(is_due).take(MOST_WITHOUT_PODS).collect();
     for workload in due {
-        memory.examined.insert(Key::of_workload(workload), (workload.record.clone(), now));
         let template = observe::template(ctx, workload.kind, namespace, &workload.name).await?;
-        let Some(templates) = template.and_then(canary::wired) else { continue };
-        if let Answer::Refused(said) = ask(ctx, Kind::Pod, namespace, &templates).await {
+        let answer = match template.and_then(canary::wired) {
+            Some(templates) => ask(ctx, Kind::Pod, namespace, &templates).await,
+            None => Answer::Unclear,
+        };
+        if let Answer::Refused(said) = &answer {
             tracing::warn!(namespace, name = workload.resource(), said, "its pods are not admitted with merge-ca");
-            failing.insert(workload.resource(), Fallback::Refused);
         }
+        let examined =
+            Examined { record: workload.record.clone(), at: now, refused: matches!(answer, Answer::Refused(_)) };
+        memory.examined.insert(Key::of_workload(workload), examined);
     }
+    let is_refused = |workload: &&Judged| {
+        let last = memory.examined.get(&Key::of_workload(workload));
+        last.is_some_and(|last| last.refused && last.record == workload.record)
+    };
+    let refused = without.into_iter().filter(is_refused).map(|workload| (workload.resource(), Fallback::Refused));
+    let failing = not_started.into_iter().map(|name| (name, Fallback::NotStarted)).chain(refused).collect();
     Ok(failing)
 }
 

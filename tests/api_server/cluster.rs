@@ -117,6 +117,19 @@ impl Cluster {
     }
 
     fn send(&self, method: &str, path: &str, query: &str, content_type: &str, body: &Value) -> Answer {
+        self.try_send(method, path, query, content_type, body)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error:?}"))
+    }
+
+    /// The same where the API server may be away: an error is no answer at all.
+    pub fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        query: &str,
+        content_type: &str,
+        body: &Value,
+    ) -> Result<Answer, kube::Error> {
         let mut request = http::Request::builder()
             .method(method)
             .uri(format!("{path}?{query}"))
@@ -126,11 +139,10 @@ impl Cluster {
             request = request.header("impersonate-user", user);
         }
         let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        let answer = self.runtime.block_on(self.client.request(request.body(bytes).unwrap()));
-        answer.map_err(|error| match error {
-            kube::Error::Api(status) => Refusal::from(*status),
-            other => panic!("{method} {path}: {other:?}"),
-        })
+        match self.runtime.block_on(self.client.request(request.body(bytes).unwrap())) {
+            Err(kube::Error::Api(status)) => Ok(Err(Refusal::from(*status))),
+            answer => answer.map(Ok),
+        }
     }
 }
 

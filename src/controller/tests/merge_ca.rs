@@ -113,3 +113,28 @@ async fn pods_that_are_not_created_because_of_it_come_without() {
     assert!(template(&world)["spec"].get("initContainers").is_none_or(Value::is_null), "{}", template(&world));
     assert_eq!(row(&world)["reason"], "MergeCARefused");
 }
+
+/// Nothing is written in a pass that changes what the status says of the namespace, and the policy was then not asked again for
+/// a minute.
+#[tokio::test]
+async fn a_refusal_that_is_heard_while_the_status_changes_is_not_forgotten() {
+    let mut world = with_authorities().await;
+    world.pass().await;
+    world.mlflow_answers().await;
+    passes(&mut world, 2).await;
+    let failing = json!([{
+        "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "pods \"teller-1\" is forbidden: denied",
+    }]);
+    world.api.edit(TELLER, json!({"status": {"observedGeneration": 9, "availableReplicas": 0, "conditions": failing}}));
+    world.api.admit_nothing_with(IMAGE, false);
+    // A workload whose experiment is new in the status.
+    let mut vault = world.api.get(TELLER).unwrap();
+    vault["metadata"] = json!({"name": "vault", "namespace": "bank-agents", "generation": 1});
+    vault["spec"]["template"] = json!({"metadata": {}, "spec": {"containers": [{"name": "agent", "image": "i"}]}});
+    vault["status"] = json!({});
+    world.api.put("/apis/apps/v1/namespaces/bank-agents/deployments/vault", vault);
+    passes(&mut world, 4).await;
+    let status = world.status();
+    let teller = status["workloads"].as_array().unwrap().iter().find(|row| row["name"] == "teller").unwrap();
+    assert_eq!(teller["reason"], "MergeCARefused", "{status}");
+}

@@ -1,6 +1,7 @@
 //! The webhook's certificate from cert-manager itself: its own controllers run beside the API server. What the kubelet does with
 //! the Secret, the test does.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ fn what_cert_manager_makes_renews_and_makes_anew_is_served_without_a_missed_admi
     let namespace = Namespace::create("operator-cert-manager", json!({names::LABEL_INJECTION: names::ENABLED}));
     let more = ["--certificate-source", "CertManager", "--certificate-dir", folder.as_str()];
     let operator = Some(Operator::start_with(&namespace.0, &more));
-    let site = Site { admin: Cluster::admin(), namespace, operator };
+    let site = Site { admin: Cluster::admin(), node: RefCell::default(), namespace, operator };
     site.mlflow_answers();
     site.wait_until_wired();
     assert!(

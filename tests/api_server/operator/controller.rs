@@ -71,6 +71,7 @@ fn brought(site: &Site, name: &str, expected: &Value) {
 fn a_server_that_is_down_changes_no_wiring() {
     let mut site = Site::open("operator-server-down");
     let wired = site.admin.create(&agent(&site.namespace.0, "teller"), STRICT).unwrap();
+    site.lose_the_node();
     wait_until("MLflow is seen to be down", || site.condition("MLflowReady").is_some_and(|c| c["status"] == "False"));
     wait_until("the workload is seen", || site.row("teller").is_some());
 
@@ -167,7 +168,7 @@ fn when_the_older_of_two_is_deleted_the_younger_takes_over() {
     younger["spec"]["mlflow"]["standalone"] = json!({"port": 5601});
     site.admin.create(&younger, STRICT).unwrap();
     let url = format!("http://younger-mlflow.{}.svc:5601", site.namespace.0);
-    site.mlflow_has_answered(&younger, &url);
+    site.mlflow_comes_up(&younger, &url);
 
     let stored = site.admin.create(&agent(&site.namespace.0, "teller"), STRICT).unwrap();
     assert_eq!(variable(&stored, "MLFLOW_TRACKING_URI"), Some(site.url().as_str()), "the older one's");

@@ -83,7 +83,7 @@ fn no_users_workload_is_refused_because_of_merge_ca_where_a_policy_lists_images(
 
     let tracing = with_authorities(&site);
     site.admin.create(&tracing, STRICT).unwrap();
-    site.mlflow_has_answered(&tracing, &site.url());
+    site.mlflow_comes_up(&tracing, &site.url());
     wait_until("what runs already is wired without it", || takes_the_config_map(&site.deployment("teller")));
     let live = site.admin.live(&tracing);
     let said = live["status"]["mergeCa"]["message"].as_str().unwrap().to_owned();
@@ -103,7 +103,7 @@ fn pods_that_a_later_policy_refuses_come_without_merge_ca() {
     let site = Site::open_before_mlflow("later-policy");
     let tracing = with_authorities(&site);
     site.admin.create(&tracing, STRICT).unwrap();
-    site.mlflow_has_answered(&tracing, &site.url());
+    site.mlflow_comes_up(&tracing, &site.url());
     wait_until("the operator has seen it", || {
         let probe = site.dry_run(&agent(&site.namespace.0, "probe"));
         probe["spec"]["template"]["spec"]["initContainers"][0]["name"].is_string() && super::is_wired(&probe)

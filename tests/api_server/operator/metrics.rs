@@ -2,18 +2,16 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use agent_tracing::names;
 use serde_json::json;
 
+use super::mlflow::mlflow;
 use super::process::{Operator, point_the_webhook_at};
-use super::rest::run_all_pods;
 use super::{Site, agent, is_wired};
-use crate::cluster::{STRICT, read, wait_for, wait_until};
+use crate::cluster::{STRICT, read, wait_until};
 use crate::exposition;
 
-const LAST_TRACE: &str = "2026-03-01T12:00:00Z";
 const LEADERS_OWN: [&str; 3] = ["agent_tracing_agenttracings", "agent_tracing_workloads", "agent_tracing_last_trace"];
 
 #[test]
@@ -23,9 +21,13 @@ fn metrics_count_exactly_what_happened_and_only_the_leader_adds_up() {
     let ns = site.namespace.0.clone();
     site.admin.create(&agent(&ns, "teller"), STRICT).unwrap();
     wait_until("its row", || site.row("teller").is_some());
-    // Counters that nobody else has touched, and a status that tells of a trace.
+    wait_until("its experiment", || {
+        site.admin.live(&site.tracing())["status"]["experiments"].to_string().contains("teller")
+    });
+    let last = mlflow().receive_trace(&site.url(), "teller").as_second() as f64;
+    wait_until("its trace is seen", || site.row("teller").is_some_and(|row| row["lastTraceTime"].is_string()));
+    // Counters that nobody else has touched.
     site.stop_operator();
-    a_trace_was_seen(&site);
     site.start_operator();
     let second = Operator::start_beside("operator-metrics-second");
     let leader = || site.operator();
@@ -36,7 +38,7 @@ fn metrics_count_exactly_what_happened_and_only_the_leader_adds_up() {
     assert_eq!(leader().metric(r#"agent_tracing_agenttracings{condition="InjectionReady",status="True"}"#), 1.0);
     let last_trace =
         format!(r#"agent_tracing_last_trace_timestamp_seconds{{tracing_namespace="{ns}",tracing="tracing"}}"#);
-    assert_eq!(leader().metric(&last_trace), seconds(LAST_TRACE));
+    assert_eq!(leader().metric(&last_trace), last);
 
     // Admissions.
     assert_eq!(leader().metric("agent_tracing_admissions_total"), 0.0);
@@ -59,8 +61,8 @@ fn metrics_count_exactly_what_happened_and_only_the_leader_adds_up() {
     ] {
         assert_eq!(leader().metric(series), value, "{series}");
     }
-    let last = leader().metric("agent_tracing_last_admission_timestamp_seconds");
-    assert!((asked..asked + 60.0).contains(&last), "{last} is not after {asked}");
+    let answered = leader().metric("agent_tracing_last_admission_timestamp_seconds");
+    assert!((asked..asked + 60.0).contains(&answered), "{answered} is not after {asked}");
     assert_eq!(second.metric("agent_tracing_admissions_total"), 0.0, "nobody asked the other one");
 
     // A repair and a removal by the controller alone.
@@ -78,17 +80,14 @@ fn metrics_count_exactly_what_happened_and_only_the_leader_adds_up() {
         ("agent_tracing_removals_total", 1.0),
         ("agent_tracing_rollouts_total", 2.0),
         ("agent_tracing_workloads{", 1.0),
-        (&*last_trace, seconds(LAST_TRACE)),
+        (&*last_trace, last),
     ] {
         assert_eq!(leader().metric(series), value, "{series}");
     }
 
-    // The pod says that it is ready, and its name does not resolve here.
-    wait_for("MLflow is asked", Duration::from_secs(60), || {
-        run_all_pods(&site.admin, &ns);
-        leader().metric("agent_tracing_mlflow_requests_total{") > 0.0
-    });
-    assert_eq!(leader().metric(r#"agent_tracing_mlflow_requests_total{outcome="ok"}"#), 0.0);
+    assert!(leader().metric(r#"agent_tracing_mlflow_requests_total{outcome="ok"}"#) > 0.0, "MLflow was asked");
+    site.lose_the_node();
+    wait_until("the status says so", || site.condition("MLflowReady").is_some_and(|c| c["status"] == "False"));
 
     let (of_leader, of_second) = (leader().scrape("text/plain"), second.scrape("text/plain"));
     agrees_with_itself(&of_leader);
@@ -119,15 +118,6 @@ fn metrics_count_exactly_what_happened_and_only_the_leader_adds_up() {
     second.stop();
 }
 
-/// As if traces had arrived before the operator started.
-fn a_trace_was_seen(site: &Site) {
-    let mut facts = site.tracing();
-    let mut rows = site.admin.live(&facts)["status"]["workloads"].clone();
-    rows[0]["lastTraceTime"] = json!(LAST_TRACE);
-    facts["status"] = json!({"workloads": rows});
-    site.admin.merge_subresource(&facts, "status", STRICT).unwrap();
-}
-
 /// Somebody brings back the template of before.
 fn strip(site: &Site, name: &str) {
     let bare = site.stored_elsewhere(&agent(&site.namespace.0, name));
@@ -154,7 +144,7 @@ fn agrees_with_itself(text: &str) {
     let failed = sum("agent_tracing_reconciles_total") - sum(r#"agent_tracing_reconciles_total{outcome="ok"}"#);
     assert_eq!(sum("agent_tracing_reconcile_errors_total"), failed, "each in one step");
     let expires = sum("agent_tracing_webhook_certificate_expiry_timestamp_seconds");
-    assert!(expires > seconds(LAST_TRACE) && expires < 4e9, "{expires}");
+    assert!(expires > jiff::Timestamp::now().as_second() as f64 && expires < 4e9, "{expires}");
 }
 
 /// README, alerts and dashboard know these metrics and no other.
@@ -201,8 +191,4 @@ fn promtool(args: &[&str], stdin: &str) -> String {
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     assert!(output.status.success(), "promtool {args:?}: {said}");
     said
-}
-
-fn seconds(time: &str) -> f64 {
-    time.parse::<jiff::Timestamp>().unwrap().as_second() as f64
 }

@@ -1,5 +1,5 @@
-//! The operator runs against the API server with the shipped configuration and roles. No pod runs, so MLflow never answers:
-//! what it would have answered is written into the status, as if it had been up once.
+//! The operator runs against the API server with the shipped configuration and roles. No pod runs: module `mlflow` answers in
+//! MLflow's place, and plays the node for its pod.
 
 mod admission;
 mod cert_manager;
@@ -9,10 +9,13 @@ mod leadership;
 mod life;
 mod merge_ca;
 mod metrics;
+mod mlflow;
 mod observer;
 mod process;
 mod rest;
 mod secrets;
+
+use std::cell::RefCell;
 
 use agent_tracing::core::kind::Kind;
 use agent_tracing::names;
@@ -20,11 +23,15 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Namespace, STRICT, install, kubectl, kustomize, operator, wait_until};
 use crate::support::canary::CANARY;
+use mlflow::{Node, mlflow};
 use process::Operator;
+use rest::pods;
 
-/// A labelled namespace with an AgentTracing whose MLflow has answered once, and the operator that looks after it.
+/// A labelled namespace with an AgentTracing whose MLflow answers, and the operator that looks after it.
 struct Site {
     admin: Cluster,
+    /// Runs MLflow's pod; `None` before there is one, or when it is lost.
+    node: RefCell<Option<Node>>,
     namespace: Namespace,
     /// `None` while it is down.
     operator: Option<Operator>,
@@ -43,36 +50,32 @@ impl Site {
         prepare();
         let namespace = Namespace::create(name, json!({names::LABEL_INJECTION: names::ENABLED}));
         let operator = Some(Operator::start(name));
-        Self { admin: Cluster::admin(), namespace, operator }
+        Self { admin: Cluster::admin(), node: RefCell::default(), namespace, operator }
     }
 
-    /// The AgentTracing, its server's objects, and in its status what the server would have said.
+    /// The AgentTracing is made, and its MLflow comes up.
     fn mlflow_answers(&self) {
         self.admin.create(&self.tracing(), STRICT).unwrap();
-        self.mlflow_has_answered(&self.tracing(), &self.url());
+        self.mlflow_comes_up(&self.tracing(), &self.url());
     }
 
-    fn mlflow_has_answered(&self, tracing: &Value, url: &str) {
-        let child = format!("{}-mlflow", tracing["metadata"]["name"].as_str().unwrap());
-        // The claim first: one that is missing although MLflow has answered is lost, and never made anew.
-        wait_until("MLflow's objects", || {
-            let has = |kind| self.admin.get(kind, &self.namespace.0, &child).is_ok();
-            has("PersistentVolumeClaim")
-                && has("Deployment")
-                && self.admin.live(tracing)["status"]["conditions"].is_array()
-        });
-        let mut facts = tracing.clone();
-        facts["status"] =
-            json!({"mlflow": {"url": url, "version": "3.10.1", "workspaces": false, "source": "Service"}});
-        let mut seen = 0;
-        wait_until("the facts stay", || {
-            seen += 1;
-            // A pass that began before may write over them, as it may add to them.
-            if self.admin.live(tracing)["status"]["mlflow"].is_null() {
-                self.admin.merge_subresource(&facts, "status", STRICT).unwrap();
-                seen = 0;
-            }
-            seen > 8
+    /// MLflow's pod runs, and the operator has had its answer.
+    fn mlflow_comes_up(&self, tracing: &Value, url: &str) {
+        mlflow().serve(url);
+        self.node.borrow_mut().get_or_insert_with(|| Node::start(&self.namespace.0));
+        wait_until("MLflow has answered", || self.admin.live(tracing)["status"]["mlflow"]["url"] == url);
+    }
+
+    /// MLflow's pods are gone, and the next ones stay pending.
+    fn lose_the_node(&self) {
+        self.node.take();
+        let servers = || pods(&self.admin, &self.namespace.0).into_iter().filter(|pod| is_managed(pod));
+        for pod in servers() {
+            self.admin.delete("Pod", &self.namespace.0, pod["metadata"]["name"].as_str().unwrap());
+        }
+        wait_until("MLflow's next pod", || {
+            let mut left = servers();
+            left.next().is_some_and(|pod| pod["status"]["phase"] == "Pending") && left.next().is_none()
         });
     }
 
@@ -262,6 +265,11 @@ fn is_wired(deployment: &Value) -> bool {
     let record = &deployment["spec"]["template"]["metadata"]["annotations"][names::ANNOTATION_RECORD];
     assert_eq!(record.is_string(), variable(deployment, "MLFLOW_TRACKING_URI").is_some(), "{deployment:#}");
     record.is_string()
+}
+
+/// Whether it is one of the operator's own objects.
+fn is_managed(object: &Value) -> bool {
+    object["metadata"]["labels"][names::LABEL_MANAGED_BY] == names::MANAGED_BY
 }
 
 fn generation(object: &Value) -> i64 {

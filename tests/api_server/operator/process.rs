@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use agent_tracing::names;
 use serde_json::{Value, json};
 
+use super::mlflow::mlflow;
 use crate::audit::Audit;
 use crate::cluster::{Cluster, kubectl, operator_binary, wait_until};
 use crate::proxy::{Fault, Proxy};
@@ -62,7 +63,8 @@ impl Operator {
         let [webhook, http] = free_ports();
         let config = kubeconfig_of(&folder.join(format!("operator-{identity}.kubeconfig")), server);
         let token = token_in(&config);
-        let child = Command::new(operator_binary())
+        let child = mlflow()
+            .finding_services(&operator_binary())
             .args([
                 "run",
                 "--namespace",

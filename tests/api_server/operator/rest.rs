@@ -33,8 +33,10 @@ fn at_rest_nothing_but_the_lease_is_written() {
     site.admin.create(&second, STRICT).unwrap();
     let said = settle(&site, || run_all_pods(&site.admin, ns));
     assert_eq!(said["conditions"][0]["type"], "Ready", "{said:#}");
-    // The pod says that it is ready, so MLflow is asked at each pass, and its name does not resolve here.
-    assert_eq!(site.condition("MLflowReady").unwrap()["reason"], "Unreachable", "{said:#}");
+    // MLflow is asked at each pass; the second one's name does not resolve.
+    assert_eq!(site.condition("MLflowReady").unwrap()["reason"], "Available", "{said:#}");
+    let of_second = site.admin.live(&second)["status"]["conditions"].to_string();
+    assert!(of_second.contains("Unreachable"), "{of_second}");
     assert_eq!(site.row("teller").unwrap()["state"], "Injected");
     quiet_for(&site, if std::env::var_os("SOAK").is_some() { 600 } else { 120 });
     site.close();
@@ -46,7 +48,7 @@ fn at_rest_nothing_but_the_lease_is_written() {
 fn a_server_that_does_not_become_ready_is_told_once() {
     let site = Site::open("operator-stuck");
     bind_the_claim(&site);
-    wait_until("MLflow's pod", || !pods(&site.admin, &site.namespace.0).is_empty());
+    site.lose_the_node();
     let pod = pods(&site.admin, &site.namespace.0).remove(0);
     let two_minutes_ago = ago(120);
     let statuses: Vec<_> = pod["spec"]["containers"].as_array().unwrap().iter().map(|container| {
@@ -91,19 +93,23 @@ fn quiet_for(site: &Site, seconds: u64) {
 }
 
 /// Plays the node: every pod is ready.
-pub fn run_all_pods(admin: &Cluster, namespace: &str) {
+fn run_all_pods(admin: &Cluster, namespace: &str) {
     for pod in pods(admin, namespace) {
         if pod["status"]["phase"] == "Running" || !pod["metadata"]["deletionTimestamp"].is_null() {
             continue;
         }
-        let ready = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": ago(0)});
-        let status = json!({"phase": "Running", "conditions": [ready("ContainersReady"), ready("Ready")]});
         // It may be replaced meanwhile.
-        let _ = admin.merge_subresource(&with_status(&pod, status), "status", STRICT);
+        let _ = admin.merge_subresource(&with_status(&pod, running()), "status", STRICT);
     }
 }
 
-fn pods(admin: &Cluster, namespace: &str) -> Vec<Value> {
+/// The status of a pod that is ready.
+pub fn running() -> Value {
+    let ready = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": ago(0)});
+    json!({"phase": "Running", "conditions": [ready("ContainersReady"), ready("Ready")]})
+}
+
+pub fn pods(admin: &Cluster, namespace: &str) -> Vec<Value> {
     let mut pods = admin.list("Pod", namespace);
     // Elements of a list do not name their kind.
     pods.iter_mut().for_each(|pod| pod["kind"] = json!("Pod"));

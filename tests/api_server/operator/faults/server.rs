@@ -153,8 +153,7 @@ fn a_definition_that_is_deleted_and_comes_back_costs_no_wiring() {
     define(&site.admin);
     let served = || site.admin.create(&site.tracing(), STRICT);
     wait_until("the AgentTracing is there again", || served().is_ok());
-    // What MLflow says when it is up again.
-    site.mlflow_has_answered(&site.tracing(), &site.url());
+    site.mlflow_comes_up(&site.tracing(), &site.url());
     herd.assert_wired(&site, "the definition's return");
     site.wait_until_wired();
     change_spec(&site, 7);

@@ -13,6 +13,9 @@ cd "$(dirname "$0")/.."
 # shellcheck source=tests/cluster/lib.sh
 source tests/cluster/lib.sh
 
+# A backtrace hides what the test said.
+export RUST_BACKTRACE=0
+
 CLUSTER=tests/cluster
 BESIDE=$STATE/beside
 

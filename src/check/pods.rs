@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{fact, trouble};
 use crate::api::{AgentTracing, CaBundleStrategy, WorkloadState};
 use crate::core::check::authorities::{Authorities, Bundle, MergedMap, bundle, oldest};
+use crate::core::check::own_bundle::own_bundle;
 use crate::core::check::token::tokenless;
 use crate::core::check::{Fact, Pods};
 use crate::core::inject::ca_sources;
@@ -33,7 +34,7 @@ pub(super) async fn look(
     let choices: Vec<_> = tracings.iter().filter_map(|tracing| Policy::of(tracing).ca).collect();
     let shared = ca_sources(choices.iter());
     let mut counted = Fact::Known(BTreeMap::new());
-    let mut bundles = BTreeMap::new();
+    let (mut bundles, mut own) = (BTreeMap::new(), BTreeMap::new());
     for row in rows.filter(|row| row.state == WorkloadState::Injected) {
         let name = format!("{}/{}", row.kind.to_ascii_lowercase(), row.name);
         let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == row.kind);
@@ -46,7 +47,9 @@ pub(super) async fn look(
                     counted.insert(name.clone(), Pods { running: all, current: current.len(), tokenless });
                 }
                 let found = oldest(current.iter().filter_map(|pod| bundle(pod, &shared)).collect());
-                if !found.is_empty() {
+                if let Some(found) = current.iter().find_map(own_bundle) {
+                    own.insert(name, found);
+                } else if !found.is_empty() {
                     bundles.insert(name, found);
                 }
             }
@@ -54,15 +57,19 @@ pub(super) async fn look(
         }
     }
     for bundle in bundles.values_mut().flatten().filter(|bundle| bundle.strategy != CaBundleStrategy::ConfigMap) {
-        let asked = LogParams {
-            container: Some(names::MERGE_CA.to_owned()),
-            limit_bytes: Some(MOST_LOG),
-            ..LogParams::default()
-        };
-        bundle.log = fact(Api::<Pod>::namespaced(client.clone(), namespace).logs(&bundle.pod, &asked).await, |log| log);
+        bundle.log = log_of_merge_ca(client, namespace, &bundle.pod).await;
     }
-    let authorities = authorities(client, namespace, bundles).await;
+    for own in own.values_mut() {
+        own.log = log_of_merge_ca(client, namespace, &own.pod).await;
+    }
+    let authorities = Authorities { own, ..authorities(client, namespace, bundles).await };
     (counted, authorities)
+}
+
+async fn log_of_merge_ca(client: &Client, namespace: &str, pod: &str) -> Fact<String> {
+    let container = Some(names::MERGE_CA.to_owned());
+    let asked = LogParams { container, limit_bytes: Some(MOST_LOG), ..LogParams::default() };
+    fact(Api::<Pod>::namespaced(client.clone(), namespace).logs(pod, &asked).await, |log| log)
 }
 
 async fn authorities(client: &Client, namespace: &str, bundles: BTreeMap<String, Vec<Bundle>>) -> Authorities {
@@ -89,7 +96,7 @@ async fn authorities(client: &Client, namespace: &str, bundles: BTreeMap<String,
         Fact::Unknown(why) => Fact::Unknown(why),
     };
     let sources = wanted.iter().map(|source| (source.clone(), value(source))).collect();
-    Authorities { bundles, sources, merged }
+    Authorities { bundles, own: BTreeMap::new(), sources, merged }
 }
 
 /// How many pods a workload has, and those of them that carry its template's record.

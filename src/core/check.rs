@@ -2,6 +2,7 @@
 //! broken is the cause; what lies behind it is not looked at, since it would only repeat it.
 
 pub mod authorities;
+pub mod own_bundle;
 pub mod token;
 
 use std::collections::BTreeMap;
@@ -340,7 +341,7 @@ fn traces_of(row: &WorkloadStatus, facts: &Facts) -> (State, String) {
     }
 }
 
-/// `None` where it has no bundle of ours, or no pod that runs.
+/// `None` where it has no bundle, or no pod that runs.
 fn of_bundle(row: &WorkloadStatus, facts: &Facts, now: Timestamp) -> Option<(State, String)> {
     let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == row.kind)?;
     authorities::judge(kind, &resource(row), facts, now)

@@ -68,7 +68,11 @@ step() {
     return 0
   fi
   printf '%s  %sno%s %7s  %s\n' "$REWIND" "$RED" "$PLAIN" "$took" "$what"
-  tail -c "+$((mark + 1))" "$LOG" | tail -n 40 | sed 's/^/     | /' >&2
+  {
+    # What a test says comes first, since the last lines of many only count them.
+    tail -c "+$((mark + 1))" "$LOG" | grep -A 3 ' panicked at ' | grep -v '^--$' | cut -c 1-500 | head -n 40 || true
+    tail -c "+$((mark + 1))" "$LOG" | tail -n 30
+  } | sed 's/^/     | /' >&2
   printf '     the whole output: %s\n' "$LOG" >&2
   exit "$rc"
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use super::own_bundle::OwnBundle;
 use super::{Fact, Facts, State, bad, good, operator_namespace, unknown};
 use crate::api::CaBundleStrategy;
 use crate::core::ca_bundle::log::{Named, Told, read};
@@ -26,6 +27,8 @@ const DIGITS: usize = 16;
 pub struct Authorities {
     /// The bundles of each workload's pods.
     pub bundles: BTreeMap<String, Vec<Bundle>>,
+    /// Those that the owners of workloads make themselves.
+    pub own: BTreeMap<String, OwnBundle>,
     /// What the sources hold, by ConfigMap and key; `None` where there is no such key.
     pub sources: BTreeMap<(String, String), Fact<Option<String>>>,
     /// The ConfigMap that the operator merges.
@@ -103,7 +106,10 @@ pub fn oldest(mut bundles: Vec<Bundle>) -> Vec<Bundle> {
 
 /// Whether the running pods of a workload trust what they should; `None` where it is no concern of ours.
 pub(super) fn judge(kind: Kind, workload: &str, facts: &Facts, now: Timestamp) -> Option<(State, String)> {
-    let bundles = facts.authorities.bundles.get(workload)?;
+    let Authorities { bundles, own, .. } = &facts.authorities;
+    let Some(bundles) = bundles.get(workload) else {
+        return own.get(workload).map(|own| own.judge(&facts.namespace));
+    };
     let found: Vec<_> = bundles.iter().map(|bundle| look(bundle, kind, workload, facts, now)).collect();
     let worst = [State::Bad, State::Unknown].into_iter().find_map(|state| found.iter().find(|(is, _)| *is == state));
     Some(worst.or(found.first())?.clone())

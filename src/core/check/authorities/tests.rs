@@ -61,6 +61,7 @@ fn with(strategy: CaBundleStrategy, log: Fact<String>, service: &[&str]) -> Auth
     };
     Authorities {
         bundles: BTreeMap::from([(TELLER.to_owned(), vec![bundle])]),
+        own: BTreeMap::new(),
         sources: BTreeMap::from([
             (source(SERVICE), Fact::Known(Some(service.concat()))),
             (source(CORPORATE), Fact::Known(None)),

@@ -1,6 +1,8 @@
 //! The certificate authorities of running pods: which they lack is told, and where none of ours can be merged a CronJob does
 //! without.
 
+use std::time::{Duration, Instant};
+
 use agent_tracing::names;
 use serde_json::{Value, json};
 
@@ -79,6 +81,57 @@ fn what_the_owners_own_merge_ca_complains_of_is_named(scene: &Scene) {
             false => Err(format!("{links:#?}")),
         }
     });
+}
+
+/// A Pod is never replaced by us, so it needs its file for as long as it runs (finding A3). The kubelet takes out of a volume
+/// what its ConfigMap has lost, within a minute and a half.
+#[test]
+#[ignore = "needs the node cluster: make test"]
+fn a_running_agent_keeps_its_file_whatever_becomes_of_its_agenttracing() {
+    scene("trust-kept", true, |scene| {
+        publish(scene, &[Authority::new("root of the first year")]);
+        scene.apply(TRACING);
+        scene.kubectl(&["patch", "agenttracing", "tracing", "--type=merge", "-p", CONFIG_MAP]);
+        scene.until_condition("MLflowReady", "True", "Available");
+        until("there is a ConfigMap", || scene.get("configmaps", names::CA_CONFIG_MAP).ok_or_else(String::new));
+        scene.apply(&pod("courier"));
+        assert!(is_wired(&scene.live("pods", "courier")));
+        until("courier runs", || match scene.live("pods", "courier")["status"]["phase"].as_str() {
+            Some("Running") => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        let before = file_of_courier(scene);
+        assert!(before.contains("BEGIN CERTIFICATE"), "{before}");
+
+        scene.kubectl(&["delete", "agenttracing", "tracing"]);
+        scene.apply(&TRACING.replace("name: tracing", "name: second"));
+        until("the second one has seen the namespace", || {
+            let second = scene.live("agenttracings", "second");
+            second["status"]["conditions"].is_array().then_some(()).ok_or_else(|| second["status"].to_string())
+        });
+        operator::stop();
+        scene.kubectl(&["delete", "agenttracing", "second"]);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(100) {
+            assert_eq!(file_of_courier(scene), before, "after {:?} without an operator", began.elapsed());
+            std::thread::sleep(Duration::from_secs(10));
+        }
+        operator::install();
+        assert_eq!(file_of_courier(scene), before);
+        assert!(scene.get("configmaps", names::CA_CONFIG_MAP).is_some());
+    });
+}
+
+fn file_of_courier(scene: &Scene) -> String {
+    scene.kubectl(&["exec", "courier", "--", "cat", "/tmp/ca-bundle/combined-ca.crt"])
+}
+
+/// An agent of nobody's, which asks to be wired.
+fn pod(name: &str) -> String {
+    let deployment: Value = serde_json::from_str(&with_a_shell(&idle(name))).unwrap();
+    let metadata = json!({"name": name, "labels": {names::LABEL_INJECT: "true"}});
+    let spec = &deployment["spec"]["template"]["spec"];
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}).to_string()
 }
 
 const CONFIG_MAP: &str = r#"{"spec": {"caBundle": {"strategy": "ConfigMap"}}}"#;

@@ -304,8 +304,11 @@ async fn touch(ctx: &Context, this: &Bring<'_>, workload: &Judged, memory: &mut 
     Ok(match judged {
         Some(Judged { standing: Standing::Current, .. }) => Touched::Wired,
         // A webhook with other install options, or of another version, answered: while the operator is being replaced two are
-        // at work. Nobody undid anything, and soon the right one answers.
-        Some(judged) if is_wired_otherwise(&judged) => {
+        // at work. Nobody undid anything, and soon the right one answers. The wiring of before tells of none, unless the label
+        // came back with it.
+        Some(judged)
+            if is_wired_otherwise(&judged) && (judged.record != workload.record || again && judged.was_labelled) =>
+        {
             memory.unanswered.insert(Key::of_workload(&judged));
             Touched::Dropped
         }

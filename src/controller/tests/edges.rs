@@ -229,6 +229,20 @@ async fn a_webhook_that_wires_otherwise_is_waited_for_and_nobody_is_blamed() {
     assert_eq!(template["spec"]["initContainers"][0]["name"], "merge-ca", "{template}");
 }
 
+/// Its earlier wiring, which a silent webhook leaves as it is, was taken for that of a webhook with other options.
+#[tokio::test]
+async fn a_changed_spec_comes_to_what_is_wired_while_the_webhook_is_away() {
+    let mut world = World::at_rest().await;
+    world.api.webhook(false);
+    world.api.edit(TRACING, json!({"spec": {"sdk": {"timeoutSeconds": 9}}, "metadata": {"generation": 2}}));
+    world.pass().await;
+    world.pass().await;
+    let template = world.api.get(TELLER).unwrap()["spec"]["template"].clone();
+    let env = template["spec"]["containers"][0]["env"].as_array().unwrap();
+    assert!(env.iter().any(|e| e["name"] == "MLFLOW_HTTP_REQUEST_TIMEOUT" && e["value"] == "9"), "{template}");
+    assert_eq!(world.reason("InjectionReady"), "WebhookUnavailable");
+}
+
 /// review A11
 #[tokio::test]
 async fn a_changed_spec_is_no_repair_and_a_stripped_template_is() {

@@ -23,6 +23,7 @@ mod mlflow;
 mod newcomers;
 mod operator;
 mod pace;
+mod policies;
 mod shared;
 mod shared_limits;
 mod trust;

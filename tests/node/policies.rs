@@ -1,0 +1,81 @@
+//! What the policies of a cluster make of wired pods.
+
+use serde_json::json;
+
+use crate::check::until_broken;
+use crate::world::{idle, is_wired, kubectl, scene, typed, until};
+
+const TRACING: &str = "
+apiVersion: agenttracing.dev/v1alpha1
+kind: AgentTracing
+metadata: {name: tracing}
+spec:
+  mlflow: {mode: External, external: {trackingURI: 'https://mlflow.example.com'}}
+  auth: {method: TokenFile}
+";
+const POLICY: &str = "policies-without-token";
+
+/// Takes the service account's token from every pod of the namespace, after the API server has mounted it (case B45).
+fn policy() -> String {
+    let here = json!({"matchLabels": {"kubernetes.io/metadata.name": "policies"}});
+    let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]);
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy", "metadata": {"name": POLICY},
+        "spec": {
+            "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+            "matchConstraints": {"resourceRules": rules, "namespaceSelector": here},
+            "matchConditions": [{"name": "mounts", "expression": "has(object.spec.containers[0].volumeMounts)"}],
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {
+                "expression": "[JSONPatch{op: 'remove', path: '/spec/containers/0/volumeMounts'}]",
+            }}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding",
+        "metadata": {"name": POLICY}, "spec": {"policyName": POLICY},
+    });
+    json!({"apiVersion": "v1", "kind": "List", "items": [policy, binding]}).to_string()
+}
+
+#[test]
+#[ignore = "needs the node cluster: make test"]
+fn check_names_a_pod_that_lost_its_token_to_a_policy() {
+    scene("policies", true, |scene| {
+        scene.apply(TRACING);
+        kubectl(&["apply", "-f", "-"], &policy()).unwrap();
+        let removed = Removed;
+        let probe = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"},
+            "spec": serde_json::from_str::<serde_json::Value>(&idle("probe")).unwrap()["spec"]["template"]["spec"]});
+        until("the policy is at work", || {
+            let made = kubectl(
+                &["-n", "policies", "create", "-f", "-", "--dry-run=server", "-o", "json"],
+                &probe.to_string(),
+            )?;
+            if made.contains("volumeMounts") { Err(made) } else { Ok(()) }
+        });
+        scene.apply(&idle("teller"));
+        until("teller is wired", || match is_wired(&scene.live("deployments", "teller")) {
+            true => Ok(()),
+            false => Err("it is not".to_owned()),
+        });
+        scene.until_rolled_out("teller");
+        let said = until_broken(scene, "deployment/teller", "kubectl get pod -n policies teller-");
+        assert!(said.contains("container agent of teller-") && said.contains("no service account token"), "{said}");
+        drop(removed);
+        // The next pods have it.
+        scene.kubectl(&["rollout", "restart", "deployment/teller"]);
+        until("nothing of it is broken", || match crate::check::broken(&crate::check::check(scene, &[]).1) {
+            None => Ok(()),
+            Some(link) => Err(link),
+        });
+    });
+}
+
+/// The policy goes with the test.
+struct Removed;
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        typed(&["delete", "mutatingadmissionpolicybinding,mutatingadmissionpolicy", POLICY, "--ignore-not-found"]);
+    }
+}

@@ -33,10 +33,10 @@ fn at_rest_nothing_but_the_lease_is_written() {
     site.admin.create(&second, STRICT).unwrap();
     let said = settle(&site, || run_all_pods(&site.admin, ns));
     assert_eq!(said["conditions"][0]["type"], "Ready", "{said:#}");
-    // MLflow is asked at each pass; the second one's name does not resolve.
+    // MLflow is asked at each pass; the second one's name does not resolve, and it lacks a volume.
     assert_eq!(site.condition("MLflowReady").unwrap()["reason"], "Available", "{said:#}");
     let of_second = site.admin.live(&second)["status"]["conditions"].to_string();
-    assert!(of_second.contains("Unreachable"), "{of_second}");
+    assert!(of_second.contains("names no StorageClass"), "{of_second}");
     assert_eq!(site.row("teller").unwrap()["state"], "Injected");
     quiet_for(&site, if std::env::var_os("SOAK").is_some() { 600 } else { 120 });
     site.close();

@@ -14,7 +14,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, PartialObjectMeta, Patch, PatchParams};
 use kube::{Api, Client, CustomResourceExt, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -77,12 +77,7 @@ pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<ExitCode> {
 
 /// Says what will be gone and what stays, before anything is.
 async fn announce(client: &Client, with_tracings: bool) -> anyhow::Result<()> {
-    let tracings = match Api::<AgentTracing>::all(client.clone()).list_metadata(&ListParams::default()).await {
-        Ok(list) => list.items,
-        // The kind is gone already.
-        Err(kube::Error::Api(status)) if status.is_not_found() => Vec::new(),
-        Err(error) => return Err(error).context("failed to list AgentTracings"),
-    };
+    let tracings = tracings(client).await?;
     let named = tracings.iter().map(|t| format!("{}/{}", t.namespace().unwrap_or_default(), t.name_any()));
     println!("{}", announcement(&named.collect::<Vec<_>>(), with_tracings));
     Ok(())
@@ -141,16 +136,10 @@ async fn stop_operator(client: &Client, namespace: &str) -> anyhow::Result<()> {
 
 /// Before their kind: with the kind gone, Kubernetes may no longer find out whose the MLflow servers are, and leave them.
 async fn delete_tracings(client: &Client) -> anyhow::Result<()> {
-    let tracings = Api::<AgentTracing>::all(client.clone());
     let servers = Api::<Deployment>::all(client.clone());
     let end = Instant::now() + PATIENCE;
     loop {
-        let left = match tracings.list_metadata(&ListParams::default()).await {
-            Ok(list) => list.items,
-            // The kind is gone already.
-            Err(kube::Error::Api(status)) if status.is_not_found() => Vec::new(),
-            Err(error) => return Err(error).context("failed to list AgentTracings"),
-        };
+        let left = tracings(client).await?;
         for tracing in left.iter().filter(|tracing| tracing.metadata.deletion_timestamp.is_none()) {
             let namespace = tracing.namespace().unwrap_or_default();
             delete(&Api::<AgentTracing>::namespaced(client.clone(), &namespace), &tracing.name_any()).await?;
@@ -170,6 +159,16 @@ async fn delete_tracings(client: &Client) -> anyhow::Result<()> {
             );
         }
         sleep(POLL).await;
+    }
+}
+
+/// All AgentTracings; none where an earlier attempt has deleted their kind.
+async fn tracings(client: &Client) -> anyhow::Result<Vec<PartialObjectMeta<AgentTracing>>> {
+    match Api::<AgentTracing>::all(client.clone()).list_metadata(&ListParams::default()).await {
+        Ok(list) => Ok(list.items),
+        // Of a kind that is not there the API server says so in plain text, without a reason.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) => Err(error).context("failed to list AgentTracings"),
     }
 }
 

@@ -19,6 +19,8 @@ pub const DRY: &str = "dryRun=All&fieldValidation=Strict";
 /// A field that the API server does not know is an error.
 pub const STRICT: &str = "fieldValidation=Strict";
 
+pub const CRD: &str = "agenttracings.agenttracing.dev";
+
 /// The API server, as seen by one user.
 pub struct Cluster {
     runtime: Runtime,
@@ -196,15 +198,26 @@ pub fn install() {
         for object in kustomize().iter().filter(|object| wanted(object)) {
             admin.apply(object, "kubectl", "force=true").unwrap();
         }
-        let crd = "agenttracings.agenttracing.dev";
-        wait_until("the definition is served", || {
-            let live = admin.get("CustomResourceDefinition", "", crd).unwrap();
-            let established = |c: &Value| c["type"] == "Established" && c["status"] == "True";
-            live["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(established))
-        });
-        wait_until("its storage is", || {
-            admin.send("GET", &collection("AgentTracing", "default"), "", "application/json", &Value::Null).is_ok()
-        });
+        wait_until_defined(&admin);
+    });
+}
+
+/// The definition, once somebody has deleted it.
+pub fn define(admin: &Cluster) {
+    let all = kustomize();
+    let definition = all.iter().find(|object| name(object) == CRD).unwrap();
+    admin.apply(definition, "kubectl", "force=true").unwrap();
+    wait_until_defined(admin);
+}
+
+fn wait_until_defined(admin: &Cluster) {
+    wait_until("the definition is served", || {
+        let live = admin.get("CustomResourceDefinition", "", CRD).unwrap();
+        let established = |c: &Value| c["type"] == "Established" && c["status"] == "True";
+        live["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(established))
+    });
+    wait_until("its storage is", || {
+        admin.send("GET", &collection("AgentTracing", "default"), "", "application/json", &Value::Null).is_ok()
     });
 }
 

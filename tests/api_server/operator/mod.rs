@@ -14,6 +14,7 @@ mod observer;
 mod process;
 mod rest;
 mod secrets;
+mod uninstall;
 
 use std::cell::RefCell;
 

@@ -61,7 +61,7 @@ impl Operator {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let log = folder.join(format!("operator-{identity}.log"));
         let [webhook, http] = free_ports();
-        let config = kubeconfig_of(&folder.join(format!("operator-{identity}.kubeconfig")), server);
+        let config = kubeconfig_of(&own_account(), &folder.join(format!("operator-{identity}.kubeconfig")), server);
         let token = token_in(&config);
         let child = mlflow()
             .finding_services(&operator_binary())
@@ -253,13 +253,16 @@ pub fn restart_the_api_server() {
 
 /// A kubeconfig of the operator's service account.
 pub fn kubeconfig(file: &Path) -> PathBuf {
-    kubeconfig_of(file, None)
+    kubeconfig_of(&own_account(), file, None)
 }
 
-/// The same for an API server that is reached at another address.
-fn kubeconfig_of(file: &Path, server: Option<&str>) -> PathBuf {
-    let account =
-        format!("/api/v1/namespaces/{}/serviceaccounts/{}/token", names::OPERATOR_NAMESPACE, names::SERVICE_ACCOUNT);
+fn own_account() -> (String, String) {
+    (names::OPERATOR_NAMESPACE.to_owned(), names::SERVICE_ACCOUNT.to_owned())
+}
+
+/// The same of another account, by namespace and name, and for an API server that is reached at another address.
+pub fn kubeconfig_of((namespace, name): &(String, String), file: &Path, server: Option<&str>) -> PathBuf {
+    let account = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
     let request =
         json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}});
     let token = Cluster::admin().post(&account, &request).unwrap()["status"]["token"].clone();

@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Herd, change_spec, is_soak, seeds};
-use crate::cluster::{Cluster, STRICT, kustomize, wait_for, wait_until};
+use crate::cluster::{CRD, STRICT, define, wait_for, wait_until};
 use crate::operator::process::{Operator, holder, point_the_webhook_at, restart_the_api_server};
 use crate::operator::{Site, agent, variable};
 use crate::proxy::{Fault, Moment, Proxy, Random};
-
-const CRD: &str = "agenttracings.agenttracing.dev";
 
 /// Somewhere in the work that the operator has just been given.
 fn soon(random: &mut Random) {
@@ -159,10 +157,4 @@ fn a_definition_that_is_deleted_and_comes_back_costs_no_wiring() {
     change_spec(&site, 7);
     herd.assert_wired_once(&site, "a change after that");
     site.close();
-}
-
-fn define(admin: &Cluster) {
-    let all = kustomize();
-    let definition = all.iter().find(|object| object["metadata"]["name"] == CRD).unwrap();
-    admin.apply(definition, "kubectl", "force=true").unwrap();
 }

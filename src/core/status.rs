@@ -114,7 +114,7 @@ pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> (
 
 /// The status of an AgentTracing with `spec.suspend`: everything as it was, only `Ready` says so.
 pub fn suspended(tracing: &AgentTracing, now: Timestamp) -> AgentTracingStatus {
-    let About { namespace, name } = About::of(tracing);
+    let About { namespace, name, .. } = About::of(tracing);
     let resume = format!(
         "Suspended by spec.suspend: nothing is injected, repaired or reconciled; resume with: kubectl patch agenttracing \
          -n {namespace} {name} --type merge -p '{{\"spec\":{{\"suspend\":false}}}}'"
@@ -134,7 +134,7 @@ pub fn failed(tracing: &AgentTracing, what: &str, operator_namespace: &str, now:
 
 /// The status of an AgentTracing whose spec cannot be carried out.
 pub fn invalid(tracing: &AgentTracing, problems: &str, now: Timestamp) -> AgentTracingStatus {
-    let About { namespace, name } = About::of(tracing);
+    let About { namespace, name, .. } = About::of(tracing);
     let message = format!("{problems}; change it with: kubectl edit agenttracing -n {namespace} {name}");
     only_ready(tracing, Verdict::bad(Reason::InvalidSpec, message), now)
 }
@@ -156,6 +156,8 @@ pub fn is_true(status: Option<&AgentTracingStatus>, condition: ConditionType) ->
 struct About<'a> {
     namespace: &'a str,
     name: &'a str,
+    /// Whether agents get the id of their experiment.
+    pins: bool,
 }
 
 impl<'a> About<'a> {
@@ -163,6 +165,7 @@ impl<'a> About<'a> {
         Self {
             namespace: tracing.metadata.namespace.as_deref().unwrap_or_default(),
             name: tracing.metadata.name.as_deref().unwrap_or_default(),
+            pins: tracing.spec.experiment.pin,
         }
     }
 }
@@ -250,7 +253,7 @@ fn rests(found: &Findings<'_>, tracing: &AgentTracing) -> bool {
 }
 
 fn experiments_ready(about: &About<'_>, found: &Findings<'_>) -> Verdict {
-    let About { namespace, name } = about;
+    let About { namespace, name, .. } = about;
     // What is never found out must not look as if it were on its way.
     if found.mlflow.reason == Reason::NotObservable {
         let message = format!(

@@ -58,7 +58,7 @@ pub(super) fn too_many_experiments(about: &About<'_>, found: &Findings<'_>) -> O
     let needed: BTreeSet<_> = found.workloads.iter().map(|j| &j.experiment).collect();
     let count = needed.into_iter().filter(|target| matches!(target, Target::Name(_))).count();
     (waits && count > MAX_EXPERIMENTS).then(|| {
-        let About { namespace, name } = about;
+        let About { namespace, name, .. } = about;
         let message = format!(
             "Workloads need {count} experiments, and an AgentTracing holds the ids of {MAX_EXPERIMENTS}, so the others are not wired; \
              set experiment.pin to false, or a literal experiment.name: kubectl edit agenttracing -n {namespace} {name}"

@@ -265,7 +265,7 @@ pub(super) fn jobs_wait(workloads: &str, details: &str) -> Verdict {
 
 /// Why a workload takes its certificate authorities from the ConfigMap, and what makes its init container possible again.
 fn without_merge_ca(about: &About<'_>, judged: &Judged) -> (Reason, String) {
-    let About { namespace, name } = *about;
+    let About { namespace, name, .. } = *about;
     let (image, resource) = (&judged.merge_ca.image, judged.resource());
     let instead = format!("it takes its authorities from ConfigMap {}", names::CA_CONFIG_MAP);
     match judged.merge_ca.fallback {

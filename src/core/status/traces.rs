@@ -112,7 +112,7 @@ fn broken(
 
 /// Silence that somebody may want.
 fn silent(about: &About<'_>, current: &[&Judged], found: &Findings<'_>, now: Timestamp) -> Option<Verdict> {
-    let About { namespace, name } = about;
+    let About { namespace, name, pins } = about;
     let deleted: Vec<_> = current.iter().copied().filter(|j| evidence(found, j) == Evidence::NoExperiment).collect();
     if !deleted.is_empty() {
         let message = format!(
@@ -127,9 +127,10 @@ fn silent(about: &About<'_>, current: &[&Judged], found: &Findings<'_>, now: Tim
     let first = silent.first()?;
     let message = format!(
         "No trace from {} in more than 10 minutes: {}is it in use, and does its code switch MLflow tracing on (for example \
-         mlflow.langchain.autolog())? Read its log: {}",
+         mlflow.langchain.autolog())? {}Read its log: {}",
         list(&silent),
         seen(&silent),
+        if *pins { "" } else { "With package mlflow-tracing in place of mlflow it needs experiment.pin: true. " },
         logs(namespace, first)
     );
     Some(Verdict::bad(Reason::NoTracesFrom, message))
@@ -170,7 +171,7 @@ fn received(
     found: &Findings<'_>,
     mlflow: Option<&MlflowStatus>,
 ) -> Option<Verdict> {
-    let About { namespace, name } = about;
+    let About { namespace, name, .. } = about;
     let received = with_traces(current.iter().copied(), found);
     if received.is_empty() {
         return None;
@@ -195,7 +196,7 @@ fn with_traces<'a>(workloads: impl Iterator<Item = &'a Judged>, found: &Findings
 }
 
 fn not_yet(about: &About<'_>, current: &[&Judged], mlflow: Option<&MlflowStatus>) -> Verdict {
-    let About { namespace, name } = about;
+    let About { namespace, name, .. } = about;
     if mlflow.is_some_and(|m| m.source == "Unobserved") {
         let message = format!(
             "Nobody but the agents may ask this MLflow, so that nobody can tell whether traces arrive; list its host in \

@@ -10,7 +10,7 @@ use crate::core::rollout::{Rest, halt, is_stuck, next_touch};
 use crate::core::workload::{Judged, Standing};
 
 pub(super) fn workloads_ready(about: &About<'_>, counted: &[&Judged], found: &Findings<'_>, now: Timestamp) -> Verdict {
-    let About { namespace, name } = about;
+    let About { namespace, name, .. } = about;
     let named =
         |test: &dyn Fn(&Judged) -> bool| -> Vec<&Judged> { counted.iter().copied().filter(|j| test(j)).collect() };
     let rests =

@@ -35,6 +35,14 @@ fn silence_repeats_what_the_templates_say_about_it() {
     assert!(message.contains(seen), "{message}");
 }
 
+/// Case B10: the slim package finds no experiment by its name, and says nothing about it.
+#[test]
+fn silence_names_the_slim_package_where_ids_are_not_pinned() {
+    let scene = Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::Nothing);
+    let message = scene.condition(ConditionType::TracesFlowing).message;
+    assert!(message.contains("package mlflow-tracing in place of mlflow it needs experiment.pin: true"), "{message}");
+}
+
 #[test]
 fn where_otlp_has_no_path_silence_of_an_agent_that_speaks_it_lowers_ready() {
     let url = "https://mlflow.redhat-ods-applications.svc:8443/mlflow".to_owned();

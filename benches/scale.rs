@@ -7,6 +7,8 @@
 mod audit;
 #[path = "../tests/api_server/cluster.rs"]
 mod cluster;
+#[path = "../tests/api_server/operator/mlflow.rs"]
+mod mlflow;
 #[path = "../tests/api_server/operator/process.rs"]
 mod process;
 #[path = "../tests/api_server/proxy.rs"]

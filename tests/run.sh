@@ -7,6 +7,7 @@
 #        run.sh images   only the operator's image, and that of the commit before
 #        run.sh api      only what needs the API server, once everything is built
 #        run.sh node     only what needs real pods, once everything is built
+#        run.sh ipv6     the life of an agent on a node without IPv4, once everything is built
 #        run.sh down     ends the clusters that an aborted run left
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,6 +32,7 @@ main() {
     images) operator_images; return ;;
     api) api_server; return ;;
     node) node; return ;;
+    ipv6) ipv6; return ;;
     down) down; return ;;
     *) usage "$0" >&2; exit 2 ;;
   esac
@@ -53,6 +55,7 @@ everything() {
   start_beside "$0" api
   node
   join_beside
+  [[ -z ${SOAK-} ]] || ipv6
 }
 
 # start_beside COMMAND…: in the background, in a process group of its own. What it says comes with join_beside.
@@ -82,6 +85,7 @@ down() {
   "$CLUSTER/node.sh" down
   "$CLUSTER/api.sh" down
   [[ ! -d $BESIDE ]] || AGENT_TRACING_STATE=$BESIDE "$CLUSTER/api.sh" down
+  [[ ! -d $STATE/ipv6 ]] || AGENT_TRACING_STATE=$STATE/ipv6 "$CLUSTER/node.sh" down
 }
 
 quick() {
@@ -142,6 +146,18 @@ node() {
   step 'node tests: real pods, real MLflow' "$CLUSTER/node.sh" exec \
     cargo test --locked --offline --test node -- --ignored --test-threads=1
 }
+
+# An agent, its MLflow and the operator where no pod and no Service has an IPv4 address (case B34).
+ipv6() (
+  export IP_FAMILY=ipv6 AGENT_TRACING_STATE=$STATE/ipv6
+  trap '"$CLUSTER/node.sh" down' EXIT
+  "$CLUSTER/node.sh" up
+  step 'images into the IPv6 node' "$CLUSTER/node.sh" load "$("$CLUSTER/operator-image.sh" path)" \
+    "$("$CLUSTER/images.sh" path mlflow)" "$("$CLUSTER/images.sh" path langgraph)" "$("$CLUSTER/images.sh" path llm)" \
+    "$("$CLUSTER/images.sh" path idle)"
+  step 'node tests on IPv6' "$CLUSTER/node.sh" exec \
+    cargo test --locked --offline --test node -- --ignored --test-threads=1 life:: check::
+)
 
 operator_binary() { echo "$PWD/target/$(uname -m)-unknown-linux-musl/release/agent-tracing-operator"; }
 

@@ -55,5 +55,5 @@ controller_manager_args() {
 
 # api_ready URL DIR: asks as nobody, which the default roles allow for probes.
 api_ready() {
-  [[ $(curl --silent --noproxy '*' --max-time 2 --cacert "$2/pki/ca.crt" "$1/readyz") == ok ]]
+  [[ $(curl --silent --globoff --noproxy '*' --max-time 2 --cacert "$2/pki/ca.crt" "$1/readyz") == ok ]]
 }

@@ -24,7 +24,16 @@ LOG=$STATE/log/steps.log
   SERVICE_API=10.96.0.1
   POD_CIDR=10.244.0.0/24
   POD_GATEWAY=10.244.0.1
+  NODE_CIDR=10.89.0.0/24
   NODE_IP=10.89.0.2
+}
+
+# host ADDRESS: as it stands in a URL.
+host() {
+  case $1 in
+    *:*) printf '[%s]' "$1" ;;
+    *) printf '%s' "$1" ;;
+  esac
 }
 
 die() {

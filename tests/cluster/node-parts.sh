@@ -27,22 +27,26 @@ fill() {
 # --- namespaces and cgroup --------------------------------------------------------------------
 
 start_network() {
+  # An IPv6 address is otherwise of no use until others had a second to claim it.
+  local -a at_once=()
+  [[ $NODE_IP != *:* ]] || at_once=(nodad)
   ip netns add "$NS"
   # The node's address. Both ends stay inside: no packet leaves. (Not every kernel has `dummy`.)
   ip -n "$NS" link set lo up
   ip -n "$NS" link add node0 type veth peer name node1
-  ip -n "$NS" address add "$NODE_IP/24" dev node0
+  ip -n "$NS" address add "$NODE_IP/${NODE_CIDR#*/}" dev node0 "${at_once[@]}"
   ip -n "$NS" link set node0 up
   ip -n "$NS" link set node1 up
   # A service address needs a route before kube-proxy can rewrite it. Anything else must be refused at
   # once: an SDK that calls home would otherwise hang until its timeout.
   ip -n "$NS" route add "$SERVICE_CIDR" dev node0
   ip -n "$NS" route add unreachable default
+  ip -n "$NS" -6 route add unreachable default metric 4096
   ip -n "$NS" link add cni0 type bridge
   # The DNS server listens here before the first pod makes the bridge plugin bring it up.
-  ip -n "$NS" address add "$POD_GATEWAY/${POD_CIDR#*/}" dev cni0
+  ip -n "$NS" address add "$POD_GATEWAY/${POD_CIDR#*/}" dev cni0 "${at_once[@]}"
   ip -n "$NS" link set cni0 up
-  nsenter --net="/run/netns/$NS" bash -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
+  nsenter --net="/run/netns/$NS" bash -c 'echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding'
 }
 
 # cgroup_dirs: the cluster's cgroup, once per hierarchy of a v1 machine.
@@ -150,7 +154,8 @@ spawn() {
 # --- control plane ----------------------------------------------------------------------------
 
 create_certificates() {
-  local name dir=$DIR/pki server=https://$NODE_IP:6443
+  local name dir=$DIR/pki server
+  server=https://$(host "$NODE_IP"):6443
   pki_create "$dir" DNS:localhost DNS:kubernetes DNS:kubernetes.default DNS:kubernetes.default.svc \
     DNS:kubernetes.default.svc.cluster.local IP:127.0.0.1 "IP:$SERVICE_API" "IP:$NODE_IP"
   pki_leaf "$dir" admin /O=system:masters/CN=admin
@@ -186,7 +191,7 @@ start_control_plane() {
   wait_for 20 kubectl apply --server-side -f "$DIR/cluster.yaml"
 }
 
-reach_api() { nsenter --net="/run/netns/$NS" bash -c "$(declare -f api_ready); api_ready https://$NODE_IP:6443 '$DIR'"; }
+reach_api() { nsenter --net="/run/netns/$NS" bash -c "$(declare -f api_ready); api_ready https://$(host "$NODE_IP"):6443 '$DIR'"; }
 
 kubectl() {
   nsenter --net="/run/netns/$NS" env -i KUBECONFIG="$DIR/kubeconfig" KUBECACHEDIR="$DIR/kube-cache" "$BIN/kubectl" "$@"
@@ -290,14 +295,15 @@ dns_answers() {
   nsenter --net="/run/netns/$NS" python3 - "$POD_GATEWAY" <<-'PY'
 		import socket, struct, sys
 		name = b"".join(bytes([len(l)]) + l for l in b"kubernetes.default.svc.cluster.local".split(b".")) + b"\0"
-		s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+		family, record = (socket.AF_INET6, 28) if ":" in sys.argv[1] else (socket.AF_INET, 1)
+		s = socket.socket(family, socket.SOCK_DGRAM)
 		s.settimeout(1)
-		s.sendto(struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + name + struct.pack(">2H", 1, 1), (sys.argv[1], 53))
+		s.sendto(struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + name + struct.pack(">2H", record, 1), (sys.argv[1], 53))
 		sys.exit(0 if struct.unpack(">4H", s.recv(512)[:8])[3] else 1)
 	PY
 }
 
 # service_answers: the API server by its service address, which is kube-proxy's work.
 service_answers() {
-  nsenter --net="/run/netns/$NS" bash -c "$(declare -f api_ready); api_ready https://$SERVICE_API '$DIR'"
+  nsenter --net="/run/netns/$NS" bash -c "$(declare -f api_ready); api_ready https://$(host "$SERVICE_API") '$DIR'"
 }

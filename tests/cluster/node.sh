@@ -16,6 +16,8 @@
 #        node.sh ctr ARG…              containerd's own client, e.g. `ctr images ls`
 #        node.sh netns                 the name of the network namespace
 #
+# IP_FAMILY=ipv6 makes one without any IPv4 address beyond loopback; a state is of one family.
+#
 # Files in $AGENT_TRACING_STATE/node: kubeconfig, audit.log, log/*.log. Needs root.
 set -euo pipefail
 here=$(dirname "$0")
@@ -27,6 +29,19 @@ source "$here/pki.sh"
 source "$here/control-plane.sh"
 # shellcheck source=node-parts.sh
 source "$here/node-parts.sh"
+
+case ${IP_FAMILY:-ipv4} in
+  ipv4) ;;
+  ipv6)
+    SERVICE_CIDR=fd00:96::/112
+    SERVICE_API=fd00:96::1
+    POD_CIDR=fd00:244::/64
+    POD_GATEWAY=fd00:244::1
+    NODE_CIDR=fd00:89::/64
+    NODE_IP=fd00:89::2
+    ;;
+  *) die "IP_FAMILY is ${IP_FAMILY@Q}: ipv4 or ipv6" ;;
+esac
 
 # Two states are two clusters: neither may touch the other's.
 ID=$(printf '%s' "$STATE" | sha256sum | cut -c1-6)
@@ -190,7 +205,7 @@ relay() {
   (($# == 4)) || die 'usage: node.sh relay PORT SVC NS SVCPORT'
   needs_cluster
   local port=$1 dir=$DIR/relay target
-  target=$(kubectl get service --namespace "$3" "$2" -o 'jsonpath={.spec.clusterIP}'):$4
+  target=$(host "$(kubectl get service --namespace "$3" "$2" -o 'jsonpath={.spec.clusterIP}')"):$4
   mkdir -p "$dir"
   if alive "$dir/$port.inside.pid" && alive "$dir/$port.outside.pid" && [[ $(<"$dir/$port.target") == "$target" ]]; then
     return
@@ -223,9 +238,9 @@ host_kubeconfig() {
 recycler() {
   local line
   while sleep 1; do
-    nsenter --net="/run/netns/$NS" curl --silent --no-buffer --noproxy '*' --cacert "$DIR/pki/ca.crt" \
+    nsenter --net="/run/netns/$NS" curl --silent --no-buffer --globoff --noproxy '*' --cacert "$DIR/pki/ca.crt" \
       --cert "$DIR/pki/admin.crt" --key "$DIR/pki/admin.key" \
-      "https://$NODE_IP:6443/api/v1/persistentvolumes?watch=true" \
+      "https://$(host "$NODE_IP"):6443/api/v1/persistentvolumes?watch=true" \
       | while read -r line; do
         [[ $line != *'"phase":"Released"'* ]] || recycle "$(jq -r .object.metadata.name <<<"$line")"
       done || true

@@ -70,7 +70,7 @@ impl Site {
     /// MLflow's pods are gone, and the next ones stay pending.
     fn lose_the_node(&self) {
         self.node.take();
-        let servers = || pods(&self.admin, &self.namespace.0).into_iter().filter(|pod| is_managed(pod));
+        let servers = || pods(&self.admin, &self.namespace.0).into_iter().filter(is_managed);
         for pod in servers() {
             self.admin.delete("Pod", &self.namespace.0, pod["metadata"]["name"].as_str().unwrap());
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use agent_tracing::names;
 use serde_json::{Value, json};
 
+use super::mlflow::running;
 use super::{Site, agent};
 use crate::audit::lines;
 use crate::cluster::{Cluster, STRICT, wait_for, wait_until};
@@ -101,12 +102,6 @@ fn run_all_pods(admin: &Cluster, namespace: &str) {
         // It may be replaced meanwhile.
         let _ = admin.merge_subresource(&with_status(&pod, running()), "status", STRICT);
     }
-}
-
-/// The status of a pod that is ready.
-pub fn running() -> Value {
-    let ready = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": ago(0)});
-    json!({"phase": "Running", "conditions": [ready("ContainersReady"), ready("Ready")]})
 }
 
 pub fn pods(admin: &Cluster, namespace: &str) -> Vec<Value> {

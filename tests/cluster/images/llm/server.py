@@ -15,6 +15,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -213,11 +214,26 @@ class Handler(BaseHTTPRequestHandler):
             pass
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
+class ServerOfBothFamilies(Server):
+    address_family = socket.AF_INET6
+
+    def server_bind(self):
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+
 def main():
-    ThreadingHTTPServer.daemon_threads = True
-    ThreadingHTTPServer.request_queue_size = 128
-    address = sys.argv[1] if len(sys.argv) > 1 else "0.0.0.0"
-    server = ThreadingHTTPServer((address, PORT), Handler)
+    if len(sys.argv) > 1:
+        address, server = sys.argv[1], Server((sys.argv[1], PORT), Handler)
+    elif socket.has_dualstack_ipv6():
+        address, server = "::", ServerOfBothFamilies(("::", PORT), Handler)
+    else:
+        address, server = "0.0.0.0", Server(("0.0.0.0", PORT), Handler)
 
     def stop(*_):
         threading.Thread(target=server.shutdown).start()

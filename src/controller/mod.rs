@@ -48,7 +48,6 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc::{self, UnboundedSender};
 
 use crate::api::{AgentTracing, MlflowMode};
 use crate::core::hosts::Hosts;
@@ -167,7 +166,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let (store, writer) = reflector::store();
     let ctx = Arc::new(Context::new(options.clone(), openshift, store.clone()));
 
-    let (suspects, suspected) = mpsc::unbounded_channel();
+    let suspects = Arc::new(sweep::Suspects::default());
     let own = watcher(Api::<Guarded>::all(client.clone()), watcher::Config::default().page_size(100))
         .modify(|tracing| tracing.meta_mut().managed_fields = None)
         .default_backoff()
@@ -198,9 +197,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let queue = coalesced(queue, WINDOW).map(Ok::<_, std::convert::Infallible>);
     let config = controller::Config::default().concurrency(CONCURRENCY);
     let passes = applier(|tracing, ctx| Box::pin(pass(tracing, ctx)), after_failure, ctx.clone(), store, queue, config);
-    let swept = sweep::run(ctx.clone(), suspected);
-    let released = ctx.clone();
-    let released = release::run(&released);
+    let (swept, released) = (sweep::run(&ctx, &suspects), release::run(&ctx));
     let passed = passes.for_each(|done| {
         let (ctx, suspects) = (ctx.clone(), suspects.clone());
         async move {
@@ -209,7 +206,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 Err(controller::Error::ObjectNotFound(gone)) => {
                     let namespace = gone.namespace.unwrap_or_default();
                     ctx.forget_deleted(&namespace, &gone.name);
-                    let _ = suspects.send(Suspect { namespace, tracing: gone.name });
+                    suspects.add(Suspect { namespace, tracing: gone.name });
                 }
                 Err(controller::Error::ReconcilerFailed(..)) => {}
                 Err(error) => tracing::warn!(%error, "failed to follow a change"),
@@ -352,7 +349,7 @@ fn triggers<K>(
     client: &Client,
     config: watcher::Config,
     store: &Store<Guarded>,
-    suspects: &UnboundedSender<Suspect>,
+    suspects: &Arc<sweep::Suspects>,
     namespace: fn(&PartialObjectMeta<K>) -> String,
 ) -> BoxStream<'static, ObjectRef<Guarded>>
 where
@@ -366,7 +363,7 @@ where
         .flat_map(move |object| {
             let namespace = namespace(&object);
             if let Some(tracing) = object.labels().get(names::LABEL_WIRED) {
-                let _ = suspects.send(Suspect { namespace: namespace.clone(), tracing: tracing.clone() });
+                suspects.add(Suspect { namespace: namespace.clone(), tracing: tracing.clone() });
             }
             let concerned = store.state().into_iter().filter(move |t| t.namespace().as_deref() == Some(&*namespace));
             stream::iter(concerned.map(|t| ObjectRef::from_obj(&*t)).collect::<Vec<_>>())

@@ -1,5 +1,6 @@
 //! Every read from Kubernetes.
 
+mod items;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};

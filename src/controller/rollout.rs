@@ -14,7 +14,7 @@ use crate::core::health::shortened;
 use crate::core::kind::Kind;
 use crate::core::policy::Pace;
 use crate::core::record::Record;
-use crate::core::rollout::{due, is_repeated, next_touch, note_overdue, rolling};
+use crate::core::rollout::{due, holds_place, is_repeated, next_touch, note_overdue, rolling};
 use crate::core::select::Surroundings;
 use crate::core::workload::{Judged, Standing, judge};
 
@@ -220,15 +220,22 @@ async fn is_refused_for_merge_ca(
 
 /// Chooses what may be rolled now, and takes the places for it before anybody else can.
 fn reserve(ctx: &Context, this: &Bring<'_>, memory: &Memory, now: i64) -> Vec<usize> {
-    let Bring { tracing, pace, workloads, mlflow_answers, .. } = *this;
+    let Bring { tracing, pace, around, workloads, mlflow_answers, .. } = *this;
     let uid = tracing.metadata.uid.as_deref().unwrap_or_default();
     let rolling = rolling(workloads, now);
     let wanted = pace.max_concurrent.saturating_sub(rolling + memory.removed.len());
+    let costs = |due: &[usize]| due.iter().filter(|index| workloads[**index].rollout.replaces_pods()).count();
+    let held = workloads.iter().filter(|workload| holds_place(workload, now)).count();
+    let all = due(workloads, pace, wanted, mlflow_answers, now);
+    let needed = costs(&all);
+    let free = ctx.traffic.places(around.namespace, uid, held, needed);
+    if free == needed {
+        return all;
+    }
     // What needs no place is due whatever is free.
-    let due = due(workloads, pace, ctx.traffic.places(uid, rolling, wanted), mlflow_answers, now);
-    let taken = due.iter().filter(|index| workloads[**index].rollout.replaces_pods()).count();
-    ctx.traffic.places(uid, rolling + taken, 0);
-    due
+    let some = due(workloads, pace, free, mlflow_answers, now);
+    ctx.traffic.hold(uid, held + costs(&some));
+    some
 }
 
 async fn answered(
@@ -349,11 +356,12 @@ async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Memory, now: Tim
     let astray: Vec<_> = workloads.iter().filter(|j| may_be_taken_out(j, pace)).take(MOST_REMOVALS).collect();
     let removed = memory.removed.len();
     if astray.is_empty() {
-        ctx.traffic.places(&places, removed, 0);
+        ctx.traffic.places(around.namespace, &places, removed, 0);
         return Ok(());
     }
-    let wanted = pace.max_concurrent.saturating_sub(removed + rolling(workloads, now.as_second()));
-    let mut free = ctx.traffic.places(&places, removed, wanted);
+    let most = pace.max_concurrent.saturating_sub(removed + rolling(workloads, now.as_second()));
+    let wanted = astray.iter().filter(|workload| workload.rollout.has_to_lose()).count().min(most);
+    let mut free = ctx.traffic.places(around.namespace, &places, removed, wanted);
     let policies = observe::live_policies(ctx, around.namespace).await?;
     let injection_enabled = observe::is_labelled(&observe::namespace_labels(ctx, around.namespace).await?);
     let around = Surroundings { policies: &policies, injection_enabled, ..*around };
@@ -375,7 +383,7 @@ async fn take_out(ctx: &Context, this: &Bring<'_>, memory: &mut Memory, now: Tim
             }
         }
     }
-    ctx.traffic.places(&places, memory.removed.len(), 0);
+    ctx.traffic.hold(&places, memory.removed.len());
     Ok(())
 }
 

@@ -2,20 +2,22 @@
 //! operator: what was missed meanwhile is found at the start and once a day by a look at every workload of the cluster, and in
 //! between by the label that wired workloads carry.
 
+mod queue;
+
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::future::join_all;
 use kube::{Client, ResourceExt};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::traffic::Traffic;
-use super::{Context, Error, apply, coalesced, events, observe, report};
+use super::{Context, Error, apply, events, observe, report};
 use crate::core::kind::Kind;
 use crate::core::policy::Pace;
 use crate::core::select::Surroundings;
 use crate::core::workload::{Orphan, orphan, wired, wired_by};
+use queue::Queue;
+pub(super) use queue::Suspects;
 
 /// Under which name, followed by the namespace, a sweep takes places.
 pub(super) const PLACES: &str = "sweep/";
@@ -42,37 +44,46 @@ pub(super) struct Suspect {
 }
 
 /// Looks at all that may have been orphaned, for ever.
-pub(super) async fn run(ctx: Arc<Context>, suspects: UnboundedReceiver<Suspect>) {
+pub(super) async fn run(ctx: &Context, suspects: &Suspects) {
     if ctx.store.wait_until_ready().await.is_err() {
         return;
     }
-    let suspects = stream::unfold(suspects, |mut suspects| async move { Some((suspects.recv().await?, suspects)) });
-    let daily = stream::unfold((), |()| async {
-        tokio::time::sleep(DAILY).await;
-        Some(((), ()))
-    });
-    let context = ctx.clone();
-    let all = stream::once(async {}).chain(daily).then(move |()| {
-        let ctx = context.clone();
-        async move { everywhere(&ctx).await }
-    });
-    let context = ctx.clone();
-    let suspected = coalesced(suspects.boxed(), GRACE).filter_map(move |Suspect { namespace, tracing }| {
-        let unknown = !context.knows(&namespace, &tracing);
-        async move { unknown.then_some(namespace) }
-    });
-    let namespaces = stream::select(suspected, all.flat_map(stream::iter));
-    namespaces
-        .for_each_concurrent(CONCURRENCY, |namespace| {
-            let ctx = ctx.clone();
-            async move {
-                while let Err(error) = namespace_of_orphans(&ctx, &namespace).await {
-                    tracing::warn!(namespace, error = report(&error), retry_in = ?RETRY, "failed to sweep");
-                    tokio::time::sleep(RETRY).await;
+    let queue = Queue::default();
+    let suspected = async {
+        loop {
+            for Suspect { namespace, tracing } in suspects.gathered(GRACE).await {
+                if !ctx.knows(&namespace, &tracing) {
+                    queue.add(&namespace);
                 }
             }
-        })
-        .await;
+        }
+    };
+    let daily = async {
+        loop {
+            everywhere(ctx).await.iter().for_each(|namespace| queue.add(namespace));
+            tokio::time::sleep(DAILY).await;
+        }
+    };
+    let workers = join_all((0..CONCURRENCY).map(|_| work(ctx, &queue)));
+    // None of them ends.
+    let _ = futures::join!(suspected, daily, workers);
+}
+
+/// Sweeps one namespace after the other. One that cannot be done now makes room for the others (review C3).
+async fn work(ctx: &Context, queue: &Queue) {
+    loop {
+        let namespace = queue.next().await;
+        let again = match namespace_of_orphans(ctx, &namespace).await {
+            Ok(Round::Done) => None,
+            Ok(Round::NoPlaces) => Some(POLL),
+            Ok(Round::Refused) => Some(RETRY),
+            Err(error) => {
+                tracing::warn!(namespace, error = report(&error), retry_in = ?RETRY, "failed to sweep");
+                Some(RETRY)
+            }
+        };
+        queue.done(&namespace, again);
+    }
 }
 
 /// The namespaces in which something is wired that no AgentTracing in memory has.
@@ -123,8 +134,19 @@ fn kinds() -> impl Iterator<Item = Kind> {
     Kind::ALL.into_iter().filter(|kind| kind.has_second_chance())
 }
 
+/// What became of a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Round {
+    /// Nothing is orphaned there any more.
+    Done,
+    /// All places for workloads that roll are taken.
+    NoPlaces,
+    /// The API server refuses the rest.
+    Refused,
+}
+
 /// Takes out what is orphaned in a namespace, a few at a time. Nothing is believed that was not just read.
-pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Result<(), Error> {
+pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Result<Round, Error> {
     let places = format!("{PLACES}{namespace}");
     let done = async {
         loop {
@@ -140,11 +162,15 @@ pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Resu
             };
             let orphans = orphans(ctx, &around).await?;
             if orphans.is_empty() {
-                return Ok(());
+                return Ok(Round::Done);
             }
             let wanted = orphans.iter().filter(|orphan| orphan.costs).count();
-            let free = ctx.traffic.places(&places, 0, wanted.min(Pace::default().max_concurrent));
-            let taken = take_out(&ctx.client, &ctx.traffic, batch(orphans, free)).await?;
+            let free = ctx.traffic.places(namespace, &places, 0, wanted.min(Pace::default().max_concurrent));
+            let batch = batch(orphans, free);
+            if batch.is_empty() {
+                return Ok(Round::NoPlaces);
+            }
+            let taken = take_out(&ctx.client, &ctx.traffic, batch).await?;
             for orphan in &taken.out {
                 tracing::info!(namespace, name = orphan.resource(), "wiring of a deleted AgentTracing taken out");
                 events::orphaned(ctx, orphan).await;
@@ -158,14 +184,13 @@ pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Resu
                 );
             }
             settled(&ctx.client, &taken.out).await?;
-            if taken.out.is_empty() {
-                // All places are taken, or the API server will not have it.
-                tokio::time::sleep(if taken.refused.is_empty() { POLL } else { RETRY }).await;
+            if taken.out.is_empty() && !taken.refused.is_empty() {
+                return Ok(Round::Refused);
             }
         }
     };
     let done = done.await;
-    ctx.traffic.places(&places, 0, 0);
+    ctx.traffic.hold(&places, 0);
     done
 }
 

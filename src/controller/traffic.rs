@@ -1,6 +1,7 @@
-//! What all AgentTracings share, so that the cluster stays calm: how many workloads roll, and how fast they are changed.
+//! What all AgentTracings share, so that the cluster stays calm and nobody takes from the others: how many workloads roll, and
+//! how fast they are changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,39 +9,71 @@ use tokio::time::Instant;
 
 /// Time between two changes of workloads: twenty a second, whatever happens.
 const SPACING: Duration = Duration::from_millis(50);
+/// Who waits asks again at each pass. Whoever has not asked for so long waits no more, and nothing is kept free for it.
+const FORGOTTEN: Duration = Duration::from_secs(120);
+/// How long places are held by someone who says no more how many: a pass that fails again and again, or one that is suspended.
+const HELD: Duration = Duration::from_secs(600);
 
 /// Places for workloads that roll, and turns in changing them.
 #[derive(Debug)]
 pub(super) struct Traffic {
     /// Most workloads that may roll at a time.
     limit: usize,
-    /// How many roll because of us, by whoever changes them.
-    rolling: Mutex<HashMap<String, usize>>,
+    places: Mutex<Places>,
     /// When the next workload may be changed.
     next: tokio::sync::Mutex<Option<Instant>>,
 }
 
+#[derive(Debug, Default)]
+struct Places {
+    /// How many roll because of us, by whoever changes them, and when that was said.
+    taken: HashMap<String, (usize, Instant)>,
+    /// Who got less than it wanted, the one whose turn it is first.
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    namespace: String,
+    of: String,
+    asked: Instant,
+}
+
 impl Traffic {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, rolling: Mutex::default(), next: tokio::sync::Mutex::default() }
+        Self { limit, places: Mutex::default(), next: tokio::sync::Mutex::default() }
     }
 
-    /// As many places as are free, of those wanted by someone who rolls so many already. They are taken before anybody else
-    /// can, until the next call for the same one.
-    pub(super) fn places(&self, of: &str, rolling: usize, wanted: usize) -> usize {
-        let mut all = self.rolling.lock().unwrap_or_else(PoisonError::into_inner);
-        let others: usize = all.iter().filter(|(other, _)| *other != of).map(|(_, rolling)| rolling).sum();
-        let free = wanted.min(self.limit.saturating_sub(others + rolling));
-        match rolling + free {
-            0 => all.remove(of),
-            taken => all.insert(of.to_owned(), taken),
+    /// As many places as are free, of those wanted by someone who holds so many already. They are taken before anybody else
+    /// can, until the next call for the same one. An AgentTracing, named by what stands before the first `/`, gets no more
+    /// than half of all places, and a place is kept free for each namespace that has waited longer.
+    pub(super) fn places(&self, namespace: &str, of: &str, held: usize, wanted: usize) -> usize {
+        let now = Instant::now();
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.waiting.retain(|one| now.duration_since(one.asked) < FORGOTTEN);
+        places.taken.retain(|_, (_, said)| now.duration_since(*said) < HELD);
+        let others = |test: &dyn Fn(&str) -> bool| -> usize {
+            places.taken.iter().filter(|(other, _)| *other != of && test(other)).map(|(_, (taken, _))| taken).sum()
         };
-        free
+        let free = self.limit.saturating_sub(held + others(&|_| true));
+        let share = self.limit.div_ceil(2).saturating_sub(held + others(&|other| owner(other) == owner(of)));
+        let wanted = wanted.min(share);
+        let granted = wanted.min(free.saturating_sub(places.ahead_of(namespace, of)));
+        places.note(namespace, of, granted, wanted > granted, now);
+        places.take(of, held + granted, now);
+        granted
+    }
+
+    /// Notes how many places someone holds; whether it waits for more stays as it is.
+    pub(super) fn hold(&self, of: &str, held: usize) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).take(of, held, Instant::now());
     }
 
     /// Gives the places of those back that are gone.
     pub(super) fn retain(&self, is_there: impl Fn(&str) -> bool) {
-        self.rolling.lock().unwrap_or_else(PoisonError::into_inner).retain(|of, _| is_there(of));
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.taken.retain(|of, _| is_there(of));
+        places.waiting.retain(|one| is_there(&one.of));
     }
 
     /// Waits until a workload may be changed.
@@ -53,6 +86,45 @@ impl Traffic {
     }
 }
 
+impl Places {
+    fn take(&mut self, of: &str, held: usize, now: Instant) {
+        match held {
+            0 => self.taken.remove(of),
+            held => self.taken.insert(of.to_owned(), (held, now)),
+        };
+    }
+
+    /// How many other namespaces have waited longer.
+    fn ahead_of(&self, namespace: &str, of: &str) -> usize {
+        let in_front = self.waiting.iter().take_while(|one| one.of != of);
+        let namespaces: HashSet<_> = in_front.map(|one| one.namespace.as_str()).collect();
+        namespaces.len() - usize::from(namespaces.contains(namespace))
+    }
+
+    /// Whoever got something goes to the end, with all of its namespace.
+    fn note(&mut self, namespace: &str, of: &str, granted: usize, waits: bool, now: Instant) {
+        if granted > 0 {
+            let (had_its_turn, rest) = std::mem::take(&mut self.waiting)
+                .into_iter()
+                .partition::<VecDeque<_>, _>(|one| one.namespace == namespace);
+            self.waiting = rest.into_iter().chain(had_its_turn).collect();
+        }
+        let known = self.waiting.iter_mut().find(|one| one.of == of);
+        match (known, waits) {
+            (Some(one), true) => one.asked = now,
+            (None, true) => {
+                self.waiting.push_back(Waiting { namespace: namespace.to_owned(), of: of.to_owned(), asked: now });
+            }
+            (_, false) => self.waiting.retain(|one| one.of != of),
+        }
+    }
+}
+
+/// The AgentTracing of those who hold places for it.
+fn owner(of: &str) -> &str {
+    of.split('/').next().unwrap_or(of)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,13 +132,55 @@ mod tests {
     #[test]
     fn the_cluster_has_one_limit_for_all() {
         let traffic = Traffic::new(20);
-        assert_eq!(traffic.places("a", 0, 5), 5);
-        assert_eq!(traffic.places("b", 13, 5), 2, "20 in all");
-        assert_eq!(traffic.places("c", 0, 5), 0);
-        assert_eq!(traffic.places("a", 1, 0), 0, "four of a's have come back");
-        assert_eq!(traffic.places("c", 0, 5), 4);
-        traffic.retain(|of| of == "c");
-        assert_eq!(traffic.places("a", 0, 20), 16);
+        assert_eq!(traffic.places("a", "a", 0, 5), 5);
+        assert_eq!(traffic.places("b", "b", 9, 5), 1, "half of them");
+        assert_eq!(traffic.places("c", "c", 0, 5), 5);
+        assert_eq!(traffic.places("d", "d", 0, 5), 0);
+        traffic.hold("a", 1);
+        assert_eq!(traffic.places("d", "d", 0, 5), 4, "four of a's have come back");
+        traffic.retain(|of| of == "d");
+        assert_eq!(traffic.places("a", "a", 0, 20), 10);
+    }
+
+    /// Review B2: one AgentTracing held all places of the cluster for as long as its workloads did not come back.
+    #[test]
+    fn an_agent_tracing_never_holds_more_than_half_of_the_places() {
+        let traffic = Traffic::new(20);
+        assert_eq!(traffic.places("a", "uid", 0, 100), 10);
+        assert_eq!(traffic.places("a", "uid/out", 0, 100), 0, "what it takes out counts too");
+        assert_eq!(traffic.places("b", "other", 0, 100), 10);
+        assert_eq!(Traffic::new(1).places("a", "uid", 0, 5), 1);
+    }
+
+    #[test]
+    fn turns_go_round_by_namespace_however_many_one_of_them_has() {
+        let traffic = Traffic::new(4);
+        assert_eq!(traffic.places("full", "full", 0, 2), 2);
+        assert_eq!(traffic.places("full-too", "full-too", 0, 2), 2);
+        for of in ["many-1", "many-2", "many-3"] {
+            assert_eq!(traffic.places("many", of, 0, 5), 0);
+        }
+        assert_eq!(traffic.places("one", "one", 0, 5), 0);
+        traffic.hold("full", 1);
+        assert_eq!(traffic.places("one", "one", 0, 5), 0, "it is the turn of many");
+        assert_eq!(traffic.places("many", "many-2", 0, 5), 1, "any of them");
+        traffic.hold("full", 0);
+        assert_eq!(traffic.places("many", "many-1", 0, 5), 0, "it is the turn of one");
+        assert_eq!(traffic.places("one", "one", 0, 5), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_kept_for_whoever_has_stopped_asking() {
+        let traffic = Traffic::new(2);
+        assert_eq!(traffic.places("full", "full", 0, 1), 1);
+        assert_eq!(traffic.places("full-too", "full-too", 0, 1), 1);
+        assert_eq!(traffic.places("gone", "gone", 0, 1), 0);
+        traffic.hold("full", 0);
+        assert_eq!(traffic.places("one", "one", 0, 1), 0);
+        tokio::time::sleep(FORGOTTEN).await;
+        assert_eq!(traffic.places("one", "one", 0, 1), 1);
+        tokio::time::sleep(HELD).await;
+        assert_eq!(traffic.places("late", "late", 0, 1), 1, "full-too has said nothing for ten minutes");
     }
 
     #[tokio::test(start_paused = true)]

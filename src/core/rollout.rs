@@ -67,6 +67,11 @@ pub fn is_rolling(judged: &Judged, now: i64) -> bool {
     began && !settled && now < touch.start.saturating_add(judged.rollout.deadline)
 }
 
+/// Whether a workload that rolls takes one of the cluster's places: for ten minutes at most, however long its own deadline is.
+pub fn holds_place(judged: &Judged, now: i64) -> bool {
+    is_rolling(judged, now) && touched_at(judged).is_some_and(|touched| now < touched.saturating_add(WINDOW))
+}
+
 /// The first workload that did not come back after we touched it: no other one is touched until it does, or is to be changed
 /// itself. One that did without its init container stops the others too.
 pub fn halt(judged: &[Judged], now: i64) -> Option<&Judged> {

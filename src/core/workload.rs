@@ -269,7 +269,8 @@ pub fn judge(
     let source = strategy.and_then(|strategy| merge_ca_source(&workload, strategy, around.platform));
     let was_labelled = workload.metadata.label(names::LABEL_WIRED).is_some();
     let was_wired = wired || was_labelled;
-    let touch = workload.metadata.annotation(names::ANNOTATION_TOUCH).map(str::to_owned);
+    let touch = workload.metadata.annotation(names::ANNOTATION_TOUCH).filter(|_| !live.has_foreign_touch());
+    let touch = touch.map(str::to_owned);
     let last_manager = live.last_manager();
     let rollout = live.rollout(kind);
     let jobs = if choice.is_some() { live.jobs(kind, workload.name()) } else { Vec::new() };

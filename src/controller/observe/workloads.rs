@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::pin::pin;
 
-use futures::AsyncReadExt;
+use futures::AsyncBufReadExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
@@ -16,6 +16,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Error;
+use super::items::{Item, Items};
 use crate::controller::Context;
 use crate::core::evidence::PodAges;
 use crate::core::kind::Kind;
@@ -25,8 +26,7 @@ use crate::core::trouble;
 use crate::core::workload::{Judged, PodGroups, Rollout, Standing, account_to_bind, judge, keep_recent, progress};
 use crate::names;
 
-/// Most objects of one page. Four passes at a time hold a page each, twice: of 100 wired Deployments that was most of the
-/// operator's memory.
+/// Most objects of one page: what the API server makes of it, and what is read anew where the connection breaks.
 const PAGE: u32 = 25;
 /// The same where only metadata is read.
 const METADATA_PAGE: u32 = 100;
@@ -111,11 +111,9 @@ pub(in crate::controller) async fn for_each(
     mut each: impl FnMut(&str) -> Result<(), serde_json::Error>,
 ) -> Result<(), Error> {
     #[derive(Deserialize)]
-    struct Page<'a> {
+    struct Page {
         #[serde(default)]
         metadata: PageMetadata,
-        #[serde(borrow)]
-        items: Vec<&'a RawValue>,
     }
     #[derive(Default, Deserialize)]
     struct PageMetadata {
@@ -123,23 +121,31 @@ pub(in crate::controller) async fn for_each(
         next: Option<String>,
     }
     let what = || format!("the {} of {}", kind.plural(), namespace.unwrap_or("all namespaces"));
+    let decode = |source| Error::Decode { what: what(), source };
+    let read = |source| Error::Read { what: what(), source };
     let request = Request::new(url(kind, namespace));
     let mut params = ListParams { label_selector: labels.map(str::to_owned), ..ListParams::default().limit(PAGE) };
     loop {
-        let answer = async {
-            let request = request.list(&params).map_err(kube::Error::BuildRequest)?;
-            let mut body = pin!(client.request_stream(request).await?);
-            let mut text = Vec::new();
-            // Read into place: collected, copied and checked as text it would be held three times.
-            body.read_to_end(&mut text).await.map_err(|error| kube::Error::Service(error.into()))?;
-            Ok(text)
-        };
-        let text = answer.await.map_err(|source| Error::Read { what: what(), source })?;
-        let decode = |source| Error::Decode { what: what(), source };
-        let page: Page<'_> = serde_json::from_slice(&text).map_err(decode)?;
-        for item in page.items {
-            each(item.get()).map_err(decode)?;
+        let request = request.list(&params).map_err(|error| read(kube::Error::BuildRequest(error)))?;
+        let mut body = pin!(client.request_stream(request).await.map_err(read)?);
+        let mut items = Items::default();
+        loop {
+            let part = body.fill_buf().await.map_err(|error| read(kube::Error::Service(error.into())))?;
+            let size = part.len();
+            if size == 0 {
+                break;
+            }
+            let one = |item: Item<'_>| match item {
+                Item::Whole(text) => each(serde_json::from_slice::<&RawValue>(text)?.get()),
+                Item::TooLarge(bytes) => {
+                    tracing::warn!(kind = kind.as_str(), namespace, bytes, "an object is too large to be looked at");
+                    Ok(())
+                }
+            };
+            items.feed(part, one).map_err(decode)?;
+            body.consume_unpin(size);
         }
+        let page: Page = serde_json::from_slice(items.list()).map_err(decode)?;
         match page.metadata.next.filter(|next| !next.is_empty()) {
             Some(next) => params.continue_token = Some(next),
             None => return Ok(()),

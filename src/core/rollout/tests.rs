@@ -252,6 +252,15 @@ fn a_touch_that_a_user_wrote_holds_no_place_and_overflows_nothing() {
     }
 }
 
+/// Review B2: a deadline of a day kept a place of the cluster for a day.
+#[test]
+fn a_place_of_the_cluster_is_given_back_after_ten_minutes() {
+    let mut slow = rolling_one("a");
+    slow.rollout.deadline = 86_400;
+    assert!(holds_place(&slow, 1599) && is_rolling(&slow, 1599));
+    assert!(!holds_place(&slow, 1600) && is_rolling(&slow, 1600), "its own AgentTracing goes on waiting for it");
+}
+
 // Section 3, point 3: a spec that was changed while MLflow was down rolled all agents, and none of them ever sent again.
 #[test]
 fn while_mlflow_does_not_answer_no_pod_is_replaced() {

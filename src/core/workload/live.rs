@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use super::{Rollout, Trouble};
 use crate::core::kind::Kind;
@@ -56,6 +57,13 @@ struct LiveManager {
     subresource: String,
     #[serde(default)]
     time: Option<Timestamp>,
+    /// Whether the touch is among its fields.
+    #[serde(default, rename = "fieldsV1", deserialize_with = "names_touch")]
+    touched: bool,
+}
+
+fn names_touch<'de, D: Deserializer<'de>>(fields: D) -> Result<bool, D::Error> {
+    Ok(Box::<RawValue>::deserialize(fields)?.get().contains(names::ANNOTATION_TOUCH))
 }
 
 #[derive(Deserialize)]
@@ -263,6 +271,13 @@ impl Live {
             available: status.available_replicas,
             ..Rollout::default()
         }
+    }
+
+    /// Whether somebody else wrote the touch that stands on the object: it would count as a change of ours that goes on for as
+    /// long as its writer likes.
+    pub fn has_foreign_touch(&self) -> bool {
+        let mut writers = self.metadata.managed_fields.iter().filter(|manager| manager.touched).peekable();
+        writers.peek().is_some() && writers.all(|writer| writer.manager != names::FIELD_MANAGER)
     }
 
     /// Who wrote the object last, beside us and the controllers that write its status.

@@ -250,6 +250,25 @@ fn a_touch_that_never_brought_anything_was_undone_by_nobody() {
     assert!(!judged(&deployment(json!([])), &[policy(true)], true).unwrap().unanswered, "never touched");
 }
 
+/// Review B2: whoever wrote touches on twenty workloads held all places of the cluster.
+#[test]
+fn a_touch_that_somebody_else_wrote_counts_for_nothing() {
+    let mut touched = deployment(json!([]));
+    touched["metadata"]["annotations"] = json!({(names::ANNOTATION_TOUCH): "abc/1/1000"});
+    let by = |manager: &str, fields: Value| json!({"manager": manager, "operation": "Update", "fieldsV1": fields});
+    let touch = json!({"f:metadata": {"f:annotations": {(format!("f:{}", names::ANNOTATION_TOUCH)): {}}}});
+    let other = json!({"f:metadata": {"f:annotations": {"f:other": {}}}});
+    for (managers, counts) in [
+        (vec![], true),
+        (vec![by(names::FIELD_MANAGER, touch.clone()), by("kubectl", other.clone())], true),
+        (vec![by(names::FIELD_MANAGER, other), by("kubectl-annotate", touch.clone())], false),
+        (vec![by("kubectl-create", touch)], false),
+    ] {
+        touched["metadata"]["managedFields"] = json!(managers);
+        assert_eq!(judged(&touched, &[policy(true)], true).unwrap().touch.is_some(), counts, "{managers:?}");
+    }
+}
+
 #[test]
 fn a_generated_name_is_the_objects_and_its_stem_the_experiments() {
     let mut teller = deployment(json!([]));

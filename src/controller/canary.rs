@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
 
 use super::key::Key;
 use super::{Context, Error, apply, observe};
@@ -24,11 +23,22 @@ const MOST_WITHOUT_PODS: usize = 3;
 /// What was asked already.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// From where the init container is that was admitted.
-    admitted: Option<String>,
-    asked: Option<Timestamp>,
+    namespace: Option<Asked>,
     /// Workloads whose pods did not come.
     examined: BTreeMap<Key, Examined>,
+}
+
+/// What was asked for the namespace.
+#[derive(Debug)]
+struct Asked {
+    /// From where the init container is.
+    source: String,
+    at: Timestamp,
+    /// Of the template of a workload; otherwise only of a stand-in.
+    of_workload: bool,
+    refused: Option<RefusedMergeCa>,
+    /// Workloads that had been refused with it by then.
+    refusals: usize,
 }
 
 /// What was asked for a workload whose pods did not come.
@@ -41,8 +51,8 @@ struct Examined {
     refused: bool,
 }
 
-/// The init container that the cluster does not admit in this namespace, asked before the first workload is wired there with it.
-/// One that has been admitted is not asked for again, and one that was refused is every ten minutes.
+/// The init container that the cluster does not admit in this namespace, asked before the first workload is wired there with it,
+/// again every ten minutes, since policies come and go, and at once when a workload was refused with it.
 pub(super) async fn refused_merge_ca(
     ctx: &Context,
     settings: &Settings,
@@ -61,42 +71,70 @@ pub(super) async fn refused_merge_ca(
     {
         return Ok(None);
     }
-    let merge_ca = &ctx.platform.merge_ca;
-    let source = merge_ca.source();
+    let source = ctx.platform.merge_ca.source();
+    let example = example(workloads);
+    let refusals = workloads.iter().filter(|j| j.merge_ca.fallback == Some(Fallback::Refused)).count();
+    let last = memory.namespace.as_ref().filter(|asked| asked.source == source);
+    let holds = |asked: &&Asked| {
+        now.duration_since(asked.at) < AGAIN && asked.refusals >= refusals && (asked.of_workload || example.is_none())
+    };
+    if let Some(last) = last.filter(holds) {
+        return Ok(last.refused.clone());
+    }
     let known = old.merge_ca.as_ref().filter(|refused| refused.refused_source == source);
+    let known = last.map_or_else(|| known.cloned(), |last| last.refused.clone());
+    let asked = |of_workload: bool, refused: &Option<RefusedMergeCa>| {
+        Some(Asked { source: source.clone(), at: now, of_workload, refused: refused.clone(), refusals })
+    };
     let runs_with_it = |j: &Judged| j.merge_ca.present && j.standing == Standing::Current && j.rollout.available > 0;
-    if known.is_none() && workloads.iter().any(runs_with_it) {
-        memory.admitted = Some(source);
+    if last.is_none() && known.is_none() && workloads.iter().any(runs_with_it) {
+        memory.namespace = asked(true, &None);
         return Ok(None);
     }
-    let is_fresh = memory.asked.is_some_and(|at| now.duration_since(at) < AGAIN);
-    if is_fresh || memory.admitted.as_ref() == Some(&source) {
-        return Ok(known.cloned());
-    }
-    let template = first_template(ctx, &settings.namespace, workloads).await?;
-    let Some(templates) = canary::to_be_wired(template, choice, &ctx.platform) else { return Ok(known.cloned()) };
-    memory.asked = Some(now);
+    let template = match example {
+        Some(example) => observe::object(ctx, example.kind, &settings.namespace, &example.name).await?,
+        None => None,
+    };
+    let template = example.zip(template).and_then(|(example, object)| canary::bare_template(example.kind, object));
+    let of_workload = template.is_some();
+    let template = template.unwrap_or_else(|| canary::stand_in(&ctx.platform));
+    let Some(templates) = canary::to_be_wired(template, choice, &ctx.platform) else { return Ok(known) };
     let answers = [
         ask(ctx, Kind::Deployment, &settings.namespace, &templates).await,
         ask(ctx, Kind::Pod, &settings.namespace, &templates).await,
     ];
     let refused = answers.iter().find_map(|answer| match answer {
-        Answer::Refused(said) => Some(said.clone()),
-        Answer::Admitted | Answer::Unclear => None,
+        Answer::Refused(said) => Some(said),
+        // A policy that refuses the stand-in for its image would refuse the init container too: until there is a workload that
+        // tells, none gets it.
+        Answer::RefusedAnyway(said) if !of_workload => Some(said),
+        Answer::RefusedAnyway(_) | Answer::Admitted | Answer::Unclear => None,
     });
-    if let Some(message) = refused {
-        tracing::warn!(
-            namespace = settings.namespace,
-            message,
-            "the cluster does not admit merge-ca; a ConfigMap takes its place"
-        );
-        return Ok(Some(RefusedMergeCa { refused_source: source, message }));
+    let refused = match refused {
+        // What is said of it may differ a little each time.
+        Some(message) if known.is_none() => {
+            tracing::warn!(
+                namespace = settings.namespace,
+                message,
+                "the cluster does not admit merge-ca; a ConfigMap takes its place"
+            );
+            Some(RefusedMergeCa { refused_source: source.clone(), message: message.clone() })
+        }
+        None if answers.iter().all(|answer| *answer == Answer::Admitted) => None,
+        _ => known,
+    };
+    if !answers.contains(&Answer::Unclear) {
+        memory.namespace = asked(of_workload, &refused);
     }
-    if answers.iter().all(|answer| *answer == Answer::Admitted) {
-        memory.admitted = Some(source);
-        return Ok(None);
-    }
-    Ok(known.cloned())
+    Ok(refused)
+}
+
+/// The workload whose template is tried, as the best example of what policies are used to here: one that is about to be wired,
+/// else one that is.
+fn example(workloads: &[Judged]) -> Option<&Judged> {
+    let first = |test: &dyn Fn(&Judged) -> bool| workloads.iter().find(|j| j.kind.has_second_chance() && test(j));
+    let to_wire = |j: &Judged| matches!(j.standing, Standing::Wanting { .. } | Standing::Waiting(_)) && !j.wired;
+    first(&to_wire).or_else(|| first(&|j| j.wired))
 }
 
 /// Workloads that are to do without the init container, and why: it does not start, or the workload has no pods of its wiring and
@@ -113,14 +151,17 @@ pub(super) async fn failing(
     let keys: BTreeSet<_> = workloads.iter().map(Key::of_workload).collect();
     memory.examined.retain(|key, _| keys.contains(key));
     let is_due = |workload: &&Judged| {
-        let again = |at: Timestamp| workload.kind != Kind::CronJob && now.duration_since(at) >= AGAIN_FOR_PODS;
+        // Whether a CronJob's Jobs get no pods is not known: each look is a question.
+        let pause = if workload.kind == Kind::CronJob { AGAIN } else { AGAIN_FOR_PODS };
+        let again = |at: Timestamp| now.duration_since(at) >= pause;
         let last = memory.examined.get(&Key::of_workload(workload));
         last.is_none_or(|last| last.record != workload.record || again(last.at))
     };
     let without: Vec<_> = workloads.iter().filter(|workload| without_pods.contains(&workload.resource())).collect();
     let due: Vec<_> = without.iter().copied().filter(is_due).take(MOST_WITHOUT_PODS).collect();
     for workload in due {
-        let template = observe::template(ctx, workload.kind, namespace, &workload.name).await?;
+        let object = observe::object(ctx, workload.kind, namespace, &workload.name).await?;
+        let template = object.and_then(|object| canary::template(workload.kind, object));
         let answer = match template.and_then(canary::wired) {
             Some(templates) => ask(ctx, Kind::Pod, namespace, &templates).await,
             None => Answer::Unclear,
@@ -139,14 +180,6 @@ pub(super) async fn failing(
     let refused = without.into_iter().filter(is_refused).map(|workload| (workload.resource(), Fallback::Refused));
     let failing = not_started.into_iter().map(|name| (name, Fallback::NotStarted)).chain(refused).collect();
     Ok(failing)
-}
-
-/// The template of a workload that is about to be wired, as the best example of what policies are used to here.
-async fn first_template(ctx: &Context, namespace: &str, workloads: &[Judged]) -> Result<Option<Value>, Error> {
-    let to_wire =
-        |j: &&Judged| matches!(j.standing, Standing::Wanting { .. } | Standing::Waiting(_)) && j.kind != Kind::Pod;
-    let Some(first) = workloads.iter().find(|j| to_wire(j) && !j.wired) else { return Ok(None) };
-    Ok(observe::template(ctx, first.kind, namespace, &first.name).await?)
 }
 
 async fn ask(ctx: &Context, kind: Kind, namespace: &str, templates: &Templates) -> Answer {

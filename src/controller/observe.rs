@@ -23,7 +23,7 @@ use crate::core::settings::Settings;
 use crate::core::shared;
 use crate::names;
 pub(super) use workloads::{
-    Troubles, Workloads, for_each, is_settled, pod_ages, template, troubles, url, workload, workloads,
+    Troubles, Workloads, for_each, is_settled, object, pod_ages, troubles, url, workload, workloads,
 };
 
 /// A read that failed.

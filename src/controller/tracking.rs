@@ -66,7 +66,7 @@ pub(super) async fn ask(
     let takes_otlp = takes_otlp(mlflow, question.settings, &mut memory.otlp).await; // IO
     let ensured = experiments::ensure(mlflow, question, &mut memory.experiments, now).await; // IO
     if ensured.anew {
-        memory.traces.forget_answers();
+        memory.traces.forget_answers(now);
     }
     let found = traces::look(ctx, mlflow, question, &ensured, &mut memory.traces, now).await?; // IO
     let hurried = found.hurried || ensured.more;
@@ -95,8 +95,7 @@ fn writes(answer: &Result<(), mlflow::Error>) -> Option<Writes> {
         Ok(()) => Some(Writes::Taken),
         Err(mlflow::Error::StorageFull { .. }) => Some(Writes::Full),
         Err(error @ mlflow::Error::Server { status: 500.., .. }) => Some(Writes::Refused(error.to_string())),
-        // What MLflow makes of a database's error that it does not know, for example of a read-only transaction.
-        Err(error @ mlflow::Error::Rejected { code: Some(code), .. }) if code == "BAD_REQUEST" => {
+        Err(error @ mlflow::Error::Rejected { code: Some(code), .. }) if code == experiments::UNKNOWN_TROUBLE => {
             Some(Writes::Refused(error.to_string()))
         }
         Err(_) => None,

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::inject::{Pieces, merge_ca_pieces};
+use super::inject::{Pieces, merge_ca_pieces, uninject};
 use super::kind::Kind;
 use super::policy::CaChoice;
 use super::settings::Platform;
@@ -18,6 +18,8 @@ pub enum Answer {
     Admitted,
     /// It would not, and why.
     Refused(String),
+    /// It would not, and no more without the init container.
+    RefusedAnyway(String),
     /// It could not be asked.
     Unclear,
 }
@@ -31,25 +33,61 @@ pub struct Templates {
     pub with: Value,
 }
 
-/// The template of a workload that has no init container of ours, and what it would be; with none at hand, of an agent of the
-/// same image. `None` where the template cannot be read or has no container.
-pub fn to_be_wired(template: Option<Value>, choice: &CaChoice, platform: &Platform) -> Option<Templates> {
-    let agent = || json!({"spec": {"containers": [{"name": "agent", "image": platform.merge_ca.image}]}});
-    let without = template.unwrap_or_else(agent);
+/// The pod template of a workload as a pod by itself may have it: what a StatefulSet claims for each pod is an empty folder.
+pub fn template(kind: Kind, mut object: Value) -> Option<Value> {
+    let claims = object.pointer("/spec/volumeClaimTemplates").and_then(Value::as_array).into_iter().flatten();
+    let claimed: Vec<_> = claims.map(|claim| json!({"name": claim["metadata"]["name"], "emptyDir": {}})).collect();
+    let path: String = kind.template().iter().map(|part| format!("/{part}")).collect();
+    let mut template = object.pointer_mut(&path)?.take();
+    if !claimed.is_empty() {
+        list(&mut template, "volumes")?.extend(claimed);
+    }
+    Some(template)
+}
+
+/// The same without our wiring.
+pub fn bare_template(kind: Kind, mut object: Value) -> Option<Value> {
+    let removal = uninject(&Workload::read(kind, &object).ok()?).ok()?;
+    json_patch::patch(&mut object, &removal).ok()?;
+    template(kind, object)
+}
+
+/// The template of an agent that no policy has a reason to refuse but for where its image, that of the init container, is from.
+pub fn stand_in(platform: &Platform) -> Value {
+    json!({"spec": {
+        "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{
+            "name": "agent",
+            "image": platform.merge_ca.image,
+            "resources": {
+                "requests": {"cpu": "100m", "memory": "128Mi"},
+                "limits": {"cpu": "100m", "memory": "128Mi"},
+            },
+            "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+        }],
+    }})
+}
+
+/// A list of a pod's, made where there is none.
+fn list<'a>(template: &'a mut Value, name: &str) -> Option<&'a mut Vec<Value>> {
+    let found = template.get_mut("spec")?.as_object_mut()?.entry(name).or_insert_with(|| json!([]));
+    if found.is_null() {
+        *found = json!([]);
+    }
+    found.as_array_mut()
+}
+
+/// A template that has no init container of ours, and what it would be. `None` where it cannot be read or has no container.
+pub fn to_be_wired(without: Value, choice: &CaChoice, platform: &Platform) -> Option<Templates> {
     let object = deployment(&without).to_string();
     let workload = Workload::parse(Kind::Deployment, &object).ok()?;
     let Pieces { volumes, init_containers, image_pull_secrets, agent: _ } =
         merge_ca_pieces(&workload, choice, platform)?;
     let mut with = without.clone();
-    let spec = with.get_mut("spec")?.as_object_mut()?;
-    for (list, pieces) in
+    for (name, pieces) in
         [("volumes", volumes), ("initContainers", init_containers), ("imagePullSecrets", image_pull_secrets)]
     {
-        let found = spec.entry(list).or_insert_with(|| json!([]));
-        if found.is_null() {
-            *found = json!([]);
-        }
-        found.as_array_mut()?.extend(pieces.into_iter().map(|piece| piece.value));
+        list(&mut with, name)?.extend(pieces.into_iter().map(|piece| piece.value));
     }
     Some(Templates { without, with })
 }
@@ -97,16 +135,39 @@ fn marked(metadata: &Value) -> Value {
     marked
 }
 
+/// What the API server says of such an object, without the name that it made: that is another one each time.
+pub fn without_generated_names(said: &str) -> String {
+    let made = format!("{}-", names::CANARY);
+    let mut parts = said.split(&made);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str(names::CANARY);
+        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_alphanumeric()));
+    }
+    out
+}
+
 /// What the answers to the same object without and with the init container mean for it. Where the object is refused either way,
-/// only words about the init container count: the policy may want something else of it.
+/// only what is said of the init container alone counts: the policy may want something else of it.
 pub fn verdict(without: &Answer, with: &Answer, image: &str) -> Answer {
     let Answer::Refused(said) = with else { return with.clone() };
-    let names_it = [names::MERGE_CA, image, "initContainers"].iter().any(|word| said.contains(word));
     match without {
         Answer::Admitted => with.clone(),
-        Answer::Refused(_) if names_it => with.clone(),
-        Answer::Refused(_) | Answer::Unclear => Answer::Unclear,
+        Answer::Refused(before) if is_about_ours(said, before, image) => with.clone(),
+        Answer::Refused(_) | Answer::RefusedAnyway(_) => Answer::RefusedAnyway(said.clone()),
+        Answer::Unclear => Answer::Unclear,
     }
+}
+
+/// Whether a refusal is about the init container. A quota's lists the containers that lack something, ours beside the agent.
+fn is_about_ours(said: &str, before: &str, image: &str) -> bool {
+    let words = [image, names::MERGE_CA, "initContainers"];
+    let names_it = |text: &str| words.iter().any(|word| text.contains(word));
+    let rest = |text: &str| {
+        let text = words.iter().fold(text.to_owned(), |text, word| text.replace(word, ""));
+        text.chars().filter(|c| c.is_alphanumeric()).collect::<String>()
+    };
+    names_it(said) && !names_it(before) && rest(said) != rest(before)
 }
 
 #[cfg(test)]
@@ -127,6 +188,13 @@ mod tests {
     fn only_what_refuses_the_init_container_counts() {
         use Answer::{Admitted, Unclear};
         let image = "r.example/operator:1";
+        let anyway = |answer: &Answer| match answer {
+            Answer::Refused(said) => Answer::RefusedAnyway(said.clone()),
+            other => panic!("{other:?}"),
+        };
+        let limits = |of: &str| refused(&format!("failed quota: q: must specify limits.cpu for: {of}"));
+        let no_volume = refused("spec.initContainers[0].volumeMounts[0].name: Not found: \"data\"");
+        let team = refused("label team is missing");
         let by_name = refused("image r.example/operator:1 is not from an allowed registry");
         let quota = refused("exceeded quota: tight, requested: pods=1");
         for (without, with, wanted) in [
@@ -134,9 +202,12 @@ mod tests {
             (quota.clone(), Admitted, Admitted),
             (Admitted, quota.clone(), quota.clone()),
             (Admitted, by_name.clone(), by_name.clone()),
-            (quota.clone(), quota.clone(), Unclear),
+            (quota.clone(), quota.clone(), anyway(&quota)),
+            (limits("agent"), limits("agent,merge-ca"), anyway(&limits("agent,merge-ca"))),
+            (no_volume.clone(), no_volume.clone(), anyway(&no_volume)),
             (quota.clone(), by_name.clone(), by_name.clone()),
-            (by_name.clone(), refused("label team is missing"), Unclear),
+            (by_name.clone(), team.clone(), anyway(&team)),
+            (by_name.clone(), by_name.clone(), anyway(&by_name)),
             (Unclear, by_name.clone(), Unclear),
             (Admitted, Unclear, Unclear),
         ] {
@@ -152,7 +223,7 @@ mod tests {
             "metadata": {"labels": {"app": "teller"}},
             "spec": {"containers": [{"name": "a", "image": "bank/teller:1", "resources": resources}], "restartPolicy": "Never"},
         });
-        let Templates { without, with } = to_be_wired(Some(template.clone()), &choice(), &platform).unwrap();
+        let Templates { without, with } = to_be_wired(template.clone(), &choice(), &platform).unwrap();
         assert_eq!(without, template);
         let merge_ca = &with["spec"]["initContainers"][0];
         assert_eq!((&merge_ca["image"], &merge_ca["resources"]), (&json!(platform.merge_ca.image), &resources));
@@ -168,9 +239,31 @@ mod tests {
     }
 
     #[test]
-    fn without_a_workload_the_agent_is_of_the_same_image() {
-        let templates = to_be_wired(None, &choice(), &Platform::default()).unwrap();
-        assert_eq!(templates.without["spec"]["containers"][0]["image"], Platform::default().merge_ca.image);
-        assert_eq!(to_be_wired(Some(json!({"spec": {"containers": []}})), &choice(), &Platform::default()), None);
+    fn without_a_workload_an_agent_of_the_same_image_stands_in() {
+        let platform = Platform::default();
+        let templates = to_be_wired(stand_in(&platform), &choice(), &platform).unwrap();
+        assert_eq!(templates.without["spec"]["containers"][0]["image"], platform.merge_ca.image);
+        assert_eq!(to_be_wired(json!({"spec": {"containers": []}}), &choice(), &platform), None);
+    }
+
+    #[test]
+    fn what_a_stateful_set_claims_is_a_folder_of_the_pod() {
+        let claims = json!([{"metadata": {"name": "data"}, "spec": {}}]);
+        let pod = json!({"spec": {"containers": [{"name": "a", "image": "i"}], "volumes": null}});
+        let object = json!({
+            "metadata": {"name": "ledger"},
+            "spec": {"selector": {}, "template": pod, "volumeClaimTemplates": claims},
+        });
+        let folder = json!([{"name": "data", "emptyDir": {}}]);
+        assert_eq!(template(Kind::StatefulSet, object.clone()).unwrap()["spec"]["volumes"], folder);
+        assert_eq!(bare_template(Kind::StatefulSet, object).unwrap()["spec"]["volumes"], folder);
+    }
+
+    #[test]
+    fn a_refusal_says_the_same_each_time() {
+        let said = "pods \"agenttracing-canary-x7k2p\" is forbidden: agenttracing-canary-x7k2p is not ours";
+        let plain = "pods \"agenttracing-canary\" is forbidden: agenttracing-canary is not ours";
+        assert_eq!(without_generated_names(said), plain);
+        assert_eq!(without_generated_names("no name"), "no name");
     }
 }

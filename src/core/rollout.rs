@@ -31,9 +31,12 @@ const MAX_TOUCHES: usize = 20;
 /// replaced: agents look for it once, when they start, and would never send again.
 pub fn due(judged: &[Judged], pace: Pace, mut free: usize, mlflow_answers: bool, now: i64) -> Vec<usize> {
     let halted = halt(judged, now).is_some();
-    let waits = |j: &Judged| halted || (!mlflow_answers && j.rollout.replaces_pods());
-    // What stands in the others' way is brought out of it: its pods do not run at all.
-    let may = |j: &Judged| !waits(j) || j.merge_ca.has_failed();
+    let may = |j: &Judged| {
+        // What stands in the others' way is brought out of it, and where no pod of it runs none is lost.
+        let stands_in_the_way = j.merge_ca.has_failed();
+        (!halted || stands_in_the_way)
+            && (mlflow_answers || !j.rollout.replaces_pods() || (stands_in_the_way && !j.rollout.has_to_lose()))
+    };
     let mut waiting: Vec<usize> =
         (0..judged.len()).filter(|i| may(&judged[*i]) && next_touch(&judged[*i], pace, now).is_ok()).collect();
     // Those that are well go first: one that is not says nothing about the wiring, and holds its place for long.

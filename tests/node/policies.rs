@@ -15,7 +15,8 @@ spec:
 ";
 const POLICY: &str = "policies-without-token";
 
-/// Takes the service account's token from every pod of the namespace, after the API server has mounted it (case B45).
+/// Takes the service account's token from every pod of the namespace, after the API server has mounted it (case B45). The API
+/// server would mount it again where the pod does not say that it wants none.
 fn policy() -> String {
     let here = json!({"matchLabels": {"kubernetes.io/metadata.name": "policies"}});
     let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]);
@@ -26,7 +27,8 @@ fn policy() -> String {
             "matchConstraints": {"resourceRules": rules, "namespaceSelector": here},
             "matchConditions": [{"name": "mounts", "expression": "has(object.spec.containers[0].volumeMounts)"}],
             "mutations": [{"patchType": "JSONPatch", "jsonPatch": {
-                "expression": "[JSONPatch{op: 'remove', path: '/spec/containers/0/volumeMounts'}]",
+                "expression": "[JSONPatch{op: 'add', path: '/spec/automountServiceAccountToken', value: false}, \
+                               JSONPatch{op: 'remove', path: '/spec/containers/0/volumeMounts'}]",
             }}],
         },
     });

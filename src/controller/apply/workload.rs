@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Error;
 use crate::controller::{Context, observe};
-use crate::core::canary::Answer;
+use crate::core::canary::{self, Answer};
 use crate::core::decide::Fallback;
 use crate::core::health::shortened;
 use crate::core::kind::Kind;
@@ -106,7 +106,7 @@ pub(in crate::controller) async fn would_create(ctx: &Context, kind: Kind, names
     match ctx.client.request_text(request).await {
         Ok(_) => Answer::Admitted,
         Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
-            Answer::Refused(shortened(&status.message))
+            Answer::Refused(shortened(&canary::without_generated_names(&status.message)))
         }
         Err(error) => {
             tracing::debug!(namespace, %error, "a dry run failed");

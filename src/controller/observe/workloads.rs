@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::pin::pin;
 
 use futures::AsyncBufReadExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, GetParams, ListParams, Request};
@@ -37,6 +37,8 @@ const MOST_PODS: u32 = 20;
 const MOST_JOB_PODS: u32 = 100;
 /// Pages of a workload's pods.
 const MOST_PAGES: usize = 20;
+/// How long after its time a pod is still said to end.
+const LOST: SignedDuration = SignedDuration::from_mins(1);
 /// An evicted pod stays and sends nothing.
 const NOT_ENDED: &str = "status.phase!=Failed,status.phase!=Succeeded";
 const NOT_RUNNING: &str = "status.phase!=Running,status.phase!=Succeeded";
@@ -165,17 +167,15 @@ pub(in crate::controller) async fn workload(
     judge(kind, &text, tracing, around).map_err(|source| decode(kind, around.namespace, name, source))
 }
 
-/// The pod template of a workload; `None` where it is gone.
-pub(in crate::controller) async fn template(
+/// A workload as it is; `None` where it is gone.
+pub(in crate::controller) async fn object(
     ctx: &Context,
     kind: Kind,
     namespace: &str,
     name: &str,
 ) -> Result<Option<Value>, Error> {
     let Some(text) = read(&ctx.client, kind, namespace, name).await? else { return Ok(None) };
-    let mut object: Value = serde_json::from_str(&text).map_err(|source| decode(kind, namespace, name, source))?;
-    let path: String = kind.template().iter().map(|part| format!("/{part}")).collect();
-    Ok(object.pointer_mut(&path).map(Value::take))
+    serde_json::from_str(&text).map(Some).map_err(|source| decode(kind, namespace, name, source))
 }
 
 /// Whether all pods of a workload are of its current template, or it is gone.
@@ -288,9 +288,19 @@ async fn jobs_without_merge_ca(
     Ok(())
 }
 
+/// A CronJob numbers its Jobs: `nightly-report-29` is none of `nightly`.
+fn is_run_of(job: &str, prefix: &str) -> bool {
+    job.strip_prefix(prefix).is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// How old a workload's pods are, and whether some still have an earlier wiring. Those that are ending count: they send until
-/// they are gone.
-pub(in crate::controller) async fn pod_ages(ctx: &Context, namespace: &str, judged: &Judged) -> Result<PodAges, Error> {
+/// they are gone. One that should be gone for a minute is on a node that nobody hears of.
+pub(in crate::controller) async fn pod_ages(
+    ctx: &Context,
+    namespace: &str,
+    judged: &Judged,
+    now: Timestamp,
+) -> Result<PodAges, Error> {
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
     let read = |source| Error::Read { what: format!("the pods of {namespace}/{}", judged.name), source };
     // A CronJob selects no pods; those of its Jobs are named after it.
@@ -304,7 +314,11 @@ pub(in crate::controller) async fn pod_ages(ctx: &Context, namespace: &str, judg
         let list = api.list_metadata(&params).await.map_err(read)?;
         for pod in &list.items {
             let job = pod.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_JOB_NAME));
-            if prefix.as_ref().is_some_and(|prefix| !job.is_some_and(|job| job.starts_with(prefix))) {
+            if prefix.as_ref().is_some_and(|prefix| !job.is_some_and(|job| is_run_of(job, prefix))) {
+                continue;
+            }
+            let end = pod.metadata.deletion_timestamp.as_ref().map(|end| end.0);
+            if end.is_some_and(|end| now.duration_since(end) > LOST) {
                 continue;
             }
             let record = pod.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_RECORD));
@@ -321,4 +335,16 @@ pub(in crate::controller) async fn pod_ages(ctx: &Context, namespace: &str, judg
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_run_of;
+
+    #[test]
+    fn a_cron_job_has_the_jobs_that_are_numbered_after_it() {
+        assert!(is_run_of("nightly-29340180", "nightly-"));
+        assert!(!is_run_of("nightly-report-29340180", "nightly-"));
+        assert!(!is_run_of("nightly", "nightly-"));
+    }
 }

@@ -109,7 +109,7 @@ async fn pods_that_are_not_created_because_of_it_come_without() {
     passes(&mut world, 2).await;
     world.api.edit(TELLER, json!({"status": {"observedGeneration": 9, "availableReplicas": 0, "conditions": failing}}));
     world.api.admit_nothing_with(IMAGE, false);
-    passes(&mut world, 3).await;
+    passes(&mut world, 4).await;
     assert!(template(&world)["spec"].get("initContainers").is_none_or(Value::is_null), "{}", template(&world));
     assert_eq!(row(&world)["reason"], "MergeCARefused");
 }
@@ -133,8 +133,49 @@ async fn a_refusal_that_is_heard_while_the_status_changes_is_not_forgotten() {
     vault["spec"]["template"] = json!({"metadata": {}, "spec": {"containers": [{"name": "agent", "image": "i"}]}});
     vault["status"] = json!({});
     world.api.put("/apis/apps/v1/namespaces/bank-agents/deployments/vault", vault);
-    passes(&mut world, 4).await;
+    passes(&mut world, 5).await;
     let status = world.status();
     let teller = status["workloads"].as_array().unwrap().iter().find(|row| row["name"] == "teller").unwrap();
     assert_eq!(teller["reason"], "MergeCARefused", "{status}");
+}
+
+/// A policy that lists images refuses the stand-in, too, whose image is the init container's.
+#[tokio::test]
+async fn a_policy_that_lists_images_is_known_before_there_is_a_workload() {
+    let mut world = with_authorities().await;
+    let teller = world.api.get(TELLER).unwrap();
+    world.api.delete(TELLER);
+    world.api.admit_nothing_with(IMAGE, true);
+    world.pass().await;
+    world.mlflow_answers().await;
+    passes(&mut world, 2).await;
+    assert!(world.status()["mergeCa"]["message"].is_string(), "{}", world.status());
+    world.api.put(TELLER, teller);
+    world.api.wire_as_created(TELLER);
+    assert!(template(&world)["spec"].get("initContainers").is_none_or(Value::is_null), "{}", template(&world));
+    passes(&mut world, 3).await;
+    assert!(world.status()["mergeCa"]["message"].is_string(), "now of a workload's template");
+    assert_eq!(row(&world)["reason"], "MergeCARefused");
+    // Where a workload is taken with it, the stand-in's answer counts no more.
+    world.api.admit_everything();
+    world.ctx.memories.lock().unwrap().clear();
+    passes(&mut world, 2).await;
+    assert_eq!(world.status().get("mergeCa"), None);
+}
+
+/// With another image of the operator's everything wired was asked for by the stand-in, whose answer said nothing.
+#[tokio::test]
+async fn an_upgrade_under_a_policy_keeps_the_config_map() {
+    let mut world = with_authorities().await;
+    world.api.admit_nothing_with(IMAGE, true);
+    world.pass().await;
+    world.mlflow_answers().await;
+    passes(&mut world, 4).await;
+    assert_eq!(row(&world)["reason"], "MergeCARefused");
+    let before = template(&world);
+    world.api.edit(TRACING, json!({"status": {"mergeCa": {"refusedSource": "the image of an earlier install"}}}));
+    world.ctx.memories.lock().unwrap().clear();
+    passes(&mut world, 4).await;
+    assert_ne!(world.status()["mergeCa"]["refusedSource"], "the image of an earlier install");
+    assert_eq!(template(&world), before, "nothing was rolled");
 }

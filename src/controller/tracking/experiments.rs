@@ -17,10 +17,15 @@ const RECHECK_IN_USE: SignedDuration = SignedDuration::from_secs(40);
 const RECHECK: SignedDuration = SignedDuration::from_mins(10);
 const RETRY: SignedDuration = SignedDuration::from_secs(30);
 
+/// What MLflow calls an error of its database that it does not know, for example of a read-only one.
+pub(super) const UNKNOWN_TROUBLE: &str = "BAD_REQUEST";
+
 /// What is remembered between passes.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     checked: BTreeMap<String, Checked>,
+    /// Those for which the server failed when it was asked last.
+    failed: BTreeMap<String, Failed>,
     /// Address and version of the server that answered last.
     server: Option<(String, String)>,
     /// Whether it has not answered since.
@@ -32,6 +37,14 @@ struct Checked {
     /// When; `None` where it is to be looked at again at once.
     at: Option<Timestamp>,
     found: Result<Known, (Reason, String)>,
+}
+
+#[derive(Debug)]
+struct Failed {
+    at: Timestamp,
+    /// In a row.
+    times: u32,
+    writes: Option<Writes>,
 }
 
 /// An experiment whose name was seen to be the wanted one.
@@ -79,6 +92,7 @@ pub(super) async fn ensure(
     let planned = |standing: &Standing| matches!(standing, Standing::Wanting { .. } | Standing::Waiting(_));
     let needed: BTreeSet<&str> = names(question.workloads, planned).union(&in_use).copied().collect();
     memory.checked.retain(|name, _| needed.contains(name.as_str()));
+    memory.failed.retain(|name, _| needed.contains(name.as_str()));
     memory.note_server(question.answered);
     let mut out = Ensured::default();
     if let Some(mlflow) = mlflow {
@@ -89,6 +103,7 @@ pub(super) async fn ensure(
             }
         }
         out.more = needed.iter().any(|name| memory.is_urgent(name));
+        out.writes = memory.writes();
     }
     memory.report(&needed, question, &mut out);
     out
@@ -119,20 +134,22 @@ async fn ask(
         Ok(Experiment { stage: Stage::Deleted, .. }) => {
             Err((Reason::ExperimentDeleted, "was deleted in MLflow, which loses its traces".to_owned()))
         }
-        Err(error @ mlflow::Error::StorageFull { .. }) => {
-            out.writes = writes(&Err(error));
-            return false;
+        Err(mlflow::Error::Rejected { code, .. }) if code.as_deref() != Some(UNKNOWN_TROUBLE) => {
+            Err((Reason::NameInvalid, "has a name that MLflow refuses".to_owned()))
         }
-        Err(mlflow::Error::Rejected { .. }) => Err((Reason::NameInvalid, "has a name that MLflow refuses".to_owned())),
         Err(error @ (mlflow::Error::Forbidden(_) | mlflow::Error::Unauthorized)) => {
             Err((Reason::Forbidden, format!("cannot be created: {error}")))
         }
         // The server has trouble: every further question would cost as much.
         Err(error) => {
             tracing::warn!(namespace = settings.namespace, name = settings.name, %error, "failed to ask MLflow for experiments; trying again");
+            let times = memory.failed.get(name).map_or(0, |failed| failed.times);
+            let failed = Failed { at: now, times: times.saturating_add(1), writes: writes(&Err(error)) };
+            memory.failed.insert(name.to_owned(), failed);
             return false;
         }
     };
+    memory.failed.remove(name);
     if let Ok(known) = &found
         && !memory.is_as_known(name, known, question)
     {
@@ -170,10 +187,16 @@ impl Memory {
     }
 
     fn is_urgent(&self, name: &str) -> bool {
-        self.checked.get(name).is_none_or(|checked| checked.at.is_none())
+        !self.failed.contains_key(name) && self.checked.get(name).is_none_or(|checked| checked.at.is_none())
     }
 
-    /// The one that waits longest.
+    /// Whether the server writes, where making an experiment told that it does not. One failure may be of a moment.
+    fn writes(&self) -> Option<Writes> {
+        let told = |failed: &Failed| failed.writes.clone().filter(|writes| failed.times > 1 || *writes == Writes::Full);
+        self.failed.values().find_map(told)
+    }
+
+    /// The one that waits longest; those that failed come last, since every one of them may cost a timeout.
     fn next_due<'a>(&self, needed: &BTreeSet<&'a str>, in_use: &BTreeSet<&str>, now: Timestamp) -> Option<&'a str> {
         let at = |name: &str| self.checked.get(name).and_then(|checked| checked.at);
         let is_due = |name: &&&str| {
@@ -183,9 +206,13 @@ impl Memory {
                 Some(Ok(_)) if !in_use.contains(**name) => RECHECK,
                 _ => RECHECK_IN_USE,
             };
-            at(name).is_none_or(|at| now.duration_since(at) >= pace)
+            match self.failed.get(**name) {
+                Some(failed) => now.duration_since(failed.at) >= RETRY,
+                None => at(name).is_none_or(|at| now.duration_since(at) >= pace),
+            }
         };
-        needed.iter().filter(is_due).min_by_key(|name| at(name)).copied()
+        let order = |name: &&&str| (self.failed.get(**name).map(|failed| failed.at), at(name));
+        needed.iter().filter(is_due).min_by_key(order).copied()
     }
 
     /// Whether an experiment is the one that it was, as far as anything was known of it.
@@ -220,5 +247,47 @@ impl Memory {
                 },
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).unwrap()
+    }
+
+    fn failed(memory: &mut Memory, name: &str, second: i64, writes: Writes) {
+        let times = memory.failed.get(name).map_or(1, |failed| failed.times + 1);
+        memory.failed.insert(name.to_owned(), Failed { at: at(second), times, writes: Some(writes) });
+    }
+
+    /// With a read-only database the experiment of a new workload cannot be made: all others were then never looked at again.
+    #[test]
+    fn one_that_cannot_be_made_keeps_no_other_from_being_looked_at() {
+        let (needed, mut memory) = (BTreeSet::from(["new", "old"]), Memory::default());
+        let known = Known { id: "4".to_owned(), created: None };
+        memory.checked.insert("old".to_owned(), Checked { at: Some(at(0)), found: Ok(known) });
+        let due = |memory: &Memory, second| memory.next_due(&needed, &needed, at(second));
+        assert_eq!(due(&memory, 0), Some("new"));
+        failed(&mut memory, "new", 0, Writes::Refused("it fails (500)".to_owned()));
+        assert_eq!(due(&memory, 20), None, "it comes again after a while");
+        assert!(!memory.is_urgent("new"), "and nobody hurries for it");
+        assert_eq!(due(&memory, 60), Some("old"), "after those that are well");
+        assert_eq!(due(&memory, 35), Some("new"));
+    }
+
+    #[test]
+    fn a_server_that_makes_no_experiment_is_told_when_it_failed_twice_and_at_once_when_it_is_full() {
+        let mut memory = Memory::default();
+        let refused = || Writes::Refused("it fails (500)".to_owned());
+        failed(&mut memory, "new", 0, refused());
+        assert_eq!(memory.writes(), None);
+        failed(&mut memory, "new", 30, refused());
+        assert_eq!(memory.writes(), Some(refused()));
+        failed(&mut memory, "other", 30, Writes::Full);
+        memory.failed.remove("new");
+        assert_eq!(memory.writes(), Some(Writes::Full));
     }
 }

@@ -24,6 +24,8 @@ const IMPATIENCE_IN_ALL: SignedDuration = SignedDuration::from_mins(15);
 const SPANS_LATE: SignedDuration = SignedDuration::from_mins(1);
 /// How often it is tried whether MLflow writes, while traces have stopped.
 const WRITE_CHECK: SignedDuration = SignedDuration::from_secs(30);
+/// The same once it did.
+const WRITE_CHECK_WHEN_WELL: SignedDuration = SignedDuration::from_mins(5);
 /// Times of traces that are kept of the looks, and how far they are apart.
 const SAMPLES: usize = 8;
 const SAMPLED: SignedDuration = SignedDuration::from_secs(20);
@@ -61,6 +63,8 @@ struct Wired {
     received: Option<Timestamp>,
     /// When the pods were asked last, and on account of which trace.
     asked: Option<(Timestamp, Option<Timestamp>)>,
+    /// Whether pods of an earlier wiring were there then.
+    beside_earlier: bool,
     /// Where its traces were looked for.
     experiment: Option<Known>,
 }
@@ -75,10 +79,13 @@ pub(super) struct Found {
 }
 
 impl Memory {
-    /// Another database: no answer of the one before counts.
-    pub fn forget_answers(&mut self) {
+    /// Another database: no answer of the one before counts, nor what the status of before a restart says of it.
+    pub fn forget_answers(&mut self, now: Timestamp) {
         self.looked.clear();
         self.writes = None;
+        for wired in self.wired.values_mut() {
+            (wired.since, wired.received) = (wired.since.map(|since| since.max(now)), None);
+        }
     }
 }
 
@@ -169,7 +176,15 @@ fn remember(memory: &mut Memory, question: Question<'_>, current: &[&Judged], no
             (false, true) => Earlier::Replaced,
             (false, false) => Earlier::Never,
         };
-        let wired = Wired { seen: now, earlier, since: received, received, asked: None, experiment: None };
+        let wired = Wired {
+            seen: now,
+            earlier,
+            since: received,
+            received,
+            asked: None,
+            beside_earlier: false,
+            experiment: None,
+        };
         memory.wired.insert(key, wired);
     }
 }
@@ -198,7 +213,9 @@ impl Wired {
             return false;
         }
         let newer = trace.is_some_and(|trace| self.asked.is_none_or(|(_, of)| of.is_none_or(|of| trace.time > of)));
-        let going = self.earlier == Earlier::Replaced && workload.rollout.replaces_pods();
+        // A CronJob has no pods that go: those of its next run are of the current wiring.
+        let goes = workload.rollout.replaces_pods() || workload.kind == Kind::CronJob;
+        let going = self.earlier == Earlier::Replaced && goes;
         let again = |(at, _): (Timestamp, _)| now.duration_since(at).unsigned_abs() + Duration::from_secs(1) >= SOON;
         newer || (going && self.asked.is_none_or(again))
     }
@@ -216,9 +233,12 @@ impl Wired {
         let pods = match workload.kind {
             // Its template never changes, and its pods may be gone; Pods are their own template.
             Kind::Job | Kind::Pod => PodAges { oldest: workload.created, has_earlier: false },
-            Kind::CronJob => PodAges { oldest: Some(self.seen), ..observe::pod_ages(ctx, namespace, workload).await? },
-            _ => observe::pod_ages(ctx, namespace, workload).await?,
+            Kind::CronJob => {
+                PodAges { oldest: Some(self.seen), ..observe::pod_ages(ctx, namespace, workload, now).await? }
+            }
+            _ => observe::pod_ages(ctx, namespace, workload, now).await?,
         };
+        self.beside_earlier = pods.has_earlier;
         if pods.has_earlier {
             self.earlier = Earlier::Replaced;
         }
@@ -239,6 +259,8 @@ impl Wired {
             (None, Some(_)) if trace.is_some_and(|t| of_this_wiring(&t) && is_spanless(&t, now)) => {
                 Evidence::WithoutSpans
             }
+            // Traces come, and nobody can tell from which of its pods: a StatefulSet may keep some of the earlier wiring for good.
+            (None, Some(_)) if self.beside_earlier && trace.is_some_and(|t| t.time >= self.seen) => Evidence::NotAsked,
             (None, Some(_)) => Evidence::Nothing,
         }
     }
@@ -351,7 +373,9 @@ async fn check_writes(
         memory.writes = None;
         return None;
     };
-    let is_due = memory.writes.as_ref().is_none_or(|(at, _)| now.duration_since(*at) >= WRITE_CHECK);
+    let pace =
+        |writes: &Option<Writes>| if *writes == Some(Writes::Taken) { WRITE_CHECK_WHEN_WELL } else { WRITE_CHECK };
+    let is_due = memory.writes.as_ref().is_none_or(|(at, writes)| now.duration_since(*at) >= pace(writes));
     if let Some(mlflow) = mlflow.filter(|_| is_due) {
         let answer = mlflow.write_check(id, &now.to_string()).await;
         if let Err(error) = &answer {
@@ -360,4 +384,62 @@ async fn check_writes(
         memory.writes = Some((now, writes(&answer)));
     }
     memory.writes.as_ref().and_then(|(_, writes)| writes.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::kind::Kind;
+    use crate::core::workload::tests::standing;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).unwrap()
+    }
+
+    fn replaced() -> Wired {
+        Wired {
+            seen: at(0),
+            earlier: Earlier::Replaced,
+            since: None,
+            received: None,
+            asked: None,
+            beside_earlier: false,
+            experiment: None,
+        }
+    }
+
+    fn looked(second: i64) -> Looked {
+        let trace = Trace { time: at(second), has_spans: true, finished: true };
+        Looked { at: at(second), trace: Some(trace), samples: Vec::new(), rhythm: None }
+    }
+
+    /// Asked only when its trace had come, it began after that trace, and the run was told to have left none.
+    #[test]
+    fn a_cron_job_that_was_wired_anew_begins_at_once() {
+        let nightly = Judged { kind: Kind::CronJob, ..standing("nightly", Standing::Current) };
+        assert!(replaced().needs_start(&nightly, None, at(0)));
+    }
+
+    /// A StatefulSet with a partition keeps pods of the earlier wiring for good.
+    #[test]
+    fn traces_beside_pods_of_an_earlier_wiring_are_neither_evidence_nor_missing() {
+        let ledger = standing("ledger", Standing::Current);
+        let mut beside = Wired { beside_earlier: true, ..replaced() };
+        assert_eq!(beside.judge(&ledger, Some(&looked(5)), at(9)), Evidence::NotAsked);
+        assert_eq!(beside.judge(&ledger, Some(&looked(-5)), at(9)), Evidence::Nothing, "none came since");
+        assert_eq!(replaced().judge(&ledger, Some(&looked(5)), at(9)), Evidence::Nothing);
+    }
+
+    /// Operator and MLflow were restarted together, and MLflow came back empty.
+    #[test]
+    fn another_database_takes_what_the_status_said_of_traces() {
+        let mut memory = Memory::default();
+        let ledger = standing("ledger", Standing::Current);
+        let wired = Wired { since: Some(at(0)), received: Some(at(5)), ..replaced() };
+        memory.wired.insert(Key::of_wiring(&ledger), wired);
+        memory.forget_answers(at(9));
+        let wired = memory.wired.values_mut().next().unwrap();
+        assert_eq!(wired.judge(&ledger, Some(&looked(5)), at(9)), Evidence::Nothing);
+        assert_eq!(wired.judge(&ledger, Some(&looked(10)), at(12)), Evidence::Received(at(10)));
+    }
 }

@@ -270,6 +270,11 @@ fn while_mlflow_does_not_answer_no_pod_is_replaced() {
     all[1].rollout.wanted = 0;
     assert_eq!(due(&all, PACE, 5, false, 1000), [1], "nothing starts of it");
     all[2].merge_ca = MergeCaState { fallback: Some(Fallback::NotStarted), ..MergeCaState::default() };
+    assert!(
+        due(&all, PACE, 5, false, 1000).is_empty(),
+        "it runs without the init container, and has something to lose"
+    );
+    all[2].rollout.available = 0;
     assert_eq!(
         due(&all, PACE, 5, false, 1000),
         [2],

@@ -98,14 +98,19 @@ fn broken(
     let url = mlflow.filter(|_| found.takes_otlp == Some(false)).map(|mlflow| mlflow.url.as_str())?;
     let otlp = lost.iter().find_map(|j| Some((j, j.otlp.as_ref()?, j.otlp.as_ref()?.mended(url)?)));
     let (first, endpoint, mended) = otlp?;
+    let (container, resource) = (&endpoint.container, first.resource());
     // MLflow's SDK in the same container would follow that variable too.
+    let variables = format!("{mended} MLFLOW_ENABLE_OTLP_EXPORTER=false");
+    let remedy = match first.kind.has_second_chance() {
+        true => format!(
+            "correct the variable that says so: kubectl set env -n {namespace} {resource} -c {container} {variables}"
+        ),
+        // Of a Pod and a Job that exist no variable can be changed.
+        false => format!("set {variables} in what makes it: kubectl get -n {namespace} {resource} -o yaml"),
+    };
     let message = format!(
-        "Container {} of {} sends its traces by OTLP to a path that this MLflow does not have; correct the variable that says so: \
-         kubectl set env -n {namespace} {} -c {} {mended} MLFLOW_ENABLE_OTLP_EXPORTER=false",
-        endpoint.container,
-        first.name,
-        first.resource(),
-        endpoint.container
+        "Container {container} of {} sends its traces by OTLP to a path that this MLflow does not have; {remedy}",
+        first.name
     );
     Some(Verdict::bad(Reason::OTLPPathMissing, message))
 }

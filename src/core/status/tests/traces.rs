@@ -58,6 +58,9 @@ fn where_otlp_has_no_path_silence_of_an_agent_that_speaks_it_lowers_ready() {
                    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https://mlflow.redhat-ods-applications.svc:8443/v1/traces \
                    MLFLOW_ENABLE_OTLP_EXPORTER=false";
     assert!(message.ends_with(command), "{message}");
+    scene.workloads[0].kind = Kind::Job;
+    let message = scene.condition(ConditionType::TracesFlowing).message;
+    assert!(message.ends_with("in what makes it: kubectl get -n bank-agents job/courier -o yaml"), "{message}");
     scene.takes_otlp = Some(true);
     assert_eq!(scene.ready(), is("True", "WaitingForTraces"));
 }

@@ -48,13 +48,11 @@ fn check_names_a_pod_that_lost_its_token_to_a_policy() {
         let removed = Removed;
         let probe = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"},
             "spec": serde_json::from_str::<serde_json::Value>(&idle("probe")).unwrap()["spec"]["template"]["spec"]});
-        until("the policy is at work", || {
-            let made = kubectl(
-                &["-n", "policies", "create", "-f", "-", "--dry-run=server", "-o", "json"],
-                &probe.to_string(),
-            )?;
-            if made.contains("volumeMounts") { Err(made) } else { Ok(()) }
-        });
+        let takes_the_token = || {
+            let made = ["-n", "policies", "create", "-f", "-", "--dry-run=server", "-o", "json"];
+            kubectl(&made, &probe.to_string()).map(|made| !made.contains("volumeMounts"))
+        };
+        until("the policy is at work", || if takes_the_token()? { Ok(()) } else { Err("not yet".to_owned()) });
         scene.apply(&idle("teller"));
         until("teller is wired", || match is_wired(&scene.live("deployments", "teller")) {
             true => Ok(()),
@@ -64,6 +62,7 @@ fn check_names_a_pod_that_lost_its_token_to_a_policy() {
         let said = until_broken(scene, "deployment/teller", "kubectl get pod -n policies teller-");
         assert!(said.contains("container agent of teller-") && said.contains("no service account token"), "{said}");
         drop(removed);
+        until("the policy is gone", || if takes_the_token()? { Err("not yet".to_owned()) } else { Ok(()) });
         // The next pods have it.
         scene.kubectl(&["rollout", "restart", "deployment/teller"]);
         until("nothing of it is broken", || match crate::check::broken(&crate::check::check(scene, &[]).1) {

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::mlflow::mlflow;
 use super::process::{Operator, point_the_webhook_at};
+use super::rest::pods;
 use super::{Site, agent, is_wired};
 use crate::cluster::{STRICT, read, wait_until};
 use crate::exposition;
@@ -24,6 +25,8 @@ fn metrics_count_exactly_what_happened_and_only_the_leader_adds_up() {
     wait_until("its experiment", || {
         site.admin.live(&site.tracing())["status"]["experiments"].to_string().contains("teller")
     });
+    // What began before its pod was made is not its trace.
+    wait_until("its pod", || pods(&site.admin, &ns).iter().any(|pod| pod["metadata"]["labels"]["app"] == "teller"));
     let last = mlflow().receive_trace(&site.url(), "teller").as_second() as f64;
     wait_until("its trace is seen", || site.row("teller").is_some_and(|row| row["lastTraceTime"].is_string()));
     // Counters that nobody else has touched.

@@ -7,7 +7,6 @@ mod controller;
 mod faults;
 mod leadership;
 mod life;
-mod memory;
 mod merge_ca;
 mod metrics;
 mod mlflow;

@@ -232,13 +232,19 @@ pub fn holder() -> String {
 /// The shipped configuration, calling a port of this machine in place of the Service. `caBundle` is the operator's.
 pub fn point_the_webhook_at(port: u16) {
     let admin = Cluster::admin();
-    let mut live = admin.get("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION).unwrap();
-    for webhook in live["webhooks"].as_array_mut().unwrap() {
-        let client = webhook["clientConfig"].as_object_mut().unwrap();
-        client.remove("service");
-        client.insert("url".to_owned(), json!(format!("https://127.0.0.1:{port}{}", names::WEBHOOK_PATH)));
-    }
-    admin.replace(&live, "").unwrap();
+    // Whoever writes caBundle may come in between.
+    wait_until("the webhook's address is written", || {
+        let mut live = admin.get("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION).unwrap();
+        for webhook in live["webhooks"].as_array_mut().unwrap() {
+            let client = webhook["clientConfig"].as_object_mut().unwrap();
+            client.remove("service");
+            client.insert("url".to_owned(), json!(format!("https://127.0.0.1:{port}{}", names::WEBHOOK_PATH)));
+        }
+        match admin.replace(&live, "") {
+            Err(refusal) if refusal.code == 409 => false,
+            answer => answer.map(|_| true).unwrap(),
+        }
+    });
 }
 
 /// The same data, address and certificate.

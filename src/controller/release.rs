@@ -86,6 +86,9 @@ async fn is_used(client: &Client, namespace: &str) -> Result<bool, observe::Erro
             Ok(())
         };
         observe::for_each(client, kind, Some(namespace), None, each).await?;
+        if used {
+            break;
+        }
     }
     Ok(used)
 }

@@ -23,6 +23,14 @@ async fn with_authorities() -> World {
     world
 }
 
+/// As its controller says it.
+fn no_pod_of_teller_is_created(world: &World) {
+    let failing = json!([{
+        "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "pods \"teller-1\" is forbidden: denied",
+    }]);
+    world.api.edit(TELLER, json!({"status": {"observedGeneration": 9, "availableReplicas": 0, "conditions": failing}}));
+}
+
 async fn passes(world: &mut World, count: usize) {
     for _ in 0..count {
         world.pass().await;
@@ -94,10 +102,7 @@ async fn pods_that_are_not_created_because_of_it_come_without() {
     world.mlflow_answers().await;
     passes(&mut world, 2).await;
     assert_eq!(template(&world)["spec"]["initContainers"][0]["name"], "merge-ca");
-    let failing = json!([{
-        "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "pods \"teller-1\" is forbidden: denied",
-    }]);
-    world.api.edit(TELLER, json!({"status": {"observedGeneration": 9, "availableReplicas": 0, "conditions": failing}}));
+    no_pod_of_teller_is_created(&world);
     // A quota refuses any pod: no fault of the init container.
     world.api.admit_nothing_with(AGENT, false);
     passes(&mut world, 2).await;
@@ -107,7 +112,7 @@ async fn pods_that_are_not_created_because_of_it_come_without() {
     world.pass().await;
     world.mlflow_answers().await;
     passes(&mut world, 2).await;
-    world.api.edit(TELLER, json!({"status": {"observedGeneration": 9, "availableReplicas": 0, "conditions": failing}}));
+    no_pod_of_teller_is_created(&world);
     world.api.admit_nothing_with(IMAGE, false);
     passes(&mut world, 4).await;
     assert!(template(&world)["spec"].get("initContainers").is_none_or(Value::is_null), "{}", template(&world));
@@ -122,10 +127,7 @@ async fn a_refusal_that_is_heard_while_the_status_changes_is_not_forgotten() {
     world.pass().await;
     world.mlflow_answers().await;
     passes(&mut world, 2).await;
-    let failing = json!([{
-        "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "pods \"teller-1\" is forbidden: denied",
-    }]);
-    world.api.edit(TELLER, json!({"status": {"observedGeneration": 9, "availableReplicas": 0, "conditions": failing}}));
+    no_pod_of_teller_is_created(&world);
     world.api.admit_nothing_with(IMAGE, false);
     // A workload whose experiment is new in the status.
     let mut vault = world.api.get(TELLER).unwrap();

@@ -7,16 +7,11 @@ mod weather;
 
 use std::time::{Duration, Instant};
 
-use agent_tracing::core::kind::Kind;
 use agent_tracing::names;
 use serde_json::{Value, json};
 
-use super::{Site, agent_of, generation};
+use super::{KINDS, Site, agent_of, generation, record};
 use crate::cluster::{STRICT, operator, wait_for};
-use crate::support::in_template;
-
-/// Kinds whose template can be changed.
-const KINDS: [Kind; 4] = [Kind::Deployment, Kind::StatefulSet, Kind::DaemonSet, Kind::CronJob];
 
 /// How long after a fault everything has to be well.
 const A_MINUTE: Duration = Duration::from_secs(60);
@@ -158,8 +153,7 @@ fn revision(live: &Value) -> Option<i64> {
 
 /// What its wiring is, by its own record.
 fn hash(workload: &Value) -> Option<String> {
-    let annotations = workload.pointer(&in_template(workload, "/metadata/annotations"))?;
-    let record: Value = serde_json::from_str(annotations[names::ANNOTATION_RECORD].as_str()?).ok()?;
+    let record: Value = serde_json::from_str(record(workload)?).ok()?;
     Some(record["hash"].as_str()?.to_owned())
 }
 

@@ -8,19 +8,12 @@ use agent_tracing::names;
 use serde_json::{Value, json};
 
 use super::process::kubeconfig;
-use super::{Site, agent_of, generation};
+use super::{KINDS, Site, agent_of, generation, record};
 use crate::cluster::{STRICT, operator_binary, wait_until};
 use crate::support::in_template;
 
-/// Kinds whose template can be changed.
-const KINDS: [Kind; 4] = [Kind::Deployment, Kind::StatefulSet, Kind::DaemonSet, Kind::CronJob];
-
 fn live(site: &Site, kind: Kind) -> Value {
     site.admin.get(kind.as_str(), &site.namespace.0, "teller").unwrap()
-}
-
-fn record(object: &Value) -> Option<&str> {
-    object.pointer(&format!("{}/metadata/annotations", in_template(object, "")))?[names::ANNOTATION_RECORD].as_str()
 }
 
 fn all_wired(site: &Site) -> bool {

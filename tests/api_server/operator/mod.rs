@@ -24,9 +24,13 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Namespace, STRICT, install, kubectl, kustomize, operator, wait_until};
 use crate::support::canary::CANARY;
+use crate::support::in_template;
 use mlflow::{Node, mlflow};
 use process::Operator;
 use rest::pods;
+
+/// Kinds whose template can be changed.
+const KINDS: [Kind; 4] = [Kind::Deployment, Kind::StatefulSet, Kind::DaemonSet, Kind::CronJob];
 
 /// A labelled namespace with an AgentTracing whose MLflow answers, and the operator that looks after it.
 struct Site {
@@ -260,6 +264,11 @@ fn variable<'a>(deployment: &'a Value, name: &str) -> Option<&'a str> {
     let value = found.next().map(|entry| entry["value"].as_str().unwrap_or_default());
     assert!(found.next().is_none(), "{name} is there twice: {container}");
     value
+}
+
+/// The record of a workload's wiring, as it stands in its template.
+fn record(workload: &Value) -> Option<&str> {
+    workload.pointer(&in_template(workload, "/metadata/annotations"))?[names::ANNOTATION_RECORD].as_str()
 }
 
 fn is_wired(deployment: &Value) -> bool {

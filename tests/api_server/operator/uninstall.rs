@@ -4,18 +4,14 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use agent_tracing::core::kind::Kind;
 use agent_tracing::names;
 use serde_json::{Value, json};
 
 use super::process::kubeconfig_of;
-use super::{Site, agent_of};
+use super::{KINDS, Site, agent_of, record};
 use crate::cluster::{CRD, STRICT, define, operator_binary, wait_until};
 use crate::proxy::{Fault, Moment, Proxy};
-use crate::support::in_template;
 
-/// Kinds whose template can be changed.
-const KINDS: [Kind; 4] = [Kind::Deployment, Kind::StatefulSet, Kind::DaemonSet, Kind::CronJob];
 /// More writes than it has.
 const MOST_ATTEMPTS: usize = 60;
 
@@ -26,7 +22,7 @@ fn an_uninstall_that_is_killed_at_any_write_leaves_agents_working_and_can_be_run
     let manifests = KINDS.map(|kind| agent_of(kind, &site.namespace.0, "teller"));
     let bare = manifests.each_ref().map(|manifest| site.stored_elsewhere(manifest));
     for manifest in &manifests {
-        assert!(is_wired(&site.admin.create(manifest, STRICT).unwrap()));
+        assert!(record(&site.admin.create(manifest, STRICT).unwrap()).is_some());
     }
     site.stop_operator();
 
@@ -70,17 +66,11 @@ fn attempt(config: &Path, proxy: &Proxy, fault: Fault) -> Output {
 
 /// What is wired finds what it is wired to.
 fn assert_agents_work(site: &Site, manifests: &[Value], after: &str) {
-    let wired = manifests.iter().filter(|manifest| is_wired(&site.admin.live(manifest))).count();
+    let wired = manifests.iter().filter(|manifest| record(&site.admin.live(manifest)).is_some()).count();
     let there = |kind, name| site.admin.get(kind, &site.namespace.0, name).is_ok();
     let served =
         there("Service", "tracing-mlflow") && there("Deployment", "tracing-mlflow") && there("AgentTracing", "tracing");
     assert!(wired == 0 || served, "{after}: {wired} wired workloads without their MLflow");
-}
-
-fn is_wired(object: &Value) -> bool {
-    object
-        .pointer(&in_template(object, "/metadata/annotations"))
-        .is_some_and(|annotations| annotations[names::ANNOTATION_RECORD].is_string())
 }
 
 /// An account that may do everything, by a token that a proxy can pass on; as namespace and name.

@@ -1,6 +1,7 @@
 //! One admission without the network: decode, decide, patch, answer. `cargo bench --bench admission`
 //!
 //! No log line is written here; `benches/https.rs` measures the running binary with everything.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod reviews;
 

@@ -4,7 +4,7 @@
 //! The peers are those of tests/hostile, in this process: on a machine of two cores they take their share of what the
 //! operator would have.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 #[path = "../tests/support/canary.rs"]
 mod canary;

@@ -5,7 +5,7 @@
 //! plain HTTP on loopback. CPU time is the kernel's account of the binary's own threads (`/proc/<pid>/task/*/schedstat`):
 //! TLS, HTTP, decision, log line and metrics, system calls included, this client excluded.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod reviews;
 #[path = "../tests/support/stand_in.rs"]

@@ -2,7 +2,7 @@
 //!
 //! Cases that golden folders cannot hold: more than one command, documents that are no whole objects, options.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod support;
 

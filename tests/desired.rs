@@ -3,7 +3,7 @@
 //! `UPDATE_GOLDEN=1 cargo test --test desired` writes what is expected anew. `tests/golden-desired/api.sh` applies all of
 //! them to a real API server and compares what it answers.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! The init container's command as a pod runs it: the real binary, real files, and clients that trust nothing but its bundle.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 use std::fs;
 use std::io::{Read, Write};

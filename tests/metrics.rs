@@ -1,5 +1,6 @@
 //! What is said about the metrics agrees with the metrics: the README's table, the alerts, the dashboard. That Prometheus'
 //! own tool agrees too, also with a running operator, is for tests/install and tests/api_server.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 #[path = "support/exposition.rs"]
 #[allow(dead_code, reason = "each test file uses its own part")]

@@ -1,6 +1,6 @@
 //! The webhook as the API server sees it: HTTP in, HTTP out, through the real router and no socket.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 use std::sync::Arc;
 

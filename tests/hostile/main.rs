@@ -2,7 +2,7 @@
 //!
 //! The API server is a stand-in of this process. Memory is the operator's own, by the kernel's account.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 #[path = "../support/canary.rs"]
 mod canary;

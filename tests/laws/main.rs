@@ -1,4 +1,5 @@
 //! The laws of injection, over generated workloads of every kind: 10,000 for each, or as many as `PROPTEST_CASES` says.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod generated;
 mod injectors;

@@ -96,7 +96,7 @@ fn send_a_trace_from_each(scene: &Scene) {
 }
 
 fn at_rest_nothing_is_written_but_the_lease(scene: &Scene) {
-    let window = Duration::from_secs(if std::env::var_os("SOAK").is_some() { 600 } else { 120 });
+    let window = Duration::from_secs(if std::env::var_os("SOAK").is_some() { 600 } else { 60 });
     // What was set off before may still be on its way.
     std::thread::sleep(Duration::from_secs(5));
     let before = scene.live("agenttracings", "tracing");

@@ -3,7 +3,7 @@
 //!
 //! What takes a year is walked through: one clock for the replicas and for the client that calls them.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod bundle;
 mod cluster;

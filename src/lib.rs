@@ -26,6 +26,7 @@ pub mod merge_ca;
 pub mod mlflow;
 pub mod names;
 pub mod run;
+mod standstill;
 pub mod telemetry;
 pub mod uninject;
 pub mod uninstall;

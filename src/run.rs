@@ -5,14 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::future::{pending, poll_fn};
+use std::future::pending;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use k8s_controller::LeaderElection;
@@ -21,7 +19,8 @@ use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{interval, sleep, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 use crate::controller::{self, Authorities};
 use crate::core::hosts::Hosts;
@@ -29,6 +28,7 @@ use crate::core::settings::{MergeCa, Platform};
 use crate::listeners;
 use crate::mlflow::Http;
 use crate::names;
+use crate::standstill::{STILL, spawned, unless_still};
 use crate::telemetry::{self, Metrics, Readiness};
 use crate::webhook::certs::{self, Certificates, Source};
 use crate::webhook::clock::WallClock;
@@ -164,7 +164,7 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
         client_ca: webhook_client_ca.map(PathBuf::from),
         clock: Arc::new(WallClock),
     };
-    let certificates = Certificates::new(client.clone(), certificates, metrics.clone());
+    let certificates = Arc::new(Certificates::new(client.clone(), certificates, metrics.clone()));
     let platform = Platform {
         openshift: false,
         ipv6: std::env::var("KUBERNETES_SERVICE_HOST").is_ok_and(|host| host.contains(':')),
@@ -203,12 +203,21 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
     };
     let leader = Leader { namespace, options, metrics };
 
+    // Each in a task of its own: whatever one of them is busy with, the others go on, and an admission never waits.
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    tasks.spawn(async { Ok(webhook.await) });
+    tasks.spawn(async { Ok(health.await) });
+    let (watched, ready) = (client.clone(), readiness.clone());
+    tasks.spawn(async move { match memory.keep(&watched, &ready).await {} });
+    let (kept, ready) = (certificates.clone(), readiness.clone());
+    tasks.spawn(async move { match kept.keep(&ready).await {} });
+    let terminated = terminating.subscribe();
+    tasks.spawn(async move { match leader.lead_until(&certificates, terminated).await? {} });
     tokio::select! {
-        () = webhook => Ok(()),
-        () = health => Ok(()),
-        never = memory.keep(&client, &readiness) => match never {},
-        never = certificates.keep(&readiness) => match never {},
-        ended = leader.lead_until(&certificates, terminating.subscribe()) => match ended? {},
+        ended = tasks.join_next() => match ended {
+            Some(ended) => ended.context("a task ended: a bug")?,
+            None => Ok(()),
+        },
         never = terminate(&mut signals, &readiness, &terminating, &drain) => match never {},
     }
 }
@@ -287,28 +296,14 @@ impl Leader {
     }
 
     async fn control(&self) -> anyhow::Result<Infallible> {
-        controller::run(self.options.clone()).await?;
+        // In a task of its own, so that the lease is renewed whatever the controller is busy with.
+        match spawned(controller::run(self.options.clone())).await {
+            Some(ended) => ended?,
+            // Whoever waits for this sees the standstill too.
+            None => sleep(STILL).await,
+        }
         anyhow::bail!("the controller ended")
     }
-}
-
-/// Works on unless the process stood still for longer than `limit`, and does not take one more step then. The lease alone
-/// does not see to that: a process that was stopped and goes on finds its work due at once, and the lease's renewal beside it,
-/// and whatever the work does first is done by a leader that is none any more.
-async fn unless_still<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
-    let mut work = pin!(work);
-    // Work that waits for long is no standstill.
-    let mut pulse = interval(limit / 4);
-    let mut seen = Instant::now();
-    poll_fn(|context| {
-        if seen.elapsed() > limit {
-            return Poll::Ready(None);
-        }
-        seen = Instant::now();
-        while pulse.poll_tick(context).is_ready() {}
-        work.as_mut().poll(context).map(Some)
-    })
-    .await
 }
 
 /// The first signal: not ready, no leader, but serving for as long as the API server may still call; then the end.
@@ -394,8 +389,6 @@ const CLOSE_AFTER: Duration = Duration::from_secs(10);
 /// How long a lease holds that nobody renews, and after how long without renewal its holder gives up by itself.
 const LEASE: Duration = Duration::from_secs(15);
 const RENEWED: Duration = Duration::from_secs(10);
-/// Below what lies between the two: a leader that stood still for longer may have been followed by another one.
-const STILL: Duration = Duration::from_secs(4);
 const RELEASE: Duration = Duration::from_secs(5);
 /// Probes and Prometheus only.
 const HEALTH_LIMITS: Limits = Limits {
@@ -412,29 +405,8 @@ const HEALTH_LIMITS: Limits = Limits {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn work_that_stood_still_takes_no_further_step() {
-        let mut steps = 0;
-        let work = async {
-            loop {
-                steps += 1;
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let stopped = async { std::thread::sleep(Duration::from_millis(300)) };
-        let (worked, ()) = tokio::join!(unless_still(Duration::from_millis(100), work), stopped);
-        let ended: Option<Infallible> = worked;
-        assert!(ended.is_none());
-        assert_eq!(steps, 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn work_that_waits_for_long_goes_on() {
-        let work = async {
-            sleep(Duration::from_secs(3600)).await;
-            "done"
-        };
-        assert_eq!(unless_still(STILL, work).await, Some("done"));
+    #[test]
+    fn a_leader_that_stood_still_gives_up_before_another_one_leads() {
         const { assert!(STILL.as_secs() < LEASE.as_secs() - RENEWED.as_secs()) };
     }
 

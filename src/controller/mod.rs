@@ -14,6 +14,7 @@ mod events;
 mod key;
 mod observe;
 mod observer;
+mod probing;
 mod reconcile;
 mod release;
 mod rights;
@@ -54,6 +55,7 @@ use crate::core::hosts::Hosts;
 use crate::core::settings::Platform;
 use crate::mlflow::{self, Http};
 use crate::names;
+use crate::standstill::spawned;
 use crate::telemetry::Metrics;
 pub(crate) use observe::mlflows;
 use reconcile::Memory;
@@ -147,6 +149,9 @@ pub(crate) struct Context {
     observer: observer::Observer,
     memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Memory>>>>,
     traffic: traffic::Traffic,
+    wakeups: Arc<probing::Wakeups>,
+    servers: Arc<probing::Servers>,
+    trackers: tracking::Trackers,
 }
 
 /// Above what a webhook that hangs for its 2 s at each of ten touches and five patches takes.
@@ -155,8 +160,8 @@ const PASS_TIMEOUT: Duration = Duration::from_secs(60);
 const TELL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Events that arrive within this time make one pass.
 const WINDOW: Duration = Duration::from_millis(500);
-/// Passes at a time.
-const CONCURRENCY: u16 = 4;
+/// Passes at a time. Most of their time they wait.
+const CONCURRENCY: u16 = 32;
 
 /// Runs until the process ends; only the leader calls this.
 pub async fn run(options: Options) -> Result<(), Error> {
@@ -193,11 +198,17 @@ pub async fn run(options: Options) -> Result<(), Error> {
         for_all(&store, watch_mlflow(&client)),
         // With a selector, a label that goes away is a deletion: both ways are seen.
         triggers::<Namespace>(&client, any().labels(names::LABEL_INJECTION), &store, &suspects, |o| o.name_any()),
+        woken(&ctx),
     ]);
     let queue = coalesced(queue, WINDOW).map(Ok::<_, std::convert::Infallible>);
     let config = controller::Config::default().concurrency(CONCURRENCY);
-    let passes = applier(|tracing, ctx| Box::pin(pass(tracing, ctx)), after_failure, ctx.clone(), store, queue, config);
-    let (swept, released) = (sweep::run(&ctx, &suspects), release::run(&ctx));
+    let passes = applier(|tracing, ctx| Box::pin(task(tracing, ctx)), after_failure, ctx.clone(), store, queue, config);
+    let beside = futures::future::select_all([
+        sweep::run(&ctx, &suspects).boxed(),
+        release::run(&ctx).boxed(),
+        ctx.servers.run(&ctx).boxed(),
+        ctx.trackers.run().boxed(),
+    ]);
     let passed = passes.for_each(|done| {
         let (ctx, suspects) = (ctx.clone(), suspects.clone());
         async move {
@@ -214,12 +225,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
         }
     });
     // None ends before the process does.
-    futures::future::select(pin!(passed), futures::future::select(pin!(swept), pin!(released))).await;
+    futures::future::select(pin!(passed), beside).await;
     Err(Error::Ended)
 }
 
 impl Context {
     pub(crate) fn new(options: Options, openshift: bool, store: Store<Guarded>) -> Self {
+        let wakeups = Arc::<probing::Wakeups>::default();
+        let servers = Arc::new(probing::Servers::new(wakeups.clone()));
         Self {
             reporter: Reporter { controller: names::MANAGED_BY.to_owned(), instance: Some(options.identity.clone()) },
             client: options.client.clone(),
@@ -228,6 +241,9 @@ impl Context {
             observer: observer::Observer::default(),
             memories: Mutex::default(),
             traffic: traffic::Traffic::new(options.max_rolling),
+            trackers: tracking::Trackers::new(wakeups.clone(), servers.clone()),
+            servers,
+            wakeups,
             options,
         }
     }
@@ -265,6 +281,17 @@ impl Context {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| known.contains(uid));
         self.traffic.retain(|of| of.starts_with(sweep::PLACES) || known.contains(of.split('/').next().unwrap_or(of)));
     }
+}
+
+/// A pass in a task of its own: what it computes for long keeps no watch and no other pass waiting.
+async fn task(tracing: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error> {
+    spawned(pass(tracing, ctx)).await.unwrap_or(Err(Error::Panicked))
+}
+
+/// AgentTracings of which something was learnt beside the passes.
+fn woken(ctx: &Arc<Context>) -> BoxStream<'static, ObjectRef<Guarded>> {
+    let wakeups = ctx.wakeups.clone();
+    stream::unfold(wakeups, |wakeups| async move { Some((wakeups.next().await, wakeups)) }).boxed()
 }
 
 /// One pass over one AgentTracing; it ends in time and never takes the others down.
@@ -337,6 +364,11 @@ fn report(error: &dyn std::error::Error) -> String {
         cause = source.source();
     }
     text
+}
+
+/// An AgentTracing, as the queue names it.
+fn reference(tracing: &AgentTracing) -> ObjectRef<Guarded> {
+    ObjectRef::new(&tracing.name_any()).within(&tracing.namespace().unwrap_or_default())
 }
 
 fn namespace_of<K: Resource>(object: &PartialObjectMeta<K>) -> String {

@@ -1,6 +1,7 @@
 //! One pass over one AgentTracing, on one screen.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::api::{AgentTracing, AgentTracingStatus};
 use crate::core::evidence::Evidence;
-use crate::core::health::{Verdict, shortened};
+use crate::core::health::shortened;
 use crate::core::policy::Policy;
 use crate::core::rollout::{recall, rolling};
 use crate::core::select::Surroundings;
@@ -41,20 +42,23 @@ pub(super) struct Memory {
     pub canary: canary::Memory,
     /// How our patches of workloads went.
     pub rollout: rollout::Memory,
-    /// Since when the server is not well.
-    pub unwell: Option<Timestamp>,
+    /// Since when something is not settled that no event tells of.
+    pub unsettled: Option<Timestamp>,
     /// When trace times were refreshed in status.
     pub refreshed: Option<Timestamp>,
     /// The newest trace of all, also where its workload is gone or wired anew.
     pub last_trace: Option<Timestamp>,
 }
 
-/// When everything is well.
-const CALM: Duration = Duration::from_secs(30);
-/// When something is awaited, and when it has been for a while.
+/// How soon it is looked again at what changes without an event: at first, after a while, and after a long while.
 const SOON: Duration = Duration::from_secs(5);
 const LATER: Duration = Duration::from_secs(15);
+const AT_LAST: Duration = Duration::from_secs(60);
 const A_WHILE: SignedDuration = SignedDuration::from_mins(3);
+const A_LONG_WHILE: SignedDuration = SignedDuration::from_mins(10);
+/// How often everything is looked at without any event, and how far the passes of different AgentTracings are spread.
+const REST: Duration = Duration::from_secs(600);
+const SPREAD: u64 = 300;
 /// Trace times in status are at most this old before they are refreshed, and at least before they may be.
 const REFRESH: SignedDuration = SignedDuration::from_mins(5);
 
@@ -122,13 +126,14 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
 
     // What MLflow has of them.
     steps.next(Step::Traces);
-    let question = tracking::Question {
+    let subject = tracking::Subject {
+        tracing,
         settings: &settings,
         workloads: &workloads,
         old: &old,
         answered: server.answered.as_ref(),
     };
-    let answers = tracking::ask(ctx, client.as_ref(), question, &mut memory.tracking, now).await?; // IO
+    let answers = tracking::track(ctx, client, subject, &mut memory.tracking, now).await?; // memory, IO
     let tracking::Answers { takes_otlp, experiments, traces, writes, look_again } = answers;
 
     // What to say.
@@ -153,8 +158,8 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         refresh_trace_times: memory.refreshed.is_none_or(|at| now.duration_since(at) >= REFRESH),
     };
     let (status, states) = status::status(tracing, &found, now); // pure
-    let look_again = if rolling(&workloads, now.as_second()) > 0 { look_again.min(SOON) } else { look_again };
-    let pace = pace(&found.mlflow, look_again, now, memory);
+    let is_unsettled = rolling(&workloads, now.as_second()) > 0 || status::is_unsettled(&status, settings.mode);
+    let next = next_pass(tracing, is_unsettled, look_again, now, memory);
     let facts = |status: &AgentTracingStatus| {
         (status.mlflow.clone(), status.experiments.clone(), status.service_accounts.clone(), status.merge_ca.clone())
     };
@@ -183,7 +188,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         rollout::bring(ctx, &bring, &mut memory.rollout, &mut memory.said, now).await?; // IO
     }
     memory.failures = 0;
-    Ok(Action::requeue(if facts_hold { pace } else { Duration::from_secs(1) }))
+    Ok(Action::requeue(if facts_hold { next } else { Duration::from_secs(1) }))
 }
 
 /// Tells in status that passes fail, from the third in a row on: one alone mends itself.
@@ -268,14 +273,30 @@ fn newest_trace(traces: &BTreeMap<String, Evidence>, memory: &mut Memory) -> Opt
     memory.last_trace
 }
 
-fn pace(mlflow: &Verdict, look_again: Duration, now: Timestamp, memory: &mut Memory) -> Duration {
-    // Of a server that nobody may ask nothing is awaited.
-    if mlflow.good != Some(false) {
-        memory.unwell = None;
-        return look_again.min(CALM);
+/// When the next pass is, if nothing happens before.
+fn next_pass(
+    tracing: &AgentTracing,
+    is_unsettled: bool,
+    look_again: Option<Duration>,
+    now: Timestamp,
+    memory: &mut Memory,
+) -> Duration {
+    let rest = || {
+        let mut hasher = DefaultHasher::new();
+        tracing.metadata.uid.hash(&mut hasher);
+        REST + Duration::from_secs(hasher.finish() % SPREAD)
+    };
+    if !is_unsettled {
+        memory.unsettled = None;
+        return look_again.unwrap_or_else(rest);
     }
-    let since = *memory.unwell.get_or_insert(now);
-    if now.duration_since(since) < A_WHILE { SOON } else { LATER }
+    let since = now.duration_since(*memory.unsettled.get_or_insert(now));
+    let pace = match () {
+        () if since < A_WHILE => SOON,
+        () if since < A_LONG_WHILE => LATER,
+        () => AT_LAST,
+    };
+    look_again.map_or(pace, |again| again.min(pace))
 }
 
 /// A first trace time is written at once; newer ones wait five minutes.

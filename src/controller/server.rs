@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde_json::Value;
 
 use super::observe::Live;
-use super::{Context, Error, apply, observe};
+use super::probing::{Answer, Located, Lookup};
+use super::{Context, Error, apply, observe, reference};
 use crate::api::{AgentTracing, MlflowMode, MlflowStatus, Reason};
 use crate::core::desired::{desired, leads_to_server};
 use crate::core::health::{self, Obstacle, Probe, StorageClass, Verdict, mlflow_ready};
@@ -39,12 +40,8 @@ pub(super) async fn server(
 ) -> Result<Server, Error> {
     match settings.mode {
         MlflowMode::Standalone => standalone(ctx, tracing, settings, refusals, now).await,
-        MlflowMode::Cr => {
-            let in_use =
-                tracing.status.as_ref().and_then(|status| status.mlflow.as_ref()).map(|mlflow| mlflow.url.as_str());
-            shared_server(ctx, settings, labels, in_use).await
-        }
-        MlflowMode::External => external(ctx, settings).await,
+        MlflowMode::Cr => shared_server(ctx, tracing, settings, labels).await,
+        MlflowMode::External => external(ctx, tracing, settings).await,
     }
 }
 
@@ -58,23 +55,25 @@ async fn standalone(
     let live = observe::children(ctx, settings).await?; // IO
     let wanted = desired(settings, &ctx.platform); // pure
     let obstacles = apply::children(ctx, tracing, settings, wanted, &live, refusals).await?; // IO
-    let client = Mlflow::new(&ctx.http()?, &settings.tracking_uri());
-    let probe = match may_be_asked(&live, settings) {
-        false => Probe::NotAsked,
-        true => probed(client.server().await, &settings.tracking_uri(), "Service"), // IO
+    let uri = settings.tracking_uri();
+    let answer = match may_be_asked(&live, settings) {
+        false => None,
+        true => ctx.servers.answer(&ctx.http()?, &uri, Lookup::At, &reference(tracing)).await, // memory, IO
     };
+    let (probe, client) = probed(answer, "Service");
     let verdict = judge_standalone(ctx, settings, &live, &obstacles, &probe, now).await?; // IO, then pure
-    Ok(Server::of(verdict, probe, Some(client)))
+    Ok(Server::of(verdict, probe, client))
 }
 
 /// The address may be told, discovered or documented; the one that answers is used.
 async fn shared_server(
     ctx: &Context,
+    tracing: &AgentTracing,
     settings: &Settings,
     labels: &BTreeMap<String, String>,
-    in_use: Option<&str>,
 ) -> Result<Server, Error> {
     let cr = &settings.cr;
+    let in_use = tracing.status.as_ref().and_then(|status| status.mlflow.as_ref()).map(|mlflow| mlflow.url.as_str());
     let mut resource = observe::mlflow_resource(ctx, &cr.name).await?; // IO
     if let (Resource::Absent, Some(spec)) = (&resource, &cr.create) {
         resource = match ctx.options.create_namespaces.contains(&settings.namespace) {
@@ -91,20 +90,21 @@ async fn shared_server(
     }
     let candidates = shared::sticky(shared::candidates(cr, &resource), in_use); // pure
     let (mut probe, mut asked, mut client) = (Probe::NotAsked, String::new(), None);
+    let this = reference(tracing);
     for candidate in candidates {
-        let found = Mlflow::locate(&ctx.http()?, &candidate.origin).await; // IO
-        match found {
-            Ok((found, server)) => {
-                probe = probed(Ok(server), found.tracking_uri(), candidate.source);
-                client = Some(found);
+        let answer = ctx.servers.answer(&ctx.http()?, &candidate.origin, Lookup::Below, &this).await; // memory, IO
+        match probed(answer, candidate.source) {
+            (answered @ Probe::Answered(_), found) => {
+                (probe, client) = (answered, found);
                 break;
             }
             // The likeliest one says why.
-            Err(error) if probe == Probe::NotAsked => {
-                probe = probed(Err(error), &candidate.origin, candidate.source);
-                asked = candidate.origin;
+            (failed @ Probe::Failed { .. }, _) if probe == Probe::NotAsked => {
+                (probe, asked) = (failed, candidate.origin);
             }
-            Err(_) => {}
+            // Agents are not sent to a less likely one before this one has had its time.
+            (Probe::NotAsked, _) => break,
+            (Probe::Failed { .. }, _) => {}
         }
     }
     let verdict = shared::shared_ready(cr, &resource, &probe, &asked); // pure
@@ -118,20 +118,19 @@ async fn shared_server(
     })
 }
 
-async fn external(ctx: &Context, settings: &Settings) -> Result<Server, Error> {
+async fn external(ctx: &Context, tracing: &AgentTracing, settings: &Settings) -> Result<Server, Error> {
     let uri = settings.tracking_uri();
     if !ctx.may_ask(&uri) {
         return Ok(Server::unlisted(ctx, &uri, settings.policy.workspace.is_some()));
     }
-    let found = Mlflow::locate(&ctx.http()?, &uri).await; // IO
-    let (client, probe) = match found {
+    let answer = ctx.servers.answer(&ctx.http()?, &uri, Lookup::Below, &reference(tracing)).await; // memory, IO
+    let (probe, client) = match probed(answer, "Spec") {
         // Agents get what the user wrote, and would find nothing there.
-        Ok((client, _)) if client.tracking_uri() != uri => {
-            let what = format!("its API is at {}: write that into mlflow.external.trackingURI", client.tracking_uri());
-            (None, Probe::Failed { reason: Reason::WrongPath, what })
+        (Probe::Answered(found), _) if found.url != uri => {
+            let what = format!("its API is at {}: write that into mlflow.external.trackingURI", found.url);
+            (Probe::Failed { reason: Reason::WrongPath, what }, None)
         }
-        Ok((client, server)) => (Some(client), probed(Ok(server), &uri, "Spec")),
-        Err(error) => (None, probed(Err(error), &uri, "Spec")),
+        asked => asked,
     };
     let look = format!("kubectl get agenttracing -n {} {} -o yaml", settings.namespace, settings.name);
     let verdict = shared::asked(&probe, &uri, &look); // pure
@@ -167,9 +166,9 @@ impl Server {
     /// For tests: one that answered at this address.
     #[cfg(test)]
     pub(super) fn that_answered(url: &str, client: Mlflow) -> Self {
-        let server = mlflow::Server { version: "3.10.1".to_owned(), workspaces: false };
-        let verdict = Verdict::good(Reason::Available, "it answers");
-        Self::of(verdict, probed(Ok(server), url, "Spec"), Some(client))
+        let (version, source) = ("3.10.1".to_owned(), "Spec".to_owned());
+        let answered = MlflowStatus { url: url.to_owned(), version, workspaces: false, source };
+        Self::of(Verdict::good(Reason::Available, "it answers"), Probe::Answered(answered), Some(client))
     }
 
     /// A host that no administrator listed: agents are sent there, the operator is not.
@@ -198,28 +197,16 @@ fn look_at_options(ctx: &Context) -> String {
     format!("kubectl get deployment -n {} {} -o yaml", ctx.platform.operator_namespace, crate::names::MANAGED_BY)
 }
 
-fn probed(found: Result<mlflow::Server, mlflow::Error>, uri: &str, source: &str) -> Probe {
-    match found {
-        Ok(mlflow::Server { version, workspaces }) => {
-            Probe::Answered(MlflowStatus { url: uri.to_owned(), version, workspaces, source: source.to_owned() })
+/// What an answer says, and the client that got it.
+fn probed(answer: Option<Answer>, source: &str) -> (Probe, Option<Mlflow>) {
+    match answer.map(|answer| answer.found) {
+        None => (Probe::NotAsked, None),
+        Some(Ok(Located { client, server: mlflow::Server { version, workspaces } })) => {
+            let url = client.tracking_uri().to_owned();
+            let answered = MlflowStatus { url, version, workspaces, source: source.to_owned() };
+            (Probe::Answered(answered), Some(client))
         }
-        Err(error) => Probe::Failed { reason: reason(&error), what: error.to_string() },
-    }
-}
-
-fn reason(error: &mlflow::Error) -> Reason {
-    use mlflow::Error as E;
-    match error {
-        E::Client(_) | E::Dns(_) | E::Refused(_) | E::Timeout | E::Connection(_) | E::Server { .. } => {
-            Reason::Unreachable
-        }
-        E::StorageFull { .. } => Reason::StorageFull,
-        E::Tls(_) => Reason::TLSUntrusted,
-        E::HostHeader => Reason::HostHeaderRejected,
-        E::Unauthorized | E::Forbidden(_) | E::Mesh => Reason::Unauthorized,
-        E::LoginPage => Reason::LoginPage,
-        E::NotFound(_) | E::NoWorkspace | E::Garbage | E::Rejected { .. } => Reason::WrongPath,
-        E::TooOld(_) => Reason::VersionTooOld,
+        Some(Err((reason, what))) => (Probe::Failed { reason, what }, None),
     }
 }
 

@@ -1,40 +1,53 @@
-//! Everything that is asked of MLflow, at a calm pace and never more than a bounded number of questions in one pass.
+//! What MLflow has of the workloads: their experiments and their newest traces.
+//!
+//! A pass says what it wants to know and takes what is known by then; a [`Tracker`] beside it asks, what is awaited at once and
+//! the rest calmly, and wakes the AgentTracing when an answer is news.
 
+mod evidence;
 mod experiments;
-mod traces;
+mod searches;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use kube::runtime::reflector::ObjectRef;
+use tokio::time::Instant;
 
-use super::{Context, Error};
-use crate::api::{AgentTracingStatus, MlflowMode, MlflowStatus};
+use super::probing::{Gate, Servers, Wakeups};
+use super::{Context, Error, Guarded, reference};
+use crate::api::{AgentTracing, AgentTracingStatus, MlflowMode, MlflowStatus};
 use crate::core::evidence::Evidence;
 use crate::core::settings::Settings;
 use crate::core::status::Experiments;
 use crate::core::workload::Judged;
 use crate::core::writes::Writes;
 use crate::mlflow::{self, Mlflow};
+use searches::{Looked, Searches};
 
-/// Most questions of one kind in one pass.
-const MAX_QUESTIONS: usize = 20;
-/// How soon MLflow is asked again while something is awaited, and afterwards.
-const SOON: Duration = Duration::from_secs(5);
-const CALM: Duration = Duration::from_secs(30);
+/// How long a pass waits for answers that nobody has given yet.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// How often it is looked whether something is to be asked.
+const TICK: Duration = Duration::from_millis(500);
+/// How long nothing is asked about traces after a question that failed.
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
+/// How often it is tried whether MLflow writes, while traces have stopped.
+const TRIAL: SignedDuration = SignedDuration::from_secs(30);
+/// The same once it did.
+const TRIAL_WHEN_WELL: SignedDuration = SignedDuration::from_mins(5);
 
 /// What is remembered between passes.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    experiments: experiments::Memory,
-    traces: traces::Memory,
-    /// Whether OTLP is taken at a tracking URI.
-    otlp: Option<(String, bool)>,
+    evidence: evidence::Memory,
+    tracker: Option<Arc<Tracker>>,
 }
 
 /// What is asked about.
 #[derive(Clone, Copy)]
-pub(super) struct Question<'a> {
+pub(super) struct Subject<'a> {
+    pub tracing: &'a AgentTracing,
     pub settings: &'a Settings,
     pub workloads: &'a [Judged],
     pub old: &'a AgentTracingStatus,
@@ -51,53 +64,348 @@ pub(super) struct Answers {
     pub traces: BTreeMap<String, Evidence>,
     /// Whether MLflow writes, where there was cause to try.
     pub writes: Option<Writes>,
-    /// When to ask again.
-    pub look_again: Duration,
+    /// When something is to be looked at again without an event, if at all.
+    pub look_again: Option<Duration>,
 }
 
-/// Asks what is due. What was learnt in earlier passes counts until there is a newer answer.
-pub(super) async fn ask(
+/// What is known now of the workloads' experiments and traces. What was learnt earlier counts until there is a newer answer.
+pub(super) async fn track(
     ctx: &Context,
-    mlflow: Option<&Mlflow>,
-    question: Question<'_>,
+    mlflow: Option<Mlflow>,
+    subject: Subject<'_>,
     memory: &mut Memory,
     now: Timestamp,
 ) -> Result<Answers, Error> {
-    let takes_otlp = takes_otlp(mlflow, question.settings, &mut memory.otlp).await; // IO
-    let ensured = experiments::ensure(mlflow, question, &mut memory.experiments, now).await; // IO
-    if ensured.anew {
-        memory.traces.forget_answers(now);
+    let tracker = memory.tracker.get_or_insert_with(|| ctx.trackers.add(reference(subject.tracing))).clone();
+    let asks = mlflow.is_some();
+    let client = mlflow.map(|mlflow| Client {
+        gate: ctx.servers.gates.of(mlflow.tracking_uri()),
+        asks_for_otlp: subject.settings.mode == MlflowMode::Cr,
+        restores_deleted: subject.settings.policy.experiment.restore_deleted,
+        mlflow,
+    });
+    tracker.want_experiments(client, subject);
+    tracker.catch_up().await; // IO, for a moment
+    let (ensured, anew) = tracker.experiments(subject.old);
+    if anew {
+        memory.evidence.forget_answers(now);
     }
-    let found = traces::look(ctx, mlflow, question, &ensured, &mut memory.traces, now).await?; // IO
-    let hurried = found.hurried || ensured.more;
+    let wanted = memory.evidence.interests(subject, &ensured, now);
+    tracker.want_traces(wanted);
+    tracker.catch_up().await; // IO, for a moment
+    let looked = tracker.looked();
+    let found = memory.evidence.find(ctx, subject, &ensured, &looked, now).await?; // IO
+    tracker.set_trial(found.stopped_in.filter(|_| asks));
+    let state = tracker.state();
     Ok(Answers {
-        takes_otlp,
-        traces: found.evidence,
-        writes: ensured.writes.or(found.writes),
+        takes_otlp: state.otlp.as_ref().filter(|_| asks).map(|(_, takes)| *takes),
         experiments: ensured.experiments,
-        look_again: if hurried { SOON } else { CALM },
+        traces: found.evidence,
+        writes: state.experiments.writes().or_else(|| state.trial.as_ref().and_then(|(_, writes)| writes.clone())),
+        look_again: found.look_again,
     })
 }
 
-/// Asked once per address.
-async fn takes_otlp(mlflow: Option<&Mlflow>, settings: &Settings, known: &mut Option<(String, bool)>) -> Option<bool> {
-    let mlflow = mlflow.filter(|_| settings.mode == MlflowMode::Cr)?;
-    let uri = mlflow.tracking_uri();
-    if known.as_ref().is_none_or(|(of, _)| of != uri) {
-        *known = Some((uri.to_owned(), mlflow.takes_otlp().await.ok()?));
+/// One question to MLflow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Question {
+    /// Whether OTLP is taken at the tracking URI.
+    Otlp,
+    /// An experiment by its name.
+    Experiment(String),
+    /// Which experiments were deleted last.
+    Deleted,
+    /// The newest traces of these experiments, of those that began after a moment.
+    Newest { ids: Vec<String>, since: Option<Timestamp> },
+    /// Whether the spans of an experiment's newest trace are there.
+    Spans(String),
+    /// When the traces of an experiment began.
+    Rhythm(String),
+    /// Whether MLflow writes a tag of an experiment.
+    Trial(String),
+}
+
+/// What asks for one AgentTracing.
+#[derive(Debug)]
+pub(super) struct Tracker {
+    tracing: ObjectRef<Guarded>,
+    wakeups: Arc<Wakeups>,
+    servers: Arc<Servers>,
+    /// What is urgent never waits for what is not.
+    urgent: tokio::sync::Mutex<()>,
+    calm: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    client: Option<Client>,
+    experiments: experiments::Memory,
+    searches: Searches,
+    /// Whether OTLP is taken, at which tracking URI.
+    otlp: Option<(String, bool)>,
+    /// The experiment by whose tag it is tried whether MLflow writes.
+    trial_in: Option<String>,
+    trial: Option<(Timestamp, Option<Writes>)>,
+    /// The server has another database than before.
+    anew: bool,
+    /// An answer came that no pass has seen.
+    news: bool,
+    /// Nothing is asked about traces before.
+    paused_until: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug)]
+struct Client {
+    mlflow: Mlflow,
+    gate: Arc<Gate>,
+    asks_for_otlp: bool,
+    restores_deleted: bool,
+}
+
+impl Tracker {
+    fn want_experiments(&self, client: Option<Client>, subject: Subject<'_>) {
+        let mut state = self.state();
+        state.client = client;
+        state.experiments.want(subject);
     }
-    known.as_ref().map(|(_, takes)| *takes)
+
+    fn experiments(&self, old: &AgentTracingStatus) -> (experiments::Ensured, bool) {
+        let mut state = self.state();
+        state.news = false;
+        (state.experiments.report(old), std::mem::take(&mut state.anew))
+    }
+
+    fn want_traces(&self, interests: BTreeMap<String, searches::Interest>) {
+        self.state().searches.want(interests);
+    }
+
+    fn looked(&self) -> BTreeMap<String, Looked> {
+        let mut state = self.state();
+        state.news = false;
+        state.searches.looked().clone()
+    }
+
+    fn set_trial(&self, experiment: Option<String>) {
+        let mut state = self.state();
+        if experiment.is_none() {
+            state.trial = None;
+        }
+        state.trial_in = experiment;
+    }
+
+    /// Asks what is urgent, and waits a moment for it.
+    async fn catch_up(self: &Arc<Self>) {
+        if self.state().next(true, Timestamp::now()).is_none() {
+            return;
+        }
+        let this = self.clone();
+        let _ = tokio::time::timeout(PATIENCE, tokio::spawn(async move { this.work(true).await })).await;
+    }
+
+    /// Asks all that is due, of one kind.
+    async fn work(&self, urgent: bool) {
+        let _one = if urgent { self.urgent.lock().await } else { self.calm.lock().await };
+        let mut told = Instant::now();
+        loop {
+            let next = self.state().next(urgent, Timestamp::now());
+            let Some((client, question)) = next else { break };
+            let asked = client.ask(question.clone());
+            let answer = if urgent { client.gate.ask(asked).await } else { client.gate.ask_calmly(asked).await };
+            if !self.state().note(question, answer, Timestamp::now(), &self.tracing) {
+                self.servers.suspect(client.mlflow.tracking_uri());
+                break;
+            }
+            // Of a thousand experiments the first ones need not wait for the last.
+            if told.elapsed() > PATIENCE {
+                told = Instant::now();
+                self.tell();
+            }
+        }
+        self.tell();
+    }
+
+    /// Wakes the AgentTracing where there is something that no pass has seen.
+    fn tell(&self) {
+        if self.state().news {
+            self.wakeups.add(self.tracing.clone());
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What MLflow said.
+enum Answer {
+    Otlp(String, bool),
+    Experiment(Result<mlflow::Experiment, mlflow::Error>),
+    Deleted(Vec<String>),
+    Newest(Vec<(String, mlflow::Trace)>),
+    Spans(Option<mlflow::Trace>),
+    Rhythm(Vec<Timestamp>),
+    Trial(Result<(), mlflow::Error>),
+}
+
+impl Client {
+    async fn ask(&self, question: Question) -> Result<Answer, mlflow::Error> {
+        let mlflow = &self.mlflow;
+        Ok(match question {
+            Question::Otlp => Answer::Otlp(mlflow.tracking_uri().to_owned(), mlflow.takes_otlp().await?),
+            Question::Experiment(name) => {
+                Answer::Experiment(mlflow.ensure_experiment(&name, self.restores_deleted).await)
+            }
+            Question::Deleted => Answer::Deleted(mlflow.deleted_experiments(experiments::MOST_DELETED).await?),
+            Question::Newest { ids, since } => {
+                Answer::Newest(mlflow.newest_traces(&ids, since, searches::rows(&ids)).await?)
+            }
+            Question::Spans(id) => Answer::Spans(searches::newest(mlflow, &id, Timestamp::now()).await?),
+            Question::Rhythm(id) => {
+                Answer::Rhythm(mlflow.trace_times(&id, crate::core::rhythm::MOST_TRACES).await?)
+            }
+            Question::Trial(id) => Answer::Trial(mlflow.write_check(&id, &Timestamp::now().to_string()).await),
+        })
+    }
+}
+
+impl State {
+    /// What is to be asked next, and of whom.
+    fn next(&self, urgent: bool, now: Timestamp) -> Option<(Client, Question)> {
+        let client = self.client.clone()?;
+        let at = client.mlflow.tracking_uri();
+        let question = match urgent {
+            true => {
+                let unknown = client.asks_for_otlp && self.otlp.as_ref().is_none_or(|(of, _)| of != at);
+                let experiment = || self.experiments.next(true, now);
+                (unknown && !self.is_paused(now)).then_some(Question::Otlp).or_else(experiment)
+            }
+            false => self.trial(now).or_else(|| self.experiments.next(false, now)),
+        };
+        let question =
+            question.or_else(|| if self.is_paused(now) { None } else { self.searches.next(urgent, now) });
+        Some((client, question?))
+    }
+
+    fn is_paused(&self, now: Timestamp) -> bool {
+        self.paused_until.is_some_and(|until| now < until)
+    }
+
+    fn trial(&self, now: Timestamp) -> Option<Question> {
+        let id = self.trial_in.clone()?;
+        let pace = |writes: &Option<Writes>| if *writes == Some(Writes::Taken) { TRIAL_WHEN_WELL } else { TRIAL };
+        let is_due = self.trial.as_ref().is_none_or(|(at, writes)| now.duration_since(*at) >= pace(writes));
+        is_due.then_some(Question::Trial(id))
+    }
+
+    /// Notes an answer. Says whether there is sense in asking the next question.
+    fn note(
+        &mut self,
+        question: Question,
+        answer: Result<Answer, mlflow::Error>,
+        now: Timestamp,
+        tracing: &ObjectRef<Guarded>,
+    ) -> bool {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(%tracing, ?question, %error, "failed to ask MLflow; trying again");
+                if question == Question::Deleted {
+                    self.experiments.note_deleted(Vec::new(), now);
+                }
+                self.paused_until = now.checked_add(RETRY).ok();
+                return false;
+            }
+        };
+        match (question, answer) {
+            (Question::Otlp, Answer::Otlp(at, takes)) => {
+                self.otlp = Some((at, takes));
+                self.news = true;
+            }
+            (Question::Experiment(name), Answer::Experiment(found)) => {
+                let noted = self.experiments.note(&name, found, now, tracing);
+                if noted.anew {
+                    (self.anew, self.trial) = (true, None);
+                    self.searches.forget();
+                }
+                self.news |= noted.news || noted.anew;
+                return noted.goes_on;
+            }
+            (Question::Deleted, Answer::Deleted(ids)) => self.news |= self.experiments.note_deleted(ids, now),
+            (Question::Newest { ids, since }, Answer::Newest(rows)) => {
+                self.news |= self.searches.note_newest(&ids, since.is_some(), rows, now);
+            }
+            (Question::Spans(id), Answer::Spans(trace)) => self.news |= self.searches.note_spans(&id, trace, now),
+            (Question::Rhythm(id), Answer::Rhythm(times)) => self.news |= self.searches.note_rhythm(&id, &times),
+            (Question::Trial(id), Answer::Trial(answer)) => {
+                if let Err(error) = &answer {
+                    tracing::warn!(%tracing, id, %error, "MLflow does not take a write by way of trial");
+                }
+                let writes = writes(&answer);
+                self.news |= self.trial.as_ref().is_none_or(|(_, before)| *before != writes);
+                self.trial = Some((now, writes));
+            }
+            _ => {}
+        }
+        true
+    }
 }
 
 /// What an answer to a write says of the server. A refusal of ourselves says nothing of what agents write.
-fn writes(answer: &Result<(), mlflow::Error>) -> Option<Writes> {
+fn writes<T>(answer: &Result<T, mlflow::Error>) -> Option<Writes> {
     match answer {
-        Ok(()) => Some(Writes::Taken),
+        Ok(_) => Some(Writes::Taken),
         Err(mlflow::Error::StorageFull { .. }) => Some(Writes::Full),
         Err(error @ mlflow::Error::Server { status: 500.., .. }) => Some(Writes::Refused(error.to_string())),
         Err(error @ mlflow::Error::Rejected { code: Some(code), .. }) if code == experiments::UNKNOWN_TROUBLE => {
             Some(Writes::Refused(error.to_string()))
         }
         Err(_) => None,
+    }
+}
+
+/// All trackers. Each lives as long as what is remembered of its AgentTracing.
+#[derive(Debug)]
+pub(super) struct Trackers {
+    all: Mutex<HashMap<ObjectRef<Guarded>, Weak<Tracker>>>,
+    wakeups: Arc<Wakeups>,
+    servers: Arc<Servers>,
+}
+
+impl Trackers {
+    pub(super) fn new(wakeups: Arc<Wakeups>, servers: Arc<Servers>) -> Self {
+        Self { all: Mutex::default(), wakeups, servers }
+    }
+
+    fn add(&self, tracing: ObjectRef<Guarded>) -> Arc<Tracker> {
+        let (wakeups, servers) = (self.wakeups.clone(), self.servers.clone());
+        let (urgent, calm, state) = Default::default();
+        let tracker = Arc::new(Tracker { tracing: tracing.clone(), wakeups, servers, urgent, calm, state });
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).insert(tracing, Arc::downgrade(&tracker));
+        tracker
+    }
+
+    /// Has every tracker ask what is due, for ever.
+    pub(super) async fn run(&self) {
+        loop {
+            tokio::time::sleep(TICK).await;
+            for tracker in self.alive() {
+                for urgent in [true, false] {
+                    let is_at_work =
+                        || if urgent { tracker.urgent.try_lock().is_err() } else { tracker.calm.try_lock().is_err() };
+                    if is_at_work() || tracker.state().next(urgent, Timestamp::now()).is_none() {
+                        continue;
+                    }
+                    let tracker = tracker.clone();
+                    tokio::spawn(async move { tracker.work(urgent).await });
+                }
+            }
+        }
+    }
+
+    fn alive(&self) -> Vec<Arc<Tracker>> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, tracker| tracker.strong_count() > 0);
+        all.values().filter_map(Weak::upgrade).collect()
     }
 }

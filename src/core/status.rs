@@ -19,7 +19,7 @@ use super::health::Verdict;
 use super::kind::Kind;
 use super::policy::Pace;
 use super::workload::{Judged, Standing};
-use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowStatus, Reason, RefusedMergeCa};
+use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowMode, MlflowStatus, Reason, RefusedMergeCa};
 use crate::names;
 pub use bounds::clipped;
 pub use rows::{MAX_WORKLOADS, States};
@@ -151,6 +151,36 @@ fn only_ready(tracing: &AgentTracing, verdict: Verdict, now: Timestamp) -> Agent
 pub fn is_true(status: Option<&AgentTracingStatus>, condition: ConditionType) -> bool {
     let mut conditions = status.iter().flat_map(|s| &s.conditions);
     conditions.any(|c| c.type_ == condition.as_str() && c.status == "True")
+}
+
+/// Whether something is not as it should be that may change without an event: nobody watches pods, volumes and what the API
+/// server refuses. All other changes are told by a watch, by the prober of the server or by the questions about traces.
+pub fn is_unsettled(status: &AgentTracingStatus, mode: MlflowMode) -> bool {
+    status.conditions.iter().any(|condition| {
+        let is_own_server = condition.type_ == ConditionType::MLflowReady.as_str() && mode == MlflowMode::Standalone;
+        let changes_unseen = |reason: Reason| {
+            matches!(
+                reason,
+                Reason::AccessDenied
+                    | Reason::BindForbidden
+                    | Reason::CreateForbidden
+                    | Reason::MLflowCRDMissing
+                    | Reason::MergeCAImage
+                    | Reason::NameConflict
+                    | Reason::PodsNotReady
+                    | Reason::Progressing
+                    | Reason::ReconcileFailed
+                    | Reason::RolloutHalted
+                    | Reason::RolloutInProgress
+                    | Reason::StorageNotBound
+                    | Reason::TemplateInvalid
+                    | Reason::TLSUntrusted
+                    | Reason::WebhookUnavailable
+            )
+        };
+        let reason = Reason::named(&condition.reason);
+        condition.status != "True" && (is_own_server || reason.is_none_or(changes_unseen))
+    })
 }
 
 struct About<'a> {

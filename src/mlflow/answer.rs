@@ -164,7 +164,11 @@ pub(super) struct Found {
 
 impl Found {
     pub(super) fn first(self) -> Option<Experiment> {
-        self.experiments.into_iter().chain(self.experiment).next().map(|e| Experiment {
+        self.all().next()
+    }
+
+    pub(super) fn all(self) -> impl Iterator<Item = Experiment> {
+        self.experiments.into_iter().chain(self.experiment).map(|e| Experiment {
             id: e.experiment_id,
             stage: if e.lifecycle_stage == "deleted" { Stage::Deleted } else { Stage::Active },
             created: e.creation_time.as_i64(),
@@ -195,6 +199,8 @@ pub(super) struct TraceRow {
     pub(super) state: String,
     #[serde(default)]
     pub(super) tags: std::collections::BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) trace_location: Value,
 }
 
 /// Ids go into agents' environments and into status: only what MLflow really gives out is taken.

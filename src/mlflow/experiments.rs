@@ -52,6 +52,13 @@ impl Mlflow {
         Ok(Experiment { stage: Stage::Active, ..found })
     }
 
+    /// The ids of the experiments that were deleted last, the latest first.
+    pub async fn deleted_experiments(&self, most: usize) -> Result<Vec<String>, Error> {
+        let body = json!({"max_results": most, "view_type": "DELETED_ONLY", "order_by": ["last_update_time DESC"]});
+        let request = self.request(Method::POST, "/api/2.0/mlflow/experiments/search").json(&body);
+        Ok(self.json::<Found>(request).await?.all().map(|experiment| experiment.id).collect())
+    }
+
     async fn experiment(&self, name: &str) -> Result<Option<Experiment>, Error> {
         let request = match filter(name) {
             Some(filter) => {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use super::answer::Traces;
+use super::answer::{TraceRow, Traces};
 use super::{Error, Mlflow, answered};
 
 /// The newest trace of an experiment.
@@ -25,16 +25,40 @@ const SPANS_IN_STORE: &str = "TRACKING_STORE";
 impl Mlflow {
     /// The newest trace of an experiment, or the newest of those that began before a moment.
     pub async fn latest_trace(&self, experiment_id: &str, before: Option<Timestamp>) -> Result<Option<Trace>, Error> {
-        let mut body = search(experiment_id, 1);
+        let mut body = search(&[experiment_id.to_owned()], 1);
         if let Some(moment) = before {
             body["filter"] = json!(format!("timestamp_ms < {}", moment.as_millisecond()));
         }
         let Some(row) = self.json::<Traces>(self.search(&body)).await?.traces.into_iter().next() else {
             return Ok(None);
         };
-        let has_spans =
-            row.tags.get(SPANS_TAG).is_some_and(|v| v == SPANS_IN_STORE) || self.has_artifact(&row.trace_id).await?;
+        let has_spans = row.has_spans() || self.has_artifact(&row.trace_id).await?;
         Ok(Some(Trace { time: row.request_time, has_spans, finished: row.state != "IN_PROGRESS" }))
+    }
+
+    /// The newest traces of several experiments together, the newest first, each with its experiment; those that began after a
+    /// moment, where one is given. Whether their spans are there is known only as far as the row says so.
+    pub async fn newest_traces(
+        &self,
+        experiment_ids: &[String],
+        since: Option<Timestamp>,
+        most: usize,
+    ) -> Result<Vec<(String, Trace)>, Error> {
+        let mut body = search(experiment_ids, most);
+        if let Some(moment) = since {
+            body["filter"] = json!(format!("timestamp_ms > {}", moment.as_millisecond()));
+        }
+        let found: Traces = self.json(self.search(&body)).await?;
+        let only = match experiment_ids {
+            [only] => Some(only),
+            _ => None,
+        };
+        let row = |row: TraceRow| {
+            let id = row.experiment().map(str::to_owned).or_else(|| only.cloned())?;
+            let has_spans = row.has_spans();
+            Some((id, Trace { time: row.request_time, has_spans, finished: row.state != "IN_PROGRESS" }))
+        };
+        Ok(found.traces.into_iter().filter_map(row).collect())
     }
 
     /// Whether the spans were uploaded as a file. Only the answer's status is read, never the file.
@@ -50,7 +74,7 @@ impl Mlflow {
 
     /// When the newest traces of an experiment began, the newest first.
     pub async fn trace_times(&self, experiment_id: &str, most: usize) -> Result<Vec<Timestamp>, Error> {
-        let found: Traces = self.json(self.search(&search(experiment_id, most))).await?;
+        let found: Traces = self.json(self.search(&search(&[experiment_id.to_owned()], most))).await?;
         Ok(found.traces.into_iter().map(|row| row.request_time).collect())
     }
 
@@ -59,9 +83,20 @@ impl Mlflow {
     }
 }
 
-fn search(experiment_id: &str, most: usize) -> Value {
+impl TraceRow {
+    fn has_spans(&self) -> bool {
+        self.tags.get(SPANS_TAG).is_some_and(|place| place == SPANS_IN_STORE)
+    }
+
+    fn experiment(&self) -> Option<&str> {
+        self.trace_location.pointer("/mlflow_experiment/experiment_id")?.as_str()
+    }
+}
+
+fn search(experiment_ids: &[String], most: usize) -> Value {
+    let location = |id| json!({"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": id}});
     json!({
-        "locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}],
+        "locations": experiment_ids.iter().map(location).collect::<Vec<_>>(),
         "max_results": most,
         "order_by": ["timestamp_ms DESC"],
     })

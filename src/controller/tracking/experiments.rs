@@ -1,31 +1,52 @@
-//! The workloads' experiments: made where they are absent, and looked at again, by name, as often as their traces are.
+//! The workloads' experiments: made where they are absent, and looked at again, one at a time, so that a namespace with
+//! many of them asks no more than one with few.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use kube::runtime::reflector::ObjectRef;
 
-use super::{MAX_QUESTIONS, Question, writes};
-use crate::api::{MlflowStatus, Reason};
+use super::{Question, Subject, writes};
+use crate::api::{AgentTracingStatus, MlflowStatus, Reason};
+use crate::controller::Guarded;
 use crate::core::status::Experiments;
 use crate::core::workload::{Judged, Standing, Target};
 use crate::core::writes::Writes;
-use crate::mlflow::{self, Experiment, Mlflow, Stage};
+use crate::mlflow::{self, Experiment, Stage};
 
-/// How often an experiment is looked at again: one that agents write to, so that its loss is told within a minute; one that
-/// nobody writes to yet; and one that is not well.
+/// How often an experiment that agents write to is looked at again, so that its loss is told within a minute. Of more than
+/// [`AT_ONCE`], those that were deleted are asked for as often, and each has its turn.
 const RECHECK_IN_USE: SignedDuration = SignedDuration::from_secs(40);
+/// The same where nobody writes to it yet.
 const RECHECK: SignedDuration = SignedDuration::from_mins(10);
+/// The same where it is not well.
 const RETRY: SignedDuration = SignedDuration::from_secs(30);
+/// Between two that are looked at again, however many there are.
+const BETWEEN: SignedDuration = SignedDuration::from_secs(20);
+/// So many have their turn in time.
+const AT_ONCE: usize = 2;
+/// Deleted experiments that are asked for.
+pub(super) const MOST_DELETED: usize = 100;
 
 /// What MLflow calls an error of its database that it does not know, for example of a read-only one.
 pub(super) const UNKNOWN_TROUBLE: &str = "BAD_REQUEST";
 
-/// What is remembered between passes.
+/// What is known of them.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
+    /// Names of those that are to exist.
+    needed: BTreeSet<String>,
+    /// Those of them that agents write to.
+    in_use: BTreeSet<String>,
+    /// Ids as the status of the last pass has them.
+    in_status: BTreeMap<String, String>,
     checked: BTreeMap<String, Checked>,
     /// Those for which the server failed when it was asked last.
     failed: BTreeMap<String, Failed>,
+    /// When one was looked at again.
+    rechecked_at: Option<Timestamp>,
+    /// When it was asked which were deleted.
+    deleted_at: Option<Timestamp>,
     /// Address and version of the server that answered last.
     server: Option<(String, String)>,
     /// Whether it has not answered since.
@@ -73,101 +94,114 @@ pub(super) struct Ensured {
     pub experiments: Experiments,
     /// Those seen in this MLflow under their name: only their ids are used to look for traces.
     pub verified: BTreeMap<String, Known>,
-    /// Whether one of them is not the one that it was: the server has another database.
+}
+
+/// What an answer was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Noted {
+    /// Another one than before.
+    pub news: bool,
+    /// The experiment is not the one that it was: the server has another database.
     pub anew: bool,
-    /// Whether some are still to be asked for at once.
-    pub more: bool,
-    /// Whether the server writes, where making one tells.
-    pub writes: Option<Writes>,
+    /// Whether there is sense in asking for the next one.
+    pub goes_on: bool,
 }
 
-/// Makes sure that the workloads' experiments exist.
-pub(super) async fn ensure(
-    mlflow: Option<&Mlflow>,
-    question: Question<'_>,
-    memory: &mut Memory,
-    now: Timestamp,
-) -> Ensured {
-    let in_use = names(question.workloads, |standing| *standing == Standing::Current);
-    let planned = |standing: &Standing| matches!(standing, Standing::Wanting { .. } | Standing::Waiting(_));
-    let needed: BTreeSet<&str> = names(question.workloads, planned).union(&in_use).copied().collect();
-    memory.checked.retain(|name, _| needed.contains(name.as_str()));
-    memory.failed.retain(|name, _| needed.contains(name.as_str()));
-    memory.note_server(question.answered);
-    let mut out = Ensured::default();
-    if let Some(mlflow) = mlflow {
-        for _ in 0..MAX_QUESTIONS {
-            let Some(name) = memory.next_due(&needed, &in_use, now) else { break };
-            if !ask(mlflow, name, question, memory, &mut out, now).await {
-                break;
-            }
-        }
-        out.more = needed.iter().any(|name| memory.is_urgent(name));
-        out.writes = memory.writes();
-    }
-    memory.report(&needed, question, &mut out);
-    out
-}
-
-fn names(workloads: &[Judged], standing: impl Fn(&Standing) -> bool) -> BTreeSet<&str> {
+fn names(workloads: &[Judged], standing: impl Fn(&Standing) -> bool) -> BTreeSet<String> {
     let chosen = workloads.iter().filter(|judged| standing(&judged.standing));
     chosen
         .filter_map(|judged| match &judged.experiment {
-            Target::Name(name) => Some(name.as_str()),
+            Target::Name(name) => Some(name.clone()),
             Target::Id(_) | Target::Unknown => None,
         })
         .collect()
 }
 
-/// Asks for one. Says whether there is sense in asking for the next.
-async fn ask(
-    mlflow: &Mlflow,
-    name: &str,
-    question: Question<'_>,
-    memory: &mut Memory,
-    out: &mut Ensured,
-    now: Timestamp,
-) -> bool {
-    let settings = question.settings;
-    let found = match mlflow.ensure_experiment(name, settings.policy.experiment.restore_deleted).await {
-        Ok(Experiment { stage: Stage::Active, id, created }) => Ok(Known { id, created }),
-        Ok(Experiment { stage: Stage::Deleted, .. }) => {
-            Err((Reason::ExperimentDeleted, "was deleted in MLflow, which loses its traces".to_owned()))
-        }
-        Err(mlflow::Error::Rejected { code, .. }) if code.as_deref() != Some(UNKNOWN_TROUBLE) => {
-            Err((Reason::NameInvalid, "has a name that MLflow refuses".to_owned()))
-        }
-        Err(error @ (mlflow::Error::Forbidden(_) | mlflow::Error::Unauthorized)) => {
-            Err((Reason::Forbidden, format!("cannot be created: {error}")))
-        }
-        // The server has trouble: every further question would cost as much.
-        Err(error) => {
-            tracing::warn!(namespace = settings.namespace, name = settings.name, %error, "failed to ask MLflow for experiments; trying again");
-            let times = memory.failed.get(name).map_or(0, |failed| failed.times);
-            let failed = Failed { at: now, times: times.saturating_add(1), writes: writes(&Err(error)) };
-            memory.failed.insert(name.to_owned(), failed);
-            return false;
-        }
-    };
-    memory.failed.remove(name);
-    if let Ok(known) = &found
-        && !memory.is_as_known(name, known, question)
-    {
-        tracing::warn!(
-            namespace = settings.namespace,
-            name = settings.name,
-            experiment = name,
-            id = known.id,
-            "the experiment is another one than before: MLflow has another database"
-        );
-        out.anew = true;
-        memory.look_at_all_again();
-    }
-    memory.checked.insert(name.to_owned(), Checked { at: Some(now), found });
-    true
-}
-
 impl Memory {
+    /// Sets which experiments are to exist.
+    pub fn want(&mut self, subject: Subject<'_>) {
+        self.in_use = names(subject.workloads, |standing| *standing == Standing::Current);
+        let planned = |standing: &Standing| matches!(standing, Standing::Wanting { .. } | Standing::Waiting(_));
+        self.needed = names(subject.workloads, planned);
+        self.needed.extend(self.in_use.iter().cloned());
+        let Self { needed, checked, failed, .. } = self;
+        checked.retain(|name, _| needed.contains(name));
+        failed.retain(|name, _| needed.contains(name));
+        self.in_status = subject.old.experiments.iter().map(|e| (e.name.clone(), e.id.clone())).collect();
+        self.note_server(subject.answered);
+    }
+
+    /// What is to be asked next. Urgent is what was never seen, or may be another one by now.
+    pub fn next(&self, urgent: bool, now: Timestamp) -> Option<Question> {
+        let waits = |name: &&String| (self.failed.get(*name).map(|f| f.at), self.checked.get(*name).and_then(|c| c.at));
+        // Those that failed come last, since every one of them may cost a timeout.
+        let first = match urgent {
+            true => self.needed.iter().filter(|name| self.is_urgent(name)).min_by_key(waits),
+            false => self.needed.iter().filter(|name| self.is_due(name, now)).min_by_key(waits),
+        };
+        let deleted = || {
+            let since = self.deleted_at.map(|at| now.duration_since(at));
+            let is_due = self.in_use.len() > AT_ONCE && since.is_none_or(|since| since >= RECHECK_IN_USE);
+            (!urgent && is_due).then_some(Question::Deleted)
+        };
+        deleted().or_else(|| first.cloned().map(Question::Experiment))
+    }
+
+    /// Notes the answer about one.
+    pub fn note(
+        &mut self,
+        name: &str,
+        found: Result<Experiment, mlflow::Error>,
+        now: Timestamp,
+        tracing: &ObjectRef<Guarded>,
+    ) -> Noted {
+        let found = match found {
+            Ok(Experiment { stage: Stage::Active, id, created }) => Ok(Known { id, created }),
+            Ok(Experiment { stage: Stage::Deleted, .. }) => Err(deleted()),
+            Err(mlflow::Error::Rejected { code, .. }) if code.as_deref() != Some(UNKNOWN_TROUBLE) => {
+                Err((Reason::NameInvalid, "has a name that MLflow refuses".to_owned()))
+            }
+            Err(error @ (mlflow::Error::Forbidden(_) | mlflow::Error::Unauthorized)) => {
+                Err((Reason::Forbidden, format!("cannot be created: {error}")))
+            }
+            // The server has trouble: every further question would cost as much.
+            Err(error) => {
+                tracing::warn!(%tracing, %error, "failed to ask MLflow for experiments; trying again");
+                let before = self.writes();
+                let times = self.failed.get(name).map_or(0, |failed| failed.times);
+                let failed = Failed { at: now, times: times.saturating_add(1), writes: writes::<()>(&Err(error)) };
+                self.failed.insert(name.to_owned(), failed);
+                return Noted { news: before != self.writes(), anew: false, goes_on: false };
+            }
+        };
+        let wrote = self.writes();
+        self.failed.remove(name);
+        let anew = found.as_ref().is_ok_and(|known| !self.is_as_known(name, known));
+        if let (true, Ok(Known { id, .. })) = (anew, &found) {
+            tracing::warn!(%tracing, experiment = name, id, "the experiment is another one than before: MLflow has another database");
+            self.look_at_all_again();
+        }
+        if self.checked.get(name).is_some_and(|checked| checked.at.is_some()) {
+            self.rechecked_at = Some(now);
+        }
+        let news = wrote != self.writes() || self.checked.get(name).is_none_or(|before| before.found != found);
+        self.checked.insert(name.to_owned(), Checked { at: Some(now), found });
+        Noted { news, anew, goes_on: true }
+    }
+
+    /// Notes which were deleted last. Says whether one of ours is among them that was not before.
+    pub fn note_deleted(&mut self, ids: Vec<String>, now: Timestamp) -> bool {
+        self.deleted_at = Some(now);
+        let ids: BTreeSet<_> = ids.into_iter().collect();
+        let is_lost = |checked: &&mut Checked| checked.found.as_ref().is_ok_and(|known| ids.contains(&known.id));
+        let mut news = false;
+        for checked in self.checked.values_mut().filter(is_lost) {
+            // Its name is asked for again before anything is said: an id may be another experiment's in another database.
+            (checked.at, news) = (None, true);
+        }
+        news
+    }
+
     /// A server that comes back, or is another one, may have lost its data.
     fn note_server(&mut self, answered: Option<&MlflowStatus>) {
         let Some(MlflowStatus { url, version, .. }) = answered else {
@@ -191,43 +225,39 @@ impl Memory {
     }
 
     /// Whether the server writes, where making an experiment told that it does not. One failure may be of a moment.
-    fn writes(&self) -> Option<Writes> {
+    pub fn writes(&self) -> Option<Writes> {
         let told = |failed: &Failed| failed.writes.clone().filter(|writes| failed.times > 1 || *writes == Writes::Full);
         self.failed.values().find_map(told)
     }
 
-    /// The one that waits longest; those that failed come last, since every one of them may cost a timeout.
-    fn next_due<'a>(&self, needed: &BTreeSet<&'a str>, in_use: &BTreeSet<&str>, now: Timestamp) -> Option<&'a str> {
-        let at = |name: &str| self.checked.get(name).and_then(|checked| checked.at);
-        let is_due = |name: &&&str| {
-            let found = self.checked.get(**name).map(|checked| &checked.found);
-            let pace = match found {
-                Some(Err(_)) => RETRY,
-                Some(Ok(_)) if !in_use.contains(**name) => RECHECK,
-                _ => RECHECK_IN_USE,
-            };
-            match self.failed.get(**name) {
-                Some(failed) => now.duration_since(failed.at) >= RETRY,
-                None => at(name).is_none_or(|at| now.duration_since(at) >= pace),
-            }
+    fn is_due(&self, name: &str, now: Timestamp) -> bool {
+        if let Some(failed) = self.failed.get(name) {
+            return now.duration_since(failed.at) >= RETRY;
+        }
+        let Some(Checked { at: Some(at), found }) = self.checked.get(name) else { return false };
+        let pace = match found {
+            Err(_) => RETRY,
+            Ok(_) if self.in_use.contains(name) => RECHECK_IN_USE,
+            Ok(_) => RECHECK,
         };
-        let order = |name: &&&str| (self.failed.get(**name).map(|failed| failed.at), at(name));
-        needed.iter().filter(is_due).min_by_key(order).copied()
+        now.duration_since(*at) >= pace && self.rechecked_at.is_none_or(|at| now.duration_since(at) >= BETWEEN)
     }
 
     /// Whether an experiment is the one that it was, as far as anything was known of it.
-    fn is_as_known(&self, name: &str, found: &Known, question: Question<'_>) -> bool {
+    fn is_as_known(&self, name: &str, found: &Known) -> bool {
         match self.checked.get(name).map(|checked| &checked.found) {
             Some(Ok(known)) => known.is_same(found),
             Some(Err(_)) => true,
             // After a restart only status knows.
-            None => question.old.experiments.iter().find(|e| e.name == name).is_none_or(|known| known.id == found.id),
+            None => self.in_status.get(name).is_none_or(|id| *id == found.id),
         }
     }
 
-    fn report(&self, needed: &BTreeSet<&str>, question: Question<'_>, out: &mut Ensured) {
-        let in_status = |name: &str| question.old.experiments.iter().find(|e| e.name == name).map(|e| e.id.clone());
-        for name in needed.iter().map(|name| (*name).to_owned()) {
+    /// What is known of those that are to exist.
+    pub fn report(&self, old: &AgentTracingStatus) -> Ensured {
+        let mut out = Ensured::default();
+        let in_status = |name: &str| old.experiments.iter().find(|e| e.name == name).map(|e| e.id.clone());
+        for name in self.needed.iter().cloned() {
             match self.checked.get(&name).map(|checked| &checked.found) {
                 Some(Ok(known)) => {
                     out.experiments.ensured.insert(name.clone(), known.id.clone());
@@ -247,7 +277,12 @@ impl Memory {
                 },
             }
         }
+        out
     }
+}
+
+fn deleted() -> (Reason, String) {
+    (Reason::ExperimentDeleted, "was deleted in MLflow, which loses its traces".to_owned())
 }
 
 #[cfg(test)]
@@ -258,36 +293,88 @@ mod tests {
         Timestamp::from_second(1_000_000 + second).unwrap()
     }
 
-    fn failed(memory: &mut Memory, name: &str, second: i64, writes: Writes) {
-        let times = memory.failed.get(name).map_or(1, |failed| failed.times + 1);
-        memory.failed.insert(name.to_owned(), Failed { at: at(second), times, writes: Some(writes) });
+    fn with(names: &[&str]) -> Memory {
+        let needed: BTreeSet<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        Memory { in_use: needed.clone(), needed, ..Memory::default() }
+    }
+
+    fn note(memory: &mut Memory, name: &str, second: i64, found: Result<&str, mlflow::Error>) -> Noted {
+        let found = found.map(|id| Experiment { id: id.to_owned(), stage: Stage::Active, created: None });
+        memory.note(name, found, at(second), &ObjectRef::new("tracing"))
+    }
+
+    fn refused() -> mlflow::Error {
+        mlflow::Error::Server { status: 500, code: None }
+    }
+
+    fn next(memory: &Memory, second: i64) -> Option<String> {
+        [true, false].into_iter().find_map(|urgent| match memory.next(urgent, at(second))? {
+            Question::Experiment(name) => Some(name),
+            Question::Deleted => Some("deleted?".to_owned()),
+            other => panic!("{other:?}"),
+        })
     }
 
     /// With a read-only database the experiment of a new workload cannot be made: all others were then never looked at again.
     #[test]
     fn one_that_cannot_be_made_keeps_no_other_from_being_looked_at() {
-        let (needed, mut memory) = (BTreeSet::from(["new", "old"]), Memory::default());
-        let known = Known { id: "4".to_owned(), created: None };
-        memory.checked.insert("old".to_owned(), Checked { at: Some(at(0)), found: Ok(known) });
-        let due = |memory: &Memory, second| memory.next_due(&needed, &needed, at(second));
-        assert_eq!(due(&memory, 0), Some("new"));
-        failed(&mut memory, "new", 0, Writes::Refused("it fails (500)".to_owned()));
-        assert_eq!(due(&memory, 20), None, "it comes again after a while");
+        let mut memory = with(&["new", "old"]);
+        note(&mut memory, "old", 0, Ok("4"));
+        assert_eq!(next(&memory, 0).as_deref(), Some("new"));
+        assert!(!note(&mut memory, "new", 0, Err(refused())).goes_on);
+        assert_eq!(next(&memory, 20), None, "it comes again after a while");
         assert!(!memory.is_urgent("new"), "and nobody hurries for it");
-        assert_eq!(due(&memory, 60), Some("old"), "after those that are well");
-        assert_eq!(due(&memory, 35), Some("new"));
+        assert_eq!(next(&memory, 60).as_deref(), Some("old"), "after those that are well");
+        assert_eq!(next(&memory, 35).as_deref(), Some("new"));
     }
 
     #[test]
     fn a_server_that_makes_no_experiment_is_told_when_it_failed_twice_and_at_once_when_it_is_full() {
-        let mut memory = Memory::default();
-        let refused = || Writes::Refused("it fails (500)".to_owned());
-        failed(&mut memory, "new", 0, refused());
+        let mut memory = with(&["new", "other"]);
+        assert!(!note(&mut memory, "new", 0, Err(refused())).news);
         assert_eq!(memory.writes(), None);
-        failed(&mut memory, "new", 30, refused());
-        assert_eq!(memory.writes(), Some(refused()));
-        failed(&mut memory, "other", 30, Writes::Full);
-        memory.failed.remove("new");
+        assert!(note(&mut memory, "new", 30, Err(refused())).news);
+        assert_eq!(memory.writes(), writes::<()>(&Err(refused())));
+        note(&mut memory, "other", 30, Err(mlflow::Error::StorageFull { status: 500 }));
+        note(&mut memory, "new", 31, Ok("4"));
         assert_eq!(memory.writes(), Some(Writes::Full));
+    }
+
+    /// Review C1: a thousand experiments were a thousand questions every forty seconds.
+    #[test]
+    fn many_experiments_ask_as_little_as_few_and_one_that_is_deleted_is_seen_within_a_minute() {
+        let names: Vec<_> = (0..1000).map(|n| format!("agent-{n}")).collect();
+        let mut memory = with(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        for (n, name) in names.iter().enumerate() {
+            note(&mut memory, name, 0, Ok(&n.to_string()));
+        }
+        let (mut asked, mut seen) = (0, None);
+        for second in 0..600 {
+            while let Some(name) = next(&memory, second) {
+                asked += 1;
+                let gone = if second >= 100 { vec!["77".to_owned()] } else { Vec::new() };
+                match name.as_str() {
+                    "deleted?" => _ = memory.note_deleted(gone, at(second)),
+                    "agent-77" if second >= 100 => {
+                        let gone = Experiment { id: "77".to_owned(), stage: Stage::Deleted, created: None };
+                        let noted = memory.note(&name, Ok(gone), at(second), &ObjectRef::new("tracing"));
+                        seen = seen.or(noted.news.then_some(second));
+                    }
+                    name => _ = note(&mut memory, name, second, Ok(name.trim_start_matches("agent-"))),
+                }
+            }
+        }
+        assert!(seen.is_some_and(|second| second <= 160), "{seen:?}");
+        assert!(asked <= 60, "{asked} questions in ten minutes");
+    }
+
+    #[test]
+    fn an_experiment_with_another_id_means_another_database_and_all_are_asked_for_again() {
+        let mut memory = with(&["a", "b"]);
+        note(&mut memory, "a", 0, Ok("1"));
+        note(&mut memory, "b", 0, Ok("2"));
+        assert_eq!(next(&memory, 1), None);
+        assert!(note(&mut memory, "a", 50, Ok("7")).anew);
+        assert_eq!(next(&memory, 50).as_deref(), Some("b"));
     }
 }

@@ -1,0 +1,10 @@
+//! What is asked of MLflow servers, calmly: one prober for each server, whoever names it, and a gate before each, so that a
+//! server that is slow is asked less, and one that hangs delays nobody but those who use it.
+
+mod gate;
+mod prober;
+mod wakeups;
+
+pub(super) use gate::{Gate, Gates};
+pub(super) use prober::{Answer, Located, Lookup, Servers};
+pub(super) use wakeups::Wakeups;

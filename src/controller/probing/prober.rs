@@ -1,0 +1,256 @@
+//! Whether a server answers, and which MLflow it is: asked once for all that name its address, again every minute while it
+//! answers, and with a back-off of its own while it does not.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kube::runtime::reflector::ObjectRef;
+use tokio::time::Instant;
+
+use super::{Gates, Wakeups};
+use crate::api::Reason;
+use crate::controller::{Context, Guarded, report};
+use crate::mlflow::{self, Http, Mlflow};
+
+/// An answer that a pass takes for new. Nobody is wired to a server that stopped answering before.
+const FRESH: Duration = Duration::from_secs(5);
+/// How often a server that answers is asked.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// How soon one that does not is asked again, by how often in a row it did not.
+const BACK_OFF: [Duration; 4] =
+    [Duration::from_secs(5), Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(15)];
+/// How long a pass waits. A server that hangs must not hold up those who use another one.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// An AgentTracing that has not asked for so long is gone, or has another server.
+const FORGOTTEN: Duration = Duration::from_secs(1800);
+/// How often it is looked whose turn it is.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How a server is looked for at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::controller) enum Lookup {
+    /// It is there.
+    At,
+    /// It is there or below: see [`Mlflow::locate`].
+    Below,
+}
+
+/// A server that answered.
+#[derive(Clone, Debug)]
+pub(in crate::controller) struct Located {
+    pub client: Mlflow,
+    pub server: mlflow::Server,
+}
+
+/// The last answer.
+#[derive(Clone, Debug)]
+pub(in crate::controller) struct Answer {
+    at: Instant,
+    /// Or why there was none.
+    pub found: Result<Located, (Reason, String)>,
+    /// Without an answer, in a row.
+    failures: usize,
+}
+
+impl Answer {
+    /// Whether another one says something new.
+    fn says_the_same_as(&self, other: &Self) -> bool {
+        match (&self.found, &other.found) {
+            (Ok(a), Ok(b)) => a.server == b.server && a.client.tracking_uri() == b.client.tracking_uri(),
+            (Err(a), Err(b)) => a == b,
+            _ => false,
+        }
+    }
+
+    fn lasts(&self) -> Duration {
+        match self.failures {
+            0 => INTERVAL,
+            n => BACK_OFF.get(n - 1).copied().unwrap_or(BACK_OFF[BACK_OFF.len() - 1]),
+        }
+    }
+}
+
+/// A server, whoever names it.
+#[derive(Debug)]
+struct Server {
+    address: String,
+    lookup: Lookup,
+    known: Mutex<Known>,
+    /// One question at a time.
+    asking: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    answer: Option<Answer>,
+    users: HashMap<ObjectRef<Guarded>, Instant>,
+}
+
+/// All servers that some AgentTracing names.
+#[derive(Debug)]
+pub(in crate::controller) struct Servers {
+    all: Mutex<HashMap<(String, Lookup), Arc<Server>>>,
+    pub gates: Gates,
+    wakeups: Arc<Wakeups>,
+}
+
+impl Servers {
+    pub(in crate::controller) fn new(wakeups: Arc<Wakeups>) -> Self {
+        Self { all: Mutex::default(), gates: Gates::default(), wakeups }
+    }
+
+    /// What the server at an address answers now; the last that is known where it takes long, and nothing where it never
+    /// answered in time: the AgentTracing is woken when it does.
+    pub(in crate::controller) async fn answer(
+        &self,
+        http: &Http,
+        address: &str,
+        lookup: Lookup,
+        tracing: &ObjectRef<Guarded>,
+    ) -> Option<Answer> {
+        let server = self.server(address, lookup);
+        let known = {
+            let mut known = server.known();
+            known.users.insert(tracing.clone(), Instant::now());
+            known.answer.clone()
+        };
+        let lasts = |answer: &Answer| match answer.found {
+            Ok(_) => FRESH,
+            Err(_) => answer.lasts(),
+        };
+        if let Some(answer) = known.filter(|answer| answer.at.elapsed() < lasts(answer)) {
+            return Some(answer);
+        }
+        // It goes on when this pass has waited enough, and whoever waits for it is woken.
+        let _ = tokio::time::timeout(PATIENCE, self.ask(&server, http)).await;
+        server.known().answer.clone()
+    }
+
+    /// Asks again soon: somebody got no answer.
+    pub(in crate::controller) fn suspect(&self, url: &str) {
+        for server in self.all().values().filter(|server| url.starts_with(&server.address)) {
+            if let Some(answer) = &mut server.known().answer
+                && answer.found.is_ok()
+                && let Some(before) = answer.at.checked_sub(INTERVAL)
+            {
+                answer.at = answer.at.min(before);
+            }
+        }
+    }
+
+    /// Asks each server again when its turn has come, for ever.
+    pub(in crate::controller) async fn run(&self, ctx: &Context) {
+        loop {
+            tokio::time::sleep(TICK).await;
+            let http = match ctx.http() {
+                Ok(http) => http,
+                Err(error) => {
+                    tracing::warn!(error = report(&error), "failed to make a client of MLflow servers");
+                    continue;
+                }
+            };
+            for server in self.due() {
+                drop(self.ask(&server, &http));
+            }
+        }
+    }
+
+    /// For tests: answers are asked anew.
+    #[cfg(test)]
+    pub(in crate::controller) fn forget(&self) {
+        self.all().clear();
+    }
+
+    fn due(&self) -> Vec<Arc<Server>> {
+        let mut all = self.all();
+        all.retain(|_, server| {
+            let mut known = server.known();
+            known.users.retain(|_, at| at.elapsed() < FORGOTTEN);
+            !known.users.is_empty()
+        });
+        let is_due = |server: &&Arc<Server>| {
+            let known = server.known();
+            server.asking.try_lock().is_ok() && known.answer.as_ref().is_none_or(|a| a.at.elapsed() >= a.lasts())
+        };
+        all.values().filter(is_due).cloned().collect()
+    }
+
+    /// Asks in a task of its own; whoever comes while it is asked waits for the same answer.
+    fn ask(&self, server: &Arc<Server>, http: &Http) -> tokio::task::JoinHandle<()> {
+        let (server, http, wakeups) = (server.clone(), http.clone(), self.wakeups.clone());
+        let gate = self.gates.of(&server.address);
+        tokio::spawn(async move {
+            let asked = Instant::now();
+            let _one = server.asking.clone().lock_owned().await;
+            if server.known().answer.as_ref().is_some_and(|answer| answer.at >= asked) {
+                return;
+            }
+            let found = gate.ask(server.locate(&http)).await;
+            let found = found.map_err(|error| (reason(&error), error.to_string()));
+            server.publish(found, &wakeups);
+        })
+    }
+
+    fn server(&self, address: &str, lookup: Lookup) -> Arc<Server> {
+        let new = || {
+            let (known, asking) = Default::default();
+            Arc::new(Server { address: address.to_owned(), lookup, known, asking })
+        };
+        self.all().entry((address.to_owned(), lookup)).or_insert_with(new).clone()
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<(String, Lookup), Arc<Server>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Server {
+    async fn locate(&self, http: &Http) -> Result<Located, mlflow::Error> {
+        match self.lookup {
+            Lookup::At => {
+                let client = Mlflow::new(http, &self.address);
+                let server = client.server().await?;
+                Ok(Located { client, server })
+            }
+            Lookup::Below => {
+                let (client, server) = Mlflow::locate(http, &self.address).await?;
+                Ok(Located { client, server })
+            }
+        }
+    }
+
+    fn publish(&self, found: Result<Located, (Reason, String)>, wakeups: &Wakeups) {
+        let mut known = self.known();
+        let before = known.answer.take();
+        let failures = match &found {
+            Ok(_) => 0,
+            Err(_) => before.as_ref().map_or(0, |answer| answer.failures) + 1,
+        };
+        let answer = Answer { at: Instant::now(), found, failures };
+        if !before.is_some_and(|before| before.says_the_same_as(&answer)) {
+            known.users.keys().cloned().for_each(|tracing| wakeups.add(tracing));
+        }
+        known.answer = Some(answer);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn reason(error: &mlflow::Error) -> Reason {
+    use mlflow::Error as E;
+    match error {
+        E::Client(_) | E::Dns(_) | E::Refused(_) | E::Timeout | E::Connection(_) | E::Server { .. } => {
+            Reason::Unreachable
+        }
+        E::StorageFull { .. } => Reason::StorageFull,
+        E::Tls(_) => Reason::TLSUntrusted,
+        E::HostHeader => Reason::HostHeaderRejected,
+        E::Unauthorized | E::Forbidden(_) | E::Mesh => Reason::Unauthorized,
+        E::LoginPage => Reason::LoginPage,
+        E::NotFound(_) | E::NoWorkspace | E::Garbage | E::Rejected { .. } => Reason::WrongPath,
+        E::TooOld(_) => Reason::VersionTooOld,
+    }
+}

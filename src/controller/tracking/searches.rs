@@ -1,0 +1,350 @@
+//! The newest traces of experiments, asked for many experiments at a time. Those that somebody waits for come first, and often;
+//! where traces came, it is looked again every five minutes.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Question;
+use crate::core::rhythm::{LEAST_SILENCE, has_stopped, usual_gap};
+use crate::mlflow::{self, Mlflow, Trace};
+
+/// How often it is looked: where a first trace is awaited, where none came for long, where they stopped, where they come.
+const AWAITED: SignedDuration = SignedDuration::from_secs(5);
+const SILENT: SignedDuration = SignedDuration::from_secs(30);
+const STOPPED: SignedDuration = SignedDuration::from_secs(60);
+const RECEIVED: SignedDuration = SignedDuration::from_mins(5);
+/// How long spans may come after their trace.
+pub(super) const SPANS_LATE: SignedDuration = SignedDuration::from_mins(1);
+/// A trace is stored when it has ended, and found by when it began: one that takes longer than this is found late.
+const LONGEST_TRACE: SignedDuration = SignedDuration::from_hours(6);
+/// After so long a silence nobody asks whether it is strange.
+const LONGEST_SILENCE: SignedDuration = SignedDuration::from_hours(24);
+/// Experiments of one question, and traces of one answer: one is some kilobytes.
+const MOST_EXPERIMENTS: usize = 100;
+const MOST_ROWS: usize = 50;
+/// Times of traces that are kept of the looks, and how far they are apart.
+const SAMPLES: usize = 8;
+const SAMPLED: SignedDuration = SignedDuration::from_secs(20);
+
+/// What is wanted of an experiment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Interest {
+    /// Some workload waits for its first trace, and has not done so for long.
+    pub awaited: bool,
+    /// Some workload has none with spans yet.
+    pub unproven: bool,
+    /// Silence would be strange.
+    pub rhythmic: bool,
+}
+
+/// The last answer about an experiment. It counts until there is a newer one.
+#[derive(Clone, Debug)]
+pub(super) struct Looked {
+    pub at: Timestamp,
+    pub trace: Option<Trace>,
+    /// When the newest trace began, whether or not its spans were looked for.
+    newest: Option<Timestamp>,
+    /// Whether it is still to be asked for the spans of the newest trace.
+    spans_due: bool,
+    /// When traces began that were the newest at earlier looks.
+    samples: Vec<Timestamp>,
+    /// The trace after which the rhythm was asked for, and the gap between those before it.
+    rhythm: Option<(Timestamp, Option<SignedDuration>)>,
+}
+
+impl Looked {
+    fn new(at: Timestamp) -> Self {
+        Self { at, trace: None, newest: None, spans_due: false, samples: Vec::new(), rhythm: None }
+    }
+
+    /// For tests: one that found this trace.
+    #[cfg(test)]
+    pub fn found(trace: Trace) -> Self {
+        Self { trace: Some(trace), newest: Some(trace.time), ..Self::new(trace.time) }
+    }
+
+    /// Whether traces have stopped, of which the last began then.
+    pub fn has_stopped(&self, last: Timestamp) -> bool {
+        let newest = self.trace.map(|trace| trace.time);
+        let of_newest = self.rhythm.filter(|(of, _)| Some(*of) == newest && *of == last);
+        of_newest.and_then(|(_, gap)| gap).is_some_and(|gap| has_stopped(last, gap, self.at))
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.trace.is_some_and(|trace| self.has_stopped(trace.time))
+    }
+
+    /// Whether nothing will be learnt any more by asking for the spans of this trace.
+    fn is_settled(&self) -> bool {
+        self.trace.is_none_or(|t| t.has_spans || (t.finished && self.at.duration_since(t.time) > SPANS_LATE))
+    }
+
+    fn sample(&mut self, time: Timestamp) {
+        if self.samples.last().is_none_or(|last| time.duration_since(*last) >= SAMPLED) {
+            self.samples.push(time);
+            let surplus = self.samples.len().saturating_sub(SAMPLES);
+            self.samples.drain(..surplus);
+        }
+    }
+}
+
+/// All experiments of an AgentTracing in which traces are looked for, by id.
+#[derive(Debug, Default)]
+pub(super) struct Searches {
+    wanted: BTreeMap<String, Interest>,
+    looked: BTreeMap<String, Looked>,
+}
+
+impl Searches {
+    pub fn want(&mut self, wanted: BTreeMap<String, Interest>) {
+        self.looked.retain(|id, _| wanted.contains_key(id));
+        self.wanted = wanted;
+    }
+
+    pub fn looked(&self) -> &BTreeMap<String, Looked> {
+        &self.looked
+    }
+
+    /// No answer counts any more.
+    pub fn forget(&mut self) {
+        self.looked.clear();
+    }
+
+    /// What is to be asked next. Urgent is what nobody has looked for yet, and what is awaited.
+    pub fn next(&self, urgent: bool, now: Timestamp) -> Option<Question> {
+        let of_class = || self.wanted.iter().filter(move |(_, interest)| interest.awaited == urgent);
+        let known = |(id, interest)| Some((id, interest, self.looked.get(id)?));
+        let spans = || of_class().filter_map(known).find(|(_, _, looked)| looked.spans_due);
+        if let Some((id, ..)) = spans() {
+            return Some(Question::Spans(id.clone()));
+        }
+        let quiet = |looked: &Looked| {
+            let silence = |trace: &Trace| looked.at.duration_since(trace.time);
+            looked.trace.filter(|trace| silence(trace) > LEAST_SILENCE && silence(trace) < LONGEST_SILENCE)
+        };
+        let unasked = |looked: &Looked| {
+            quiet(looked).is_some_and(|trace| looked.rhythm.is_none_or(|(of, _)| of != trace.time))
+        };
+        if !urgent
+            && let Some((id, ..)) =
+                of_class().filter_map(known).find(|(_, interest, looked)| interest.rhythmic && unasked(looked))
+        {
+            return Some(Question::Rhythm(id.clone()));
+        }
+        if urgent {
+            let new = self.wanted.keys().filter(|id| !self.looked.contains_key(*id));
+            let ids: Vec<_> = new.take(MOST_EXPERIMENTS).cloned().collect();
+            if !ids.is_empty() {
+                return Some(Question::Newest { ids, since: None });
+            }
+        }
+        let is_due = |(_, interest, looked): &(&String, &Interest, &Looked)| {
+            // The clock that wakes us is no better than a second.
+            now.duration_since(looked.at) + SignedDuration::from_secs(1) >= pace(interest, looked)
+        };
+        let mut due: Vec<_> = of_class().filter_map(known).filter(is_due).collect();
+        due.sort_by_key(|(_, _, looked)| looked.at);
+        due.truncate(MOST_EXPERIMENTS);
+        let since = due.first().map(|(_, _, looked)| looked.at - LONGEST_TRACE)?;
+        Some(Question::Newest { ids: due.into_iter().map(|(id, ..)| id.clone()).collect(), since: Some(since) })
+    }
+
+    /// Notes the newest traces of these experiments, or what is new of them. Those of which none is among the rows are asked for
+    /// again where there may be more. Says whether somebody waits for that.
+    pub fn note_newest(&mut self, ids: &[String], is_update: bool, found: Vec<(String, Trace)>, now: Timestamp) -> bool {
+        let is_whole = found.len() < rows(ids);
+        let mut first: BTreeMap<&str, Trace> = BTreeMap::new();
+        for (id, trace) in &found {
+            first.entry(id).or_insert(*trace);
+        }
+        let mut news = false;
+        for id in ids {
+            let trace = first.get(id.as_str()).copied();
+            if trace.is_some() || is_whole {
+                news |= self.note(id, trace, is_update, now);
+            }
+        }
+        news
+    }
+
+    fn note(&mut self, id: &str, trace: Option<Trace>, is_update: bool, now: Timestamp) -> bool {
+        let Some(interest) = self.wanted.get(id).copied() else { return false };
+        let is_first = !self.looked.contains_key(id);
+        let looked = self.looked.entry(id.to_owned()).or_insert_with(|| Looked::new(now));
+        let was_stopped = looked.is_stopped();
+        looked.at = now;
+        let Some(trace) = trace else {
+            if !is_update {
+                (looked.trace, looked.newest) = (None, None);
+            }
+            return is_first || was_stopped != looked.is_stopped();
+        };
+        let is_newer = looked.newest != Some(trace.time);
+        looked.newest = Some(trace.time);
+        looked.sample(trace.time);
+        // The proof is asked for once per wiring: where it was had, that traces come is enough.
+        let has_spans = trace.has_spans || !interest.unproven;
+        if has_spans {
+            looked.trace = Some(Trace { has_spans, ..trace });
+        }
+        looked.spans_due = !has_spans && (is_newer || !looked.is_settled());
+        is_first || (interest.unproven && is_newer && has_spans) || was_stopped != looked.is_stopped()
+    }
+
+    /// Notes the newest trace of one experiment, with its spans looked for.
+    pub fn note_spans(&mut self, id: &str, trace: Option<Trace>, now: Timestamp) -> bool {
+        let Some(looked) = self.looked.get_mut(id) else { return false };
+        let before = std::mem::replace(&mut looked.trace, trace);
+        (looked.at, looked.spans_due) = (now, false);
+        before != trace
+    }
+
+    pub fn note_rhythm(&mut self, id: &str, times: &[Timestamp]) -> bool {
+        let Some(looked) = self.looked.get_mut(id) else { return false };
+        let Some(trace) = looked.trace else { return false };
+        let was_stopped = looked.is_stopped();
+        let gap = [usual_gap(times), usual_gap(&looked.samples)].into_iter().flatten().min();
+        looked.rhythm = Some((trace.time, gap));
+        was_stopped != looked.is_stopped()
+    }
+}
+
+fn pace(interest: &Interest, looked: &Looked) -> SignedDuration {
+    match interest {
+        Interest { awaited: true, .. } => AWAITED,
+        Interest { unproven: true, .. } => SILENT,
+        _ if looked.is_stopped() => STOPPED,
+        _ => RECEIVED,
+    }
+}
+
+/// Traces that are asked for.
+pub(super) fn rows(ids: &[String]) -> usize {
+    if ids.len() == 1 { 1 } else { MOST_ROWS }
+}
+
+/// The newest trace or, where its spans may still be on their way, the newest of those that have had their time: of an agent
+/// that is asked every few seconds the newest one is always too young to be told spanless.
+pub(super) async fn newest(mlflow: &Mlflow, id: &str, now: Timestamp) -> Result<Option<Trace>, mlflow::Error> {
+    let newest = mlflow.latest_trace(id, None).await?;
+    match newest {
+        Some(Trace { time, has_spans: false, .. }) if now.duration_since(time) <= SPANS_LATE => {
+            Ok(mlflow.latest_trace(id, Some(now - SPANS_LATE)).await?.or(newest))
+        }
+        _ => Ok(newest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).unwrap()
+    }
+
+    fn trace(second: i64) -> Trace {
+        Trace { time: at(second), has_spans: true, finished: true }
+    }
+
+    const COMING: Interest = Interest { awaited: false, unproven: false, rhythmic: true };
+    const AWAITING: Interest = Interest { awaited: true, unproven: true, rhythmic: false };
+
+    fn wanting(count: usize, interest: Interest) -> Searches {
+        let mut searches = Searches::default();
+        searches.want((0..count).map(|n| (n.to_string(), interest)).collect());
+        searches
+    }
+
+    /// Plays an MLflow in which experiment n got its newest trace at second `newest(n)`. Returns how many questions were asked.
+    fn answer_all(searches: &mut Searches, second: i64, newest: impl Fn(usize) -> i64) -> usize {
+        let mut asked = 0;
+        while let Some(question) = [true, false].into_iter().find_map(|urgent| searches.next(urgent, at(second))) {
+            asked += 1;
+            match question {
+                Question::Newest { ids, since } => {
+                    let all = ids.iter().map(|id| (id.clone(), trace(newest(id.parse().unwrap()))));
+                    let mut found: Vec<_> = all.filter(|(_, t)| since.is_none_or(|since| t.time > since)).collect();
+                    found.sort_by_key(|(_, t)| std::cmp::Reverse(t.time));
+                    found.truncate(rows(&ids));
+                    searches.note_newest(&ids, since.is_some(), found, at(second));
+                }
+                Question::Rhythm(id) => _ = searches.note_rhythm(&id, &[]),
+                other => panic!("{other:?}"),
+            }
+            assert!(asked < 1000);
+        }
+        asked
+    }
+
+    /// Review C1: 1,000 workloads that were all traced cost 125 questions a minute.
+    #[test]
+    fn a_thousand_that_rest_are_ten_questions_in_five_minutes() {
+        let mut searches = wanting(1000, COMING);
+        assert!(answer_all(&mut searches, 0, |n| -100_000 - n as i64) <= 20);
+        let asked: usize = (1..=300).map(|second| answer_all(&mut searches, second, |n| -100_000 - n as i64)).sum();
+        assert_eq!(asked, 10);
+        assert!((0..1000).all(|n| searches.looked[&n.to_string()].trace == Some(trace(-100_000 - n as i64))));
+    }
+
+    #[test]
+    fn a_first_trace_is_seen_within_ten_seconds_however_many_others_there_are() {
+        let mut searches = wanting(1000, COMING);
+        let mut wanted = searches.wanted.clone();
+        wanted.insert("new".to_owned(), AWAITING);
+        searches.want(wanted);
+        assert!(matches!(searches.next(true, at(0)), Some(Question::Newest { .. })));
+        let ids: Vec<_> = searches.wanted.keys().cloned().collect();
+        for id in &ids {
+            searches.note_newest(std::slice::from_ref(id), false, Vec::new(), at(0));
+        }
+        let alone = Question::Newest { ids: vec!["new".to_owned()], since: Some(at(0) - LONGEST_TRACE) };
+        assert_eq!(searches.next(true, at(4)), Some(alone));
+        assert!(searches.note_newest(&["new".to_owned()], true, vec![("new".to_owned(), trace(3))], at(4)));
+        assert!(!searches.note_newest(&["7".to_owned()], true, vec![("7".to_owned(), trace(3))], at(4)), "no news");
+    }
+
+    #[test]
+    fn a_busy_experiment_hides_no_other_of_the_same_question() {
+        let mut searches = wanting(3, AWAITING);
+        let ids = ["0", "1", "2"].map(str::to_owned);
+        let busy: Vec<_> = (0..MOST_ROWS).map(|n| ("0".to_owned(), trace(100 - n as i64))).collect();
+        searches.note_newest(&ids, false, busy, at(100));
+        let Some(Question::Newest { ids, since: None }) = searches.next(true, at(100)) else { panic!() };
+        assert_eq!(ids, ["1", "2"]);
+        searches.note_newest(&ids, false, vec![("2".to_owned(), trace(1))], at(100));
+        assert_eq!(searches.looked["1"].trace, None);
+        assert_eq!(searches.looked["2"].trace, Some(trace(1)));
+    }
+
+    #[test]
+    fn spans_are_asked_for_where_none_were_seen_and_not_again_once_they_were() {
+        let mut searches = wanting(2, Interest { awaited: false, ..AWAITING });
+        let ids = ["0", "1"].map(str::to_owned);
+        let bare = |second| Trace { has_spans: false, ..trace(second) };
+        searches.note_newest(&ids, false, vec![("0".to_owned(), bare(10))], at(12));
+        assert_eq!(searches.next(false, at(12)), Some(Question::Spans("0".to_owned())));
+        assert!(searches.note_spans("0", Some(trace(10)), at(12)));
+        searches.want(BTreeMap::from([("0".to_owned(), COMING), ("1".to_owned(), COMING)]));
+        searches.note_newest(&ids, true, vec![("0".to_owned(), bare(20))], at(22));
+        assert_eq!(searches.next(false, at(22)), None);
+        assert_eq!(searches.looked["0"].trace, Some(trace(20)));
+    }
+
+    #[test]
+    fn silence_against_the_rhythm_is_news_and_so_is_its_end() {
+        let mut searches = wanting(1, COMING);
+        let id = ["0".to_owned()];
+        searches.note_newest(&id, false, vec![("0".to_owned(), trace(0))], at(0));
+        searches.note_newest(&id, true, Vec::new(), at(300));
+        assert_eq!(searches.next(false, at(300)), Some(Question::Rhythm("0".to_owned())));
+        let sent: Vec<_> = (0..20).map(|n| at(-5 * n)).collect();
+        assert!(searches.note_rhythm("0", &sent));
+        assert!(searches.looked["0"].has_stopped(at(0)));
+        assert_eq!(searches.next(false, at(330)), None);
+        assert!(matches!(searches.next(false, at(360)), Some(Question::Newest { .. })), "looked at more often");
+        assert!(searches.note_newest(&id, true, vec![("0".to_owned(), trace(350))], at(360)));
+        assert!(!searches.looked["0"].has_stopped(at(350)));
+    }
+}

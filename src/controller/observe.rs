@@ -4,6 +4,7 @@ mod items;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -156,11 +157,15 @@ pub(crate) fn mlflows(client: &Client) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, "mlflows"))
 }
 
-/// The version of a ClusterRole; `None` where there is none.
-pub(super) async fn cluster_role(ctx: &Context, name: &str) -> Result<Option<String>, Error> {
-    let read = |source| Error::Read { what: format!("ClusterRole {name}"), source };
-    let found = Api::<ClusterRole>::all(ctx.client.clone()).get_metadata_opt(name).await.map_err(read)?;
-    Ok(found.map(|role| role.metadata.resource_version.unwrap_or_default()))
+/// The rules of a ClusterRole, by their hash; `None` where there is none. Labels and annotations change nothing.
+pub(super) async fn cluster_role(ctx: &Context, name: &str) -> Result<Option<u64>, Error> {
+    let what = || format!("ClusterRole {name}");
+    let found = Api::<ClusterRole>::all(ctx.client.clone()).get_opt(name).await;
+    let Some(role) = found.map_err(|source| Error::Read { what: what(), source })? else { return Ok(None) };
+    let rules = serde_json::to_string(&role.rules).map_err(|source| Error::Decode { what: what(), source })?;
+    let mut hasher = DefaultHasher::new();
+    rules.hash(&mut hasher);
+    Ok(Some(hasher.finish()))
 }
 
 /// The first verb on experiments that a service account may not use; `None` where it may all that an agent needs.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
+use tokio::time::Instant;
 
 use super::steps::Steps;
 use super::{
@@ -44,6 +45,8 @@ pub(super) struct Memory {
     pub rollout: rollout::Memory,
     /// Since when something is not settled that no event tells of.
     pub unsettled: Option<Timestamp>,
+    /// No pass begins before: a large namespace in which something changes all the time is not read all the time.
+    not_before: Option<Instant>,
     /// When trace times were refreshed in status.
     pub refreshed: Option<Timestamp>,
     /// The newest trace of all, also where its workload is gone or wired anew.
@@ -59,6 +62,10 @@ const A_LONG_WHILE: SignedDuration = SignedDuration::from_mins(10);
 /// How often everything is looked at without any event, and how far the passes of different AgentTracings are spread.
 const REST: Duration = Duration::from_secs(600);
 const SPREAD: u64 = 300;
+/// Reading the workloads of a namespace for so long is followed by a pause of so many times the length.
+const LONG_READING: Duration = Duration::from_millis(250);
+const PAUSE: u32 = 4;
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// Trace times in status are at most this old before they are refreshed, and at least before they may be.
 const REFRESH: SignedDuration = SignedDuration::from_mins(5);
 
@@ -86,6 +93,10 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         }
     };
 
+    if let Some(at) = memory.not_before.filter(|at| *at > Instant::now()) {
+        return Ok(Action::requeue(at - Instant::now()));
+    }
+
     // The server.
     steps.next(Step::Server);
     let labels = observe::namespace_labels(ctx, &settings.namespace).await?; // IO
@@ -93,6 +104,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
 
     // The workloads.
     steps.next(Step::Workloads);
+    let began = Instant::now();
     let labelled = observe::is_labelled(&labels);
     let tracings = observe::tracings(ctx, &settings.namespace, tracing); // memory
     let policies: Vec<_> = tracings.iter().map(Policy::of).collect(); // pure
@@ -107,6 +119,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
     };
     let observe::Workloads { judged: mut workloads, accounts } =
         observe::workloads(ctx, &settings.name, &around, now).await?; // IO, each judged by core
+    let reading = began.elapsed();
     recall(&mut workloads, tracing); // pure
     memory.rollout.annotate(&mut workloads, now);
     let troubles = observe::troubles(ctx, &settings.namespace, &mut workloads, now).await?; // IO
@@ -188,6 +201,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         rollout::bring(ctx, &bring, &mut memory.rollout, &mut memory.said, now).await?; // IO
     }
     memory.failures = 0;
+    memory.not_before = (reading > LONG_READING).then(|| Instant::now() + (reading * PAUSE).min(LONGEST_PAUSE));
     Ok(Action::requeue(if facts_hold { next } else { Duration::from_secs(1) }))
 }
 

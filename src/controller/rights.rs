@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use serde_json::Value;
 
@@ -16,11 +17,30 @@ use crate::core::health::Verdict;
 use crate::core::settings::Settings;
 use crate::names;
 
-/// What was proven: by service account, and for which state of binding and role.
+/// What was proven. It stays so until the role's rules change, or the binding loses that subject.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
+    /// The rules of the role, and the binding.
     state: String,
-    allowed: BTreeSet<(String, String)>,
+    /// The version of the binding that was seen last.
+    version: String,
+    /// Service accounts by namespace and name.
+    proven: BTreeSet<Account>,
+}
+
+/// Namespace and name of a service account.
+type Account = (String, String);
+
+impl Memory {
+    /// Forgets what no longer counts: `before` is the binding as it was found.
+    fn forget(&mut self, state: String, before: Option<&Value>) {
+        let bound = before.map(subjects).unwrap_or_default();
+        match self.state == state {
+            true => self.proven.retain(|(namespace, name)| bound.contains(&format!("ServiceAccount/{namespace}/{name}"))),
+            false => self.proven.clear(),
+        }
+        self.state = state;
+    }
 }
 
 /// The rights in a namespace.
@@ -49,7 +69,7 @@ pub(super) async fn rights(
     let role = ctx.options.integration_role.as_str();
     let look = format!("kubectl get rolebinding -n {namespace} {} -o yaml", names::ROLE_BINDING);
     let none = |verdict| Ok(Rights { verdict: Some(verdict), bound: BTreeSet::new(), may_ask: false });
-    let Some(role_version) = observe::cluster_role(ctx, role).await? else {
+    let Some(rules) = observe::cluster_role(ctx, role).await? else {
         let message = format!(
             "ClusterRole {role} does not exist, so nobody can be allowed to write to MLflow; the MLflow operator brings it: \
              kubectl get clusterrole {role}"
@@ -66,7 +86,8 @@ pub(super) async fn rights(
         return none(Verdict::bad(Reason::NameConflict, message));
     }
     let is_so = live.as_ref().is_some_and(|live| is_as_wanted(&wanted, live));
-    let live = match live.filter(|_| is_so) {
+    let before = live;
+    let live = match before.clone().filter(|_| is_so) {
         Some(live) => live,
         None => match apply::role_binding(ctx, &wanted, role).await {
             Ok(live) => live,
@@ -84,13 +105,10 @@ pub(super) async fn rights(
             },
         },
     };
-    let version =
-        |object: &Value| object.pointer("/metadata/resourceVersion").map(Value::to_string).unwrap_or_default();
-    let state = format!("{role_version} {}", version(&live));
-    let is_new = state != memory.state;
-    if is_new {
-        (memory.state, memory.allowed) = (state, BTreeSet::new());
-    }
+    let text = |pointer: &str| live.pointer(pointer).map(Value::to_string).unwrap_or_default();
+    memory.forget(format!("{rules} {}", text("/metadata/uid")), before.as_ref());
+    let version = text("/metadata/resourceVersion");
+    let is_new = std::mem::replace(&mut memory.version, version.clone()) != version;
     // Where MLflow does not show the namespace a question would be answered with a refusal that it keeps.
     if workspace.is_some_and(|workspace| workspace.good == Some(false)) {
         let message = format!("The service accounts are bound ({}); see them with: {look}", accounts.len());
@@ -102,21 +120,21 @@ pub(super) async fn rights(
     }
     let observer = (ctx.platform.operator_namespace.clone(), names::OBSERVER.to_owned());
     let agents = accounts.iter().map(|account| (namespace.to_owned(), account.clone()));
+    let unproven: Vec<_> =
+        [observer.clone()].into_iter().chain(agents).filter(|account| !memory.proven.contains(account)).collect();
+    let reviews = unproven.into_iter().map(|account| {
+        async move { Ok::<_, Error>((observe::denied(ctx, namespace, &account.0, &account.1).await?, account)) }.boxed()
+    });
+    let reviews: Vec<_> = reviews.collect();
     let mut refused = BTreeMap::new();
-    for (of, account) in [observer.clone()].into_iter().chain(agents) {
-        if memory.allowed.contains(&(of.clone(), account.clone())) {
-            continue;
-        }
-        match observe::denied(ctx, namespace, &of, &account).await? {
-            None => {
-                memory.allowed.insert((of, account));
-            }
-            Some(verb) => {
-                refused.insert((of, account), verb);
-            }
+    let mut reviews = stream::iter(reviews).buffer_unordered(REVIEWS);
+    while let Some(reviewed) = reviews.next().await {
+        match reviewed? {
+            (None, account) => _ = memory.proven.insert(account),
+            (Some(verb), account) => _ = refused.insert(account, verb),
         }
     }
-    let bound = accounts.iter().filter(|a| memory.allowed.contains(&(namespace.to_owned(), (*a).clone()))).cloned();
+    let bound = accounts.iter().filter(|a| memory.proven.contains(&(namespace.to_owned(), (*a).clone()))).cloned();
     let verdict = match refused.iter().next() {
         None => Verdict::good(
             Reason::Bound,
@@ -137,7 +155,7 @@ pub(super) async fn rights(
             ),
         ),
     };
-    Ok(Rights { verdict: Some(verdict), bound: bound.collect(), may_ask: memory.allowed.contains(&observer) })
+    Ok(Rights { verdict: Some(verdict), bound: bound.collect(), may_ask: memory.proven.contains(&observer) })
 }
 
 /// The AgentTracings of mode CR, which all own the binding.
@@ -154,16 +172,48 @@ fn user(tracing: &AgentTracing) -> Option<User> {
 /// Subjects beside ours are drift: whoever may write to MLflow here is decided by the workloads alone.
 fn is_as_wanted(wanted: &RoleBinding, live: &Value) -> bool {
     let Ok(wanted) = serde_json::to_value(wanted) else { return false };
-    let subjects = |object: &Value| -> BTreeSet<String> {
-        let list = object.get("subjects").and_then(Value::as_array);
-        let part =
-            |subject: &Value, field: &str| subject.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-        list.into_iter()
-            .flatten()
-            .map(|s| ["kind", "namespace", "name"].map(|field| part(s, field)).join("/"))
-            .collect()
-    };
     let owners =
         |object: &Value| object.pointer("/metadata/ownerReferences").and_then(Value::as_array).map_or(0, Vec::len);
     !drifted(&wanted, live) && subjects(&wanted) == subjects(live) && owners(&wanted) == owners(live)
+}
+
+/// Kind, namespace and name of each subject.
+fn subjects(binding: &Value) -> BTreeSet<String> {
+    let list = binding.get("subjects").and_then(Value::as_array);
+    let part = |subject: &Value, field: &str| subject.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    list.into_iter().flatten().map(|s| ["kind", "namespace", "name"].map(|field| part(s, field)).join("/")).collect()
+}
+
+/// Service accounts whose rights are asked for at a time.
+const REVIEWS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn account(name: &str) -> Account {
+        ("bank".to_owned(), name.to_owned())
+    }
+
+    fn binding(names: &[&str]) -> Value {
+        let subject = |name: &&str| json!({"kind": "ServiceAccount", "namespace": "bank", "name": name});
+        json!({"subjects": names.iter().map(subject).collect::<Vec<_>>()})
+    }
+
+    /// Review C4: each new account had all others asked for again.
+    #[test]
+    fn what_was_proven_stays_proven_until_the_role_or_that_subject_changes() {
+        let with = |state: &str, before: Option<&Value>| {
+            let proven = ["a", "b"].map(account).into();
+            let mut memory = Memory { state: "rules 1".to_owned(), version: "7".to_owned(), proven };
+            memory.forget(state.to_owned(), before);
+            memory.proven.into_iter().map(|(_, name)| name).collect::<String>()
+        };
+        assert_eq!(with("rules 1", Some(&binding(&["a", "b", "new"]))), "ab");
+        assert_eq!(with("rules 1", Some(&binding(&["b"]))), "b", "somebody took a out, and it was put in again");
+        assert_eq!(with("rules 2", Some(&binding(&["a", "b"]))), "");
+        assert_eq!(with("rules 1", None), "", "the binding was deleted");
+    }
 }

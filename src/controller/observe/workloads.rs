@@ -27,9 +27,11 @@ use crate::core::workload::{Judged, PodGroups, Rollout, Standing, account_to_bin
 use crate::names;
 
 /// Most objects of one page: what the API server makes of it, and what is read anew where the connection breaks.
-const PAGE: u32 = 25;
+const PAGE: u32 = 100;
 /// The same where only metadata is read.
 const METADATA_PAGE: u32 = 100;
+/// Finished Jobs that are held while the others are read.
+const MOST_FINISHED: usize = 50;
 /// Workloads whose pods are looked at in one pass, and pods of each.
 const MOST_UNWELL: usize = 20;
 const MOST_PODS: u32 = 20;
@@ -82,7 +84,7 @@ pub(in crate::controller) async fn workloads(
                 Some(job) if job.is_finished() => {
                     finished.push(job);
                     // A namespace may keep thousands of them.
-                    if finished.len() >= 2 * PAGE as usize {
+                    if finished.len() >= MOST_FINISHED {
                         keep_recent(&mut finished, now);
                     }
                 }

@@ -117,7 +117,8 @@ impl Mlflow {
 
     fn find(&self, host: &str, asked: &Value) -> Value {
         let experiments = self.experiments.lock().unwrap();
-        let filter = asked["filter"].as_str().unwrap();
+        // Those that were deleted are asked for without a name, and none ever is.
+        let Some(filter) = asked["filter"].as_str() else { return json!({}) };
         let found = experiments.iter().filter(|((of, name), _)| of == host && filter == format!("name = '{name}'"));
         let shown = found.map(|((_, name), experiment)| {
             json!({"experiment_id": experiment.id.to_string(), "name": name, "lifecycle_stage": "active", "creation_time": 1})
@@ -134,15 +135,24 @@ impl Mlflow {
     }
 
     fn traces(&self, host: &str, asked: &Value) -> Value {
-        let id = asked["locations"][0]["mlflow_experiment"]["experiment_id"].as_str().unwrap();
+        let locations = asked["locations"].as_array().unwrap().iter();
+        let ids: Vec<_> =
+            locations.map(|at| at["mlflow_experiment"]["experiment_id"].as_str().unwrap().to_owned()).collect();
+        let since = asked["filter"].as_str().and_then(|filter| filter.strip_prefix("timestamp_ms > ")?.parse().ok());
         let experiments = self.experiments.lock().unwrap();
         let asked_for =
-            experiments.iter().filter(|((of, _), experiment)| of == host && experiment.id.to_string() == id);
-        let traces = asked_for.flat_map(|(_, experiment)| &experiment.traces).map(|began| {
+            experiments.iter().filter(|((of, _), experiment)| of == host && ids.contains(&experiment.id.to_string()));
+        let mut traces: Vec<_> =
+            asked_for.flat_map(|(_, experiment)| experiment.traces.iter().map(|began| (*began, experiment.id))).collect();
+        traces.retain(|(began, _)| since.is_none_or(|since: i64| began.as_millisecond() > since));
+        traces.sort_by_key(|(began, _)| std::cmp::Reverse(*began));
+        traces.truncate(usize::try_from(asked["max_results"].as_u64().unwrap()).unwrap());
+        let shown = traces.into_iter().map(|(began, id)| {
             json!({"trace_id": format!("tr-{}", began.as_nanosecond()), "request_time": began.to_string(), "state": "OK",
+                "trace_location": {"mlflow_experiment": {"experiment_id": id.to_string()}},
                 "tags": {"mlflow.trace.spansLocation": "TRACKING_STORE"}})
         });
-        json!({"traces": traces.collect::<Vec<_>>()})
+        json!({"traces": shown.collect::<Vec<_>>()})
     }
 }
 

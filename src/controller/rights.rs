@@ -36,7 +36,9 @@ impl Memory {
     fn forget(&mut self, state: String, before: Option<&Value>) {
         let bound = before.map(subjects).unwrap_or_default();
         match self.state == state {
-            true => self.proven.retain(|(namespace, name)| bound.contains(&format!("ServiceAccount/{namespace}/{name}"))),
+            true => {
+                self.proven.retain(|(namespace, name)| bound.contains(&format!("ServiceAccount/{namespace}/{name}")))
+            }
             false => self.proven.clear(),
         }
         self.state = state;

@@ -261,9 +261,7 @@ impl Client {
                 Answer::Newest(mlflow.newest_traces(&ids, since, searches::rows(&ids)).await?)
             }
             Question::Spans(id) => Answer::Spans(searches::newest(mlflow, &id, Timestamp::now()).await?),
-            Question::Rhythm(id) => {
-                Answer::Rhythm(mlflow.trace_times(&id, crate::core::rhythm::MOST_TRACES).await?)
-            }
+            Question::Rhythm(id) => Answer::Rhythm(mlflow.trace_times(&id, crate::core::rhythm::MOST_TRACES).await?),
             Question::Trial(id) => Answer::Trial(mlflow.write_check(&id, &Timestamp::now().to_string()).await),
         })
     }
@@ -282,8 +280,7 @@ impl State {
             }
             false => self.trial(now).or_else(|| self.experiments.next(false, now)),
         };
-        let question =
-            question.or_else(|| if self.is_paused(now) { None } else { self.searches.next(urgent, now) });
+        let question = question.or_else(|| if self.is_paused(now) { None } else { self.searches.next(urgent, now) });
         Some((client, question?))
     }
 

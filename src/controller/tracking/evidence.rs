@@ -75,7 +75,8 @@ impl Memory {
         remember(self, subject, &current, now);
         let mut interests: BTreeMap<String, Interest> = BTreeMap::new();
         for workload in current {
-            let (Some(wired), Some(place)) = (self.wired.get(&Key::of_wiring(workload)), place(workload, ensured)) else {
+            let (Some(wired), Some(place)) = (self.wired.get(&Key::of_wiring(workload)), place(workload, ensured))
+            else {
                 continue;
             };
             let interest = interests.entry(place.id).or_default();

@@ -123,9 +123,8 @@ impl Searches {
             let silence = |trace: &Trace| looked.at.duration_since(trace.time);
             looked.trace.filter(|trace| silence(trace) > LEAST_SILENCE && silence(trace) < LONGEST_SILENCE)
         };
-        let unasked = |looked: &Looked| {
-            quiet(looked).is_some_and(|trace| looked.rhythm.is_none_or(|(of, _)| of != trace.time))
-        };
+        let unasked =
+            |looked: &Looked| quiet(looked).is_some_and(|trace| looked.rhythm.is_none_or(|(of, _)| of != trace.time));
         if !urgent
             && let Some((id, ..)) =
                 of_class().filter_map(known).find(|(_, interest, looked)| interest.rhythmic && unasked(looked))
@@ -152,7 +151,13 @@ impl Searches {
 
     /// Notes the newest traces of these experiments, or what is new of them. Those of which none is among the rows are asked for
     /// again where there may be more. Says whether somebody waits for that.
-    pub fn note_newest(&mut self, ids: &[String], is_update: bool, found: Vec<(String, Trace)>, now: Timestamp) -> bool {
+    pub fn note_newest(
+        &mut self,
+        ids: &[String],
+        is_update: bool,
+        found: Vec<(String, Trace)>,
+        now: Timestamp,
+    ) -> bool {
         let is_whole = found.len() < rows(ids);
         let mut first: BTreeMap<&str, Trace> = BTreeMap::new();
         for (id, trace) in &found {

@@ -142,8 +142,9 @@ impl Mlflow {
         let experiments = self.experiments.lock().unwrap();
         let asked_for =
             experiments.iter().filter(|((of, _), experiment)| of == host && ids.contains(&experiment.id.to_string()));
-        let mut traces: Vec<_> =
-            asked_for.flat_map(|(_, experiment)| experiment.traces.iter().map(|began| (*began, experiment.id))).collect();
+        let mut traces: Vec<_> = asked_for
+            .flat_map(|(_, experiment)| experiment.traces.iter().map(|began| (*began, experiment.id)))
+            .collect();
         traces.retain(|(began, _)| since.is_none_or(|since: i64| began.as_millisecond() > since));
         traces.sort_by_key(|(began, _)| std::cmp::Reverse(*began));
         traces.truncate(usize::try_from(asked["max_results"].as_u64().unwrap()).unwrap());

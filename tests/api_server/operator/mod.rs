@@ -4,9 +4,11 @@
 mod admission;
 mod cert_manager;
 mod controller;
+mod fairness;
 mod faults;
 mod leadership;
 mod life;
+mod memory;
 mod merge_ca;
 mod metrics;
 mod mlflow;

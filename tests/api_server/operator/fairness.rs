@@ -1,0 +1,70 @@
+//! What many share: an MLflow server that hangs delays nobody but those who use it (review C2).
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use agent_tracing::names;
+use serde_json::{Value, json};
+
+use super::process::Operator;
+use super::{agent, is_wired, mlflow::mlflow, prepare};
+use crate::cluster::{Cluster, Namespace, STRICT, wait_for, wait_until};
+
+const HUNG: usize = 50;
+const HEALTHY: usize = 10;
+const SERVER: &str = "http://shared-mlflow.example.com:5999";
+
+#[test]
+#[ignore = "needs an API server: make test"]
+fn fifty_namespaces_on_a_server_that_hangs_delay_nobody_on_another_one() {
+    prepare();
+    let admin = Cluster::admin();
+    // The kernel accepts the connections, and nobody ever answers.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hung = format!("http://{}", listener.local_addr().unwrap());
+    mlflow().serve(SERVER);
+    let operator = Operator::start_with("fairness", &["--trusted-mlflow-hosts", "shared-mlflow.example.com"]);
+    let hanging: Vec<_> = (0..HUNG).map(|n| team(&admin, &format!("hung-{n}"), &hung)).collect();
+    let last = hanging.last().unwrap();
+    let reason = |namespace: &Namespace| {
+        let conditions = admin.live(&tracing(&namespace.0, &hung))["status"]["conditions"].clone();
+        let all = conditions.as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|c| c["type"] == "MLflowReady").map(|c| c["reason"].clone())
+    };
+    wait_for("the hung server is told", Duration::from_secs(60), || reason(last) == Some(json!("Unreachable")));
+
+    let began = Instant::now();
+    let healthy: Vec<_> = (0..HEALTHY).map(|n| team(&admin, &format!("healthy-{n}"), SERVER)).collect();
+    wait_until("all on the healthy server are wired", || {
+        healthy.iter().all(|namespace| is_wired(&admin.live(&team_agent(&namespace.0))))
+    });
+    let took = began.elapsed();
+    println!("{HEALTHY} namespaces on a healthy server, beside {HUNG} on one that hangs: wired after {took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(hanging.iter().all(|namespace| !is_wired(&admin.live(&team_agent(&namespace.0)))), "nobody is sent there");
+    operator.stop();
+    drop(listener);
+}
+
+/// A namespace with an agent, before and after its AgentTracing.
+fn team(admin: &Cluster, name: &str, server: &str) -> Namespace {
+    let namespace = Namespace::create(&format!("fairness-{name}"), json!({names::LABEL_INJECTION: names::ENABLED}));
+    admin.create(&team_agent(&namespace.0), STRICT).unwrap();
+    admin.create(&tracing(&namespace.0, server), STRICT).unwrap();
+    namespace
+}
+
+/// Without pods, so that nothing waits for a node.
+fn team_agent(namespace: &str) -> Value {
+    let mut agent = agent(namespace, "teller");
+    agent["spec"]["replicas"] = json!(0);
+    agent
+}
+
+fn tracing(namespace: &str, server: &str) -> Value {
+    json!({
+        "apiVersion": "agenttracing.dev/v1alpha1", "kind": "AgentTracing",
+        "metadata": {"name": "tracing", "namespace": namespace},
+        "spec": {"mlflow": {"mode": "External", "external": {"trackingURI": server}}},
+    })
+}

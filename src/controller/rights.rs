@@ -11,15 +11,15 @@ use serde_json::Value;
 
 use super::{Context, Error, apply, observe};
 use crate::api::{AgentTracing, MlflowMode, Reason};
-use crate::core::desired::binding::{User, role_binding};
-use crate::core::drift::drifted;
-use crate::core::health::Verdict;
+use crate::core::children::binding::{TracingOwner, role_binding};
+use crate::core::children::drift::has_drifted;
 use crate::core::settings::Settings;
+use crate::core::status::condition::ConditionUpdate;
 use crate::names;
 
 /// What was proven. It stays so until the role's rules change, or the binding loses that subject.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct AccessCache {
     /// The rules of the role, and the binding.
     state: String,
     /// The version of the binding that was seen last.
@@ -31,7 +31,7 @@ pub(super) struct Memory {
 /// Namespace and name of a service account.
 type Account = (String, String);
 
-impl Memory {
+impl AccessCache {
     /// Forgets what no longer counts: `before` is the binding as it was found.
     fn forget(&mut self, state: String, before: Option<&Value>) {
         let bound = before.map(subjects).unwrap_or_default();
@@ -48,7 +48,7 @@ impl Memory {
 /// The rights in a namespace.
 pub(super) struct Rights {
     /// Condition `RBACReady`.
-    pub verdict: Option<Verdict>,
+    pub verdict: Option<ConditionUpdate>,
     /// Service accounts of workloads that may write to MLflow.
     pub bound: BTreeSet<String>,
     /// Whether the operator may ask MLflow about the namespace.
@@ -61,8 +61,8 @@ pub(super) async fn rights(
     settings: &Settings,
     tracings: &[AgentTracing],
     accounts: &BTreeSet<String>,
-    workspace: Option<&Verdict>,
-    memory: &mut Memory,
+    workspace: Option<&ConditionUpdate>,
+    memory: &mut AccessCache,
 ) -> Result<Rights, Error> {
     if settings.mode != MlflowMode::Cr {
         return Ok(Rights { verdict: None, bound: BTreeSet::new(), may_ask: true });
@@ -76,7 +76,7 @@ pub(super) async fn rights(
             "ClusterRole {role} does not exist, so nobody can be allowed to write to MLflow; the MLflow operator brings it: \
              kubectl get clusterrole {role}"
         );
-        return none(Verdict::bad(Reason::ClusterRoleMissing, message));
+        return none(ConditionUpdate::bad(Reason::ClusterRoleMissing, message));
     };
     let wanted = role_binding(namespace, &users(tracings), accounts, &ctx.platform.operator_namespace, role); // pure
     let live = observe::child::<RoleBinding>(ctx, namespace, names::ROLE_BINDING).await?; // IO
@@ -85,7 +85,7 @@ pub(super) async fn rights(
             "RoleBinding {} exists and is not the operator's, so it is left alone; delete or rename it: {look}",
             names::ROLE_BINDING
         );
-        return none(Verdict::bad(Reason::NameConflict, message));
+        return none(ConditionUpdate::bad(Reason::NameConflict, message));
     }
     let is_so = live.as_ref().is_some_and(|live| is_as_wanted(&wanted, live));
     let before = live;
@@ -95,7 +95,7 @@ pub(super) async fn rights(
             Ok(live) => live,
             Err(error) => match error.refusal() {
                 Some(said) => {
-                    return none(Verdict::bad(
+                    return none(ConditionUpdate::bad(
                         Reason::BindForbidden,
                         format!(
                             "The API server refuses RoleBinding {} ({said}); look with: {look}",
@@ -115,7 +115,7 @@ pub(super) async fn rights(
     if workspace.is_some_and(|workspace| workspace.good == Some(false)) {
         let message = format!("The service accounts are bound ({}); see them with: {look}", accounts.len());
         return Ok(Rights {
-            verdict: Some(Verdict::good(Reason::Bound, message)),
+            verdict: Some(ConditionUpdate::good(Reason::Bound, message)),
             bound: BTreeSet::new(),
             may_ask: false,
         });
@@ -138,7 +138,7 @@ pub(super) async fn rights(
     }
     let bound = accounts.iter().filter(|a| memory.proven.contains(&(namespace.to_owned(), (*a).clone()))).cloned();
     let verdict = match refused.iter().next() {
-        None => Verdict::good(
+        None => ConditionUpdate::good(
             Reason::Bound,
             format!(
                 "Every service account of the workloads may write to MLflow ({}); see them with: {look}",
@@ -146,10 +146,11 @@ pub(super) async fn rights(
             ),
         ),
         // Authorization follows a new binding with a delay of milliseconds.
-        Some(_) if is_new => {
-            Verdict::bad(Reason::Progressing, format!("The service accounts are being bound; watch with: {look}"))
-        }
-        Some(((of, account), verb)) => Verdict::bad(
+        Some(_) if is_new => ConditionUpdate::bad(
+            Reason::Progressing,
+            format!("The service accounts are being bound; watch with: {look}"),
+        ),
+        Some(((of, account), verb)) => ConditionUpdate::bad(
             Reason::AccessDenied,
             format!(
                 "Service account {of}/{account} is bound to ClusterRole {role} and still may not {verb} experiments.mlflow.kubeflow.org; see \
@@ -161,14 +162,14 @@ pub(super) async fn rights(
 }
 
 /// The AgentTracings of mode CR, which all own the binding.
-fn users(tracings: &[AgentTracing]) -> BTreeSet<User> {
+fn users(tracings: &[AgentTracing]) -> BTreeSet<TracingOwner> {
     let of_mode = tracings.iter().filter(|t| t.spec.mlflow.mode == MlflowMode::Cr);
     of_mode.filter(|t| t.metadata.deletion_timestamp.is_none()).filter_map(user).collect()
 }
 
 /// An AgentTracing as an owner.
-fn user(tracing: &AgentTracing) -> Option<User> {
-    Some(User { name: tracing.metadata.name.clone()?, uid: tracing.metadata.uid.clone()? })
+fn user(tracing: &AgentTracing) -> Option<TracingOwner> {
+    Some(TracingOwner { name: tracing.metadata.name.clone()?, uid: tracing.metadata.uid.clone()? })
 }
 
 /// Subjects beside ours are drift: whoever may write to MLflow here is decided by the workloads alone.
@@ -176,7 +177,7 @@ fn is_as_wanted(wanted: &RoleBinding, live: &Value) -> bool {
     let Ok(wanted) = serde_json::to_value(wanted) else { return false };
     let owners =
         |object: &Value| object.pointer("/metadata/ownerReferences").and_then(Value::as_array).map_or(0, Vec::len);
-    !drifted(&wanted, live) && subjects(&wanted) == subjects(live) && owners(&wanted) == owners(live)
+    !has_drifted(&wanted, live) && subjects(&wanted) == subjects(live) && owners(&wanted) == owners(live)
 }
 
 /// Kind, namespace and name of each subject.
@@ -209,7 +210,7 @@ mod tests {
     fn what_was_proven_stays_proven_until_the_role_or_that_subject_changes() {
         let with = |state: &str, before: Option<&Value>| {
             let proven = ["a", "b"].map(account).into();
-            let mut memory = Memory { state: "rules 1".to_owned(), version: "7".to_owned(), proven };
+            let mut memory = AccessCache { state: "rules 1".to_owned(), version: "7".to_owned(), proven };
             memory.forget(state.to_owned(), before);
             memory.proven.into_iter().map(|(_, name)| name).collect::<String>()
         };

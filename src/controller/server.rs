@@ -7,26 +7,28 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde_json::Value;
 
-use super::observe::Live;
+use super::observe::LiveChildren;
 use super::probing::{Answer, Located, Lookup};
 use super::{Context, Error, apply, observe, reference};
 use crate::api::{AgentTracing, MlflowMode, MlflowStatus, Reason};
-use crate::core::desired::{desired, leads_to_server};
-use crate::core::health::{self, Obstacle, Probe, StorageClass, Verdict, mlflow_ready};
+use crate::core::children::{desired, leads_to_server};
 use crate::core::settings::Settings;
-use crate::core::shared::{self, Resource};
-use crate::mlflow::{self, Mlflow};
+use crate::core::status::condition::{ChildObstacle, ConditionUpdate};
+use crate::core::status::health::{self, Probe, StorageClass, mlflow_ready};
+use crate::core::status::mlflow_cr::{self, Resource};
+use crate::core::url;
+use crate::mlflow::{self, MlflowClient};
 
 /// What a pass found of the server.
 pub(super) struct Server {
     /// Condition `MLflowReady`.
-    pub verdict: Verdict,
+    pub verdict: ConditionUpdate,
     /// The MLflow that answered.
     pub answered: Option<MlflowStatus>,
     /// Its client, without credentials. Where it needs a token, one that may be shown it.
-    pub client: Option<Mlflow>,
+    pub client: Option<MlflowClient>,
     /// Condition `WorkspaceReady`.
-    pub workspace: Option<Verdict>,
+    pub workspace: Option<ConditionUpdate>,
 }
 
 /// Brings the server about as far as it is ours, and asks it who it is.
@@ -61,7 +63,7 @@ async fn standalone(
         true => ctx.servers.answer(&ctx.http()?, &uri, Lookup::At, &reference(tracing)).await, // memory, IO
     };
     let (probe, client) = probed(answer, "Service");
-    let verdict = judge_standalone(ctx, settings, &live, &obstacles, &probe, now).await?; // IO, then pure
+    let verdict = assess_standalone(ctx, settings, &live, &obstacles, &probe, now).await?; // IO, then pure
     Ok(Server::of(verdict, probe, client))
 }
 
@@ -88,7 +90,7 @@ async fn shared_server(
     if let Some(url) = cr.url.as_deref().filter(|url| !ctx.may_ask(url)) {
         return Ok(Server::unlisted(ctx, url, true));
     }
-    let candidates = shared::sticky(shared::candidates(cr, &resource), in_use); // pure
+    let candidates = mlflow_cr::sticky_candidates(mlflow_cr::candidates(cr, &resource), in_use); // pure
     let (mut probe, mut asked, mut client) = (Probe::NotAsked, String::new(), None);
     let this = reference(tracing);
     for candidate in candidates {
@@ -107,10 +109,10 @@ async fn shared_server(
             (Probe::Failed { .. }, _) => {}
         }
     }
-    let verdict = shared::shared_ready(cr, &resource, &probe, &asked); // pure
+    let verdict = mlflow_cr::shared_ready(cr, &resource, &probe, &asked); // pure
     let mut server = Server::of(verdict, probe, client);
     let workspaces = server.answered.as_ref().map(|m| m.workspaces);
-    server.workspace = Some(shared::workspace_ready(&settings.namespace, labels, &resource, workspaces)); // pure
+    server.workspace = Some(mlflow_cr::workspace_ready(&settings.namespace, labels, &resource, workspaces)); // pure
     // What the MLflow resource names was chosen by whoever runs the cluster; the spec's address by whoever may edit it.
     Ok(match &cr.url {
         Some(url) => server.without_token_unless_listed(ctx, settings, url),
@@ -133,12 +135,12 @@ async fn external(ctx: &Context, tracing: &AgentTracing, settings: &Settings) ->
         asked => asked,
     };
     let look = format!("kubectl get agenttracing -n {} {} -o yaml", settings.namespace, settings.name);
-    let verdict = shared::asked(&probe, &uri, &look); // pure
+    let verdict = mlflow_cr::probe_condition(&probe, &uri, &look); // pure
     Ok(Server::of(verdict, probe, client).without_token_unless_listed(ctx, settings, &uri))
 }
 
 impl Server {
-    fn of(verdict: Verdict, probe: Probe, client: Option<Mlflow>) -> Self {
+    fn of(verdict: ConditionUpdate, probe: Probe, client: Option<MlflowClient>) -> Self {
         let answered = match probe {
             Probe::Answered(answered) => Some(answered),
             Probe::NotAsked | Probe::Failed { .. } => None,
@@ -156,24 +158,24 @@ impl Server {
         let message = format!(
             "Agents send their traces to {url}, which answers; what it holds is for those with a token, and the operator may not \
              show it one: have an administrator list {} in --mlflow-token-hosts: {}",
-            shared::authority(url).unwrap_or_default(),
+            url::authority(url).unwrap_or_default(),
             look_at_options(ctx)
         );
         let answered = self.answered.map(|answered| MlflowStatus { source: UNOBSERVED.to_owned(), ..answered });
-        Self { verdict: Verdict::unknown(Reason::NotObservable, message), answered, client: None, ..self }
+        Self { verdict: ConditionUpdate::unknown(Reason::NotObservable, message), answered, client: None, ..self }
     }
 
     /// For tests: one that answered at this address.
     #[cfg(test)]
-    pub(super) fn that_answered(url: &str, client: Mlflow) -> Self {
+    pub(super) fn that_answered(url: &str, client: MlflowClient) -> Self {
         let (version, source) = ("3.10.1".to_owned(), "Spec".to_owned());
         let answered = MlflowStatus { url: url.to_owned(), version, workspaces: false, source };
-        Self::of(Verdict::good(Reason::Available, "it answers"), Probe::Answered(answered), Some(client))
+        Self::of(ConditionUpdate::good(Reason::Available, "it answers"), Probe::Answered(answered), Some(client))
     }
 
     /// A host that no administrator listed: agents are sent there, the operator is not.
     fn unlisted(ctx: &Context, uri: &str, workspaces: bool) -> Self {
-        let host = shared::authority(uri).unwrap_or_default();
+        let host = url::authority(uri).unwrap_or_default();
         let message = format!(
             "Agents send their traces to {uri}, where the operator may not look: have an administrator list {host} in \
              --trusted-mlflow-hosts, or in --mlflow-token-hosts where it has to be shown a token: {}",
@@ -182,7 +184,7 @@ impl Server {
         let answered =
             MlflowStatus { url: uri.to_owned(), version: String::new(), workspaces, source: UNOBSERVED.to_owned() };
         Self {
-            verdict: Verdict::unknown(Reason::NotObservable, message),
+            verdict: ConditionUpdate::unknown(Reason::NotObservable, message),
             answered: Some(answered),
             client: None,
             workspace: None,
@@ -198,10 +200,10 @@ fn look_at_options(ctx: &Context) -> String {
 }
 
 /// What an answer says, and the client that got it.
-fn probed(answer: Option<Answer>, source: &str) -> (Probe, Option<Mlflow>) {
+fn probed(answer: Option<Answer>, source: &str) -> (Probe, Option<MlflowClient>) {
     match answer.map(|answer| answer.found) {
         None => (Probe::NotAsked, None),
-        Some(Ok(Located { client, server: mlflow::Server { version, workspaces } })) => {
+        Some(Ok(Located { client, server: mlflow::ServerInfo { version, workspaces } })) => {
             let url = client.tracking_uri().to_owned();
             let answered = MlflowStatus { url, version, workspaces, source: source.to_owned() };
             (Probe::Answered(answered), Some(client))
@@ -212,7 +214,7 @@ fn probed(answer: Option<Answer>, source: &str) -> (Probe, Option<Mlflow>) {
 
 /// Whether the name of the server leads to pods of ours. Anybody in the namespace may have made objects of that name, and a
 /// Service that leads elsewhere would have the operator ask there, from its own place in the network.
-fn may_be_asked(live: &Live, settings: &Settings) -> bool {
+fn may_be_asked(live: &LiveChildren, settings: &Settings) -> bool {
     let ours = |object: &Option<Value>| object.clone().filter(|object| apply::is_ours(object, settings));
     let (Some(deployment), Some(service)) = (ours(&live.deployment), ours(&live.service)) else { return false };
     let available = deployment.pointer("/status/availableReplicas").and_then(Value::as_i64);
@@ -220,14 +222,14 @@ fn may_be_asked(live: &Live, settings: &Settings) -> bool {
 }
 
 /// Reads what explains a server that does not answer, and only then.
-async fn judge_standalone(
+async fn assess_standalone(
     ctx: &Context,
     settings: &Settings,
-    live: &Live,
-    obstacles: &[Obstacle],
+    live: &LiveChildren,
+    obstacles: &[ChildObstacle],
     probe: &Probe,
     now: Timestamp,
-) -> Result<Verdict, Error> {
+) -> Result<ConditionUpdate, Error> {
     let typed = |value: &Option<Value>| value.clone().and_then(|v| serde_json::from_value::<Deployment>(v).ok());
     let deployment = typed(&live.deployment);
     let claim: Option<PersistentVolumeClaim> = live.claim.clone().and_then(|v| serde_json::from_value(v).ok());
@@ -240,7 +242,7 @@ async fn judge_standalone(
             Some(_) => StorageClass::Present,
         },
     };
-    let server = health::Server {
+    let server = health::ServerObservation {
         namespace: &settings.namespace,
         tracing: &settings.name,
         name: &settings.object_name(),

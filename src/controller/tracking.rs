@@ -18,12 +18,12 @@ use tokio::time::Instant;
 use super::probing::{Gate, Servers, Wakeups};
 use super::{Context, Error, Guarded, reference};
 use crate::api::{AgentTracing, AgentTracingStatus, MlflowMode, MlflowStatus};
-use crate::core::evidence::Evidence;
 use crate::core::settings::Settings;
 use crate::core::status::Experiments;
-use crate::core::workload::Judged;
-use crate::core::writes::Writes;
-use crate::mlflow::{self, Mlflow};
+use crate::core::status::writes::Writes;
+use crate::core::workloads::Assessment;
+use crate::core::workloads::evidence::Evidence;
+use crate::mlflow::{self, MlflowClient};
 use searches::{Looked, Searches};
 
 /// How long a pass waits for answers that nobody has given yet.
@@ -39,8 +39,8 @@ const TRIAL_WHEN_WELL: SignedDuration = SignedDuration::from_mins(5);
 
 /// What is remembered between passes.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
-    evidence: evidence::Memory,
+pub(super) struct TrackingState {
+    evidence: evidence::TrackingState,
     tracker: Option<Arc<Tracker>>,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Memory {
 pub(super) struct Subject<'a> {
     pub tracing: &'a AgentTracing,
     pub settings: &'a Settings,
-    pub workloads: &'a [Judged],
+    pub workloads: &'a [Assessment],
     pub old: &'a AgentTracingStatus,
     /// The MLflow that answers now.
     pub answered: Option<&'a MlflowStatus>,
@@ -71,9 +71,9 @@ pub(super) struct Answers {
 /// What is known now of the workloads' experiments and traces. What was learnt earlier counts until there is a newer answer.
 pub(super) async fn track(
     ctx: &Context,
-    mlflow: Option<Mlflow>,
+    mlflow: Option<MlflowClient>,
     subject: Subject<'_>,
-    memory: &mut Memory,
+    memory: &mut TrackingState,
     now: Timestamp,
 ) -> Result<Answers, Error> {
     let tracker = memory.tracker.get_or_insert_with(|| ctx.trackers.add(reference(subject.tracing))).clone();
@@ -140,7 +140,7 @@ pub(super) struct Tracker {
 #[derive(Debug, Default)]
 struct State {
     client: Option<Client>,
-    experiments: experiments::Memory,
+    experiments: experiments::ExperimentCache,
     searches: Searches,
     /// Whether OTLP is taken, at which tracking URI.
     otlp: Option<(String, bool)>,
@@ -157,7 +157,7 @@ struct State {
 
 #[derive(Clone, Debug)]
 struct Client {
-    mlflow: Mlflow,
+    mlflow: MlflowClient,
     gate: Arc<Gate>,
     asks_for_otlp: bool,
     restores_deleted: bool,
@@ -261,7 +261,9 @@ impl Client {
                 Answer::Newest(mlflow.newest_traces(&ids, since, searches::rows(&ids)).await?)
             }
             Question::Spans(id) => Answer::Spans(searches::newest(mlflow, &id, Timestamp::now()).await?),
-            Question::Rhythm(id) => Answer::Rhythm(mlflow.trace_times(&id, crate::core::rhythm::MOST_TRACES).await?),
+            Question::Rhythm(id) => {
+                Answer::Rhythm(mlflow.trace_times(&id, crate::core::workloads::rhythm::MAX_TRACES).await?)
+            }
             Question::Trial(id) => Answer::Trial(mlflow.write_check(&id, &Timestamp::now().to_string()).await),
         })
     }
@@ -290,8 +292,9 @@ impl State {
 
     fn trial(&self, now: Timestamp) -> Option<Question> {
         let id = self.trial_in.clone()?;
-        let pace = |writes: &Option<Writes>| if *writes == Some(Writes::Taken) { TRIAL_WHEN_WELL } else { TRIAL };
-        let is_due = self.trial.as_ref().is_none_or(|(at, writes)| now.duration_since(*at) >= pace(writes));
+        let rollout_strategy =
+            |writes: &Option<Writes>| if *writes == Some(Writes::Taken) { TRIAL_WHEN_WELL } else { TRIAL };
+        let is_due = self.trial.as_ref().is_none_or(|(at, writes)| now.duration_since(*at) >= rollout_strategy(writes));
         is_due.then_some(Question::Trial(id))
     }
 

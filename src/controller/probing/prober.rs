@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{Gates, Wakeups};
 use crate::api::Reason;
 use crate::controller::{Context, Guarded, report};
-use crate::mlflow::{self, Http, Mlflow};
+use crate::mlflow::{self, Http, MlflowClient};
 
 /// An answer that a pass takes for new. Nobody is wired to a server that stopped answering before.
 const FRESH: Duration = Duration::from_secs(5);
@@ -32,15 +32,15 @@ const TICK: Duration = Duration::from_secs(1);
 pub(in crate::controller) enum Lookup {
     /// It is there.
     At,
-    /// It is there or below: see [`Mlflow::locate`].
+    /// It is there or below: see [`MlflowClient::locate`].
     Below,
 }
 
 /// A server that answered.
 #[derive(Clone, Debug)]
 pub(in crate::controller) struct Located {
-    pub client: Mlflow,
-    pub server: mlflow::Server,
+    pub client: MlflowClient,
+    pub server: mlflow::ServerInfo,
 }
 
 /// The last answer.
@@ -209,12 +209,12 @@ impl Server {
     async fn locate(&self, http: &Http) -> Result<Located, mlflow::Error> {
         match self.lookup {
             Lookup::At => {
-                let client = Mlflow::new(http, &self.address);
+                let client = MlflowClient::new(http, &self.address);
                 let server = client.server().await?;
                 Ok(Located { client, server })
             }
             Lookup::Below => {
-                let (client, server) = Mlflow::locate(http, &self.address).await?;
+                let (client, server) = MlflowClient::locate(http, &self.address).await?;
                 Ok(Located { client, server })
             }
         }

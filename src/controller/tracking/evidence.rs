@@ -7,14 +7,14 @@ use futures::{FutureExt, StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Subject;
-use super::experiments::{Ensured, Known};
+use super::experiments::{Ensured, ExperimentRef};
 use super::searches::{Interest, Looked, SPANS_LATE};
 use crate::api::{Reason, WorkloadState};
-use crate::controller::key::Key;
+use crate::controller::key::WorkloadKey;
 use crate::controller::{Context, Error, observe};
-use crate::core::evidence::{Earlier, Evidence, PodAges, should_send, start};
-use crate::core::kind::Kind;
-use crate::core::workload::{Judged, Standing, Target};
+use crate::core::selection::kind::Kind;
+use crate::core::workloads::evidence::{Earlier, Evidence, PodAges, should_send, start};
+use crate::core::workloads::{Assessment, InjectionState, TraceDestination};
 use crate::mlflow::Trace;
 
 /// How long a first trace is awaited impatiently.
@@ -23,15 +23,15 @@ const IMPATIENCE: SignedDuration = SignedDuration::from_mins(15);
 const MOST_LOOKS: usize = 100;
 const AT_A_TIME: usize = 8;
 /// How soon pods of an earlier wiring are looked at again, and what becomes of silence.
-const SOON: Duration = Duration::from_secs(5);
+const FAST_POLL: Duration = Duration::from_secs(5);
 const LATER: Duration = Duration::from_secs(60);
 
 /// What is remembered between passes.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    wired: BTreeMap<Key, Wired>,
+    wired: BTreeMap<WorkloadKey, Wired>,
     /// Workloads, whatever their wiring, that were wired in an earlier pass.
-    known: BTreeSet<Key>,
+    known: BTreeSet<WorkloadKey>,
     seeded: bool,
 }
 
@@ -48,7 +48,7 @@ struct Wired {
     /// Whether pods of an earlier wiring were there then.
     beside_earlier: bool,
     /// Where its traces were looked for.
-    experiment: Option<Known>,
+    experiment: Option<ExperimentRef>,
 }
 
 /// What was found.
@@ -75,7 +75,8 @@ impl Memory {
         remember(self, subject, &current, now);
         let mut interests: BTreeMap<String, Interest> = BTreeMap::new();
         for workload in current {
-            let (Some(wired), Some(place)) = (self.wired.get(&Key::of_wiring(workload)), place(workload, ensured))
+            let (Some(wired), Some(place)) =
+                (self.wired.get(&WorkloadKey::of_wiring(workload)), place(workload, ensured))
             else {
                 continue;
             };
@@ -96,28 +97,28 @@ impl Memory {
         looked: &BTreeMap<String, Looked>,
         now: Timestamp,
     ) -> Result<Found, Error> {
-        let places: BTreeMap<&str, Known> =
+        let places: BTreeMap<&str, ExperimentRef> =
             current(subject.workloads).filter_map(|j| Some((j.uid.as_str(), place(j, ensured)?))).collect();
-        let answer = |workload: &Judged| places.get(workload.uid.as_str()).and_then(|known| looked.get(&known.id));
+        let answer = |workload: &Assessment| places.get(workload.uid.as_str()).and_then(|known| looked.get(&known.id));
         for workload in current(subject.workloads) {
-            if let Some(wired) = self.wired.get_mut(&Key::of_wiring(workload)) {
+            if let Some(wired) = self.wired.get_mut(&WorkloadKey::of_wiring(workload)) {
                 wired.note_place(places.get(workload.uid.as_str()), now);
             }
         }
-        let trace = |workload: &Judged| answer(workload).and_then(|looked| looked.trace);
+        let trace = |workload: &Assessment| answer(workload).and_then(|looked| looked.trace);
         let more = self.find_starts(ctx, subject, trace, now).await?; // IO
-        let mut found = Found { evidence: BTreeMap::new(), stopped_in: None, look_again: more.then_some(SOON) };
+        let mut found = Found { evidence: BTreeMap::new(), stopped_in: None, look_again: more.then_some(FAST_POLL) };
         for workload in current(subject.workloads) {
-            let Some(wired) = self.wired.get_mut(&Key::of_wiring(workload)) else { continue };
+            let Some(wired) = self.wired.get_mut(&WorkloadKey::of_wiring(workload)) else { continue };
             let evidence = match is_lost(workload, ensured) {
                 true => wired.lose(),
-                false => wired.judge(workload, answer(workload), now),
+                false => wired.assess(workload, answer(workload), now),
             };
             if matches!(evidence, Evidence::Stopped(_)) && found.stopped_in.is_none() {
                 found.stopped_in = places.get(workload.uid.as_str()).map(|known| known.id.clone());
             }
             let again = match () {
-                () if wired.goes(workload) => Some(SOON),
+                () if wired.goes(workload) => Some(FAST_POLL),
                 // Silence is told after ten minutes, without any event.
                 () if wired.is_awaited(now) => Some(LATER),
                 () => None,
@@ -133,11 +134,11 @@ impl Memory {
         &mut self,
         ctx: &Context,
         subject: Subject<'_>,
-        trace: impl Fn(&Judged) -> Option<Trace>,
+        trace: impl Fn(&Assessment) -> Option<Trace>,
         now: Timestamp,
     ) -> Result<bool, Error> {
         let due = current(subject.workloads).filter_map(|workload| {
-            let (key, trace) = (Key::of_wiring(workload), trace(workload));
+            let (key, trace) = (WorkloadKey::of_wiring(workload), trace(workload));
             self.wired.get(&key)?.needs_start(workload, trace, now).then_some((key, workload, trace))
         });
         let due: Vec<_> = due.collect();
@@ -165,35 +166,35 @@ impl Memory {
     }
 }
 
-fn current(workloads: &[Judged]) -> impl Iterator<Item = &Judged> {
-    workloads.iter().filter(|judged| judged.standing == Standing::Current)
+fn current(workloads: &[Assessment]) -> impl Iterator<Item = &Assessment> {
+    workloads.iter().filter(|assessment| assessment.injection_state == InjectionState::Current)
 }
 
 /// Where a workload's traces are looked for: never by an id that this MLflow has not shown under its name.
-fn place(workload: &Judged, ensured: &Ensured) -> Option<Known> {
+fn place(workload: &Assessment, ensured: &Ensured) -> Option<ExperimentRef> {
     match &workload.experiment {
-        Target::Name(name) => ensured.verified.get(name).cloned(),
-        Target::Id(id) => Some(Known::by_id(id)),
-        Target::Unknown => None,
+        TraceDestination::Name(name) => ensured.verified.get(name).cloned(),
+        TraceDestination::Id(id) => Some(ExperimentRef::by_id(id)),
+        TraceDestination::Unknown => None,
     }
 }
 
-fn is_lost(workload: &Judged, ensured: &Ensured) -> bool {
-    let Target::Name(name) = &workload.experiment else { return false };
+fn is_lost(workload: &Assessment, ensured: &Ensured) -> bool {
+    let TraceDestination::Name(name) = &workload.experiment else { return false };
     ensured.experiments.problems.get(name).is_some_and(|(reason, _)| *reason == Reason::ExperimentDeleted)
 }
 
 /// Keeps one entry per current wiring; a changed one starts over.
-fn remember(memory: &mut Memory, subject: Subject<'_>, current: &[&Judged], now: Timestamp) {
+fn remember(memory: &mut Memory, subject: Subject<'_>, current: &[&Assessment], now: Timestamp) {
     let Subject { workloads, old, .. } = subject;
     let first = !std::mem::replace(&mut memory.seeded, true);
-    let keys: BTreeSet<Key> = current.iter().map(|j| Key::of_wiring(j)).collect();
+    let keys: BTreeSet<WorkloadKey> = current.iter().map(|j| WorkloadKey::of_wiring(j)).collect();
     memory.wired.retain(|key, _| keys.contains(key));
-    let exist: BTreeSet<Key> = workloads.iter().map(|j| Key::of(&j.uid)).collect();
+    let exist: BTreeSet<WorkloadKey> = workloads.iter().map(|j| WorkloadKey::of(&j.uid)).collect();
     memory.known.retain(|key| exist.contains(key));
     for workload in current {
-        let key = Key::of_wiring(workload);
-        let was_known = !memory.known.insert(Key::of(&workload.uid));
+        let key = WorkloadKey::of_wiring(workload);
+        let was_known = !memory.known.insert(WorkloadKey::of(&workload.uid));
         if memory.wired.contains_key(&key) {
             continue;
         }
@@ -229,13 +230,13 @@ impl Wired {
 
     /// Whether pods of an earlier wiring may still be going. A CronJob has none that go: those of its next run are of the current
     /// wiring.
-    fn goes(&self, workload: &Judged) -> bool {
+    fn goes(&self, workload: &Assessment) -> bool {
         let replaces = workload.rollout.replaces_pods() || workload.kind == Kind::CronJob;
         self.since.is_none() && self.earlier == Earlier::Replaced && replaces
     }
 
     /// A trace of another experiment, or of another database, is no evidence.
-    fn note_place(&mut self, place: Option<&Known>, now: Timestamp) {
+    fn note_place(&mut self, place: Option<&ExperimentRef>, now: Timestamp) {
         let Some(place) = place else { return };
         if self.experiment.as_ref().is_some_and(|known| !known.is_same(place)) {
             (self.since, self.received) = (self.since.map(|since| since.max(now)), None);
@@ -245,16 +246,17 @@ impl Wired {
 
     /// The pods are asked when there is something to compare them with, and while those of an earlier wiring go: nobody tells
     /// afterwards when they went.
-    fn needs_start(&self, workload: &Judged, trace: Option<Trace>, now: Timestamp) -> bool {
+    fn needs_start(&self, workload: &Assessment, trace: Option<Trace>, now: Timestamp) -> bool {
         if self.since.is_some() {
             return false;
         }
         let newer = trace.is_some_and(|trace| self.asked.is_none_or(|(_, of)| of.is_none_or(|of| trace.time > of)));
-        let again = |(at, _): (Timestamp, _)| now.duration_since(at).unsigned_abs() + Duration::from_secs(1) >= SOON;
+        let again =
+            |(at, _): (Timestamp, _)| now.duration_since(at).unsigned_abs() + Duration::from_secs(1) >= FAST_POLL;
         newer || (self.goes(workload) && self.asked.is_none_or(again))
     }
 
-    fn note_pods(&mut self, workload: &Judged, pods: PodAges, trace: Option<Trace>, now: Timestamp) {
+    fn note_pods(&mut self, workload: &Assessment, pods: PodAges, trace: Option<Trace>, now: Timestamp) {
         self.asked = Some((now, trace.map(|trace| trace.time)));
         let pods = match workload.kind {
             Kind::CronJob => PodAges { oldest: Some(self.seen), ..pods },
@@ -267,7 +269,7 @@ impl Wired {
         self.since = start(workload.kind, pods, self.earlier, &workload.rollout, now);
     }
 
-    fn judge(&mut self, workload: &Judged, looked: Option<&Looked>, now: Timestamp) -> Evidence {
+    fn assess(&mut self, workload: &Assessment, looked: Option<&Looked>, now: Timestamp) -> Evidence {
         let trace = looked.and_then(|looked| looked.trace);
         let of_this_wiring = |trace: &Trace| self.since.is_some_and(|since| trace.time >= since);
         if let Some(trace) = trace.filter(|trace| trace.has_spans && of_this_wiring(trace)) {
@@ -300,8 +302,8 @@ fn is_spanless(trace: &Trace, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::kind::Kind;
-    use crate::core::workload::tests::standing;
+    use crate::core::selection::kind::Kind;
+    use crate::core::workloads::tests::injection_state;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + second).unwrap()
@@ -327,30 +329,30 @@ mod tests {
     /// Asked only when its trace had come, it began after that trace, and the run was told to have left none.
     #[test]
     fn a_cron_job_that_was_wired_anew_begins_at_once() {
-        let nightly = Judged { kind: Kind::CronJob, ..standing("nightly", Standing::Current) };
+        let nightly = Assessment { kind: Kind::CronJob, ..injection_state("nightly", InjectionState::Current) };
         assert!(replaced().needs_start(&nightly, None, at(0)));
     }
 
     /// A StatefulSet with a partition keeps pods of the earlier wiring for good.
     #[test]
     fn traces_beside_pods_of_an_earlier_wiring_are_neither_evidence_nor_missing() {
-        let ledger = standing("ledger", Standing::Current);
+        let ledger = injection_state("ledger", InjectionState::Current);
         let mut beside = Wired { beside_earlier: true, ..replaced() };
-        assert_eq!(beside.judge(&ledger, Some(&looked(5)), at(9)), Evidence::NotAsked);
-        assert_eq!(beside.judge(&ledger, Some(&looked(-5)), at(9)), Evidence::Nothing, "none came since");
-        assert_eq!(replaced().judge(&ledger, Some(&looked(5)), at(9)), Evidence::Nothing);
+        assert_eq!(beside.assess(&ledger, Some(&looked(5)), at(9)), Evidence::NotAsked);
+        assert_eq!(beside.assess(&ledger, Some(&looked(-5)), at(9)), Evidence::Nothing, "none came since");
+        assert_eq!(replaced().assess(&ledger, Some(&looked(5)), at(9)), Evidence::Nothing);
     }
 
     /// Operator and MLflow were restarted together, and MLflow came back empty.
     #[test]
     fn another_database_takes_what_the_status_said_of_traces() {
         let mut memory = Memory::default();
-        let ledger = standing("ledger", Standing::Current);
+        let ledger = injection_state("ledger", InjectionState::Current);
         let wired = Wired { since: Some(at(0)), received: Some(at(5)), ..replaced() };
-        memory.wired.insert(Key::of_wiring(&ledger), wired);
+        memory.wired.insert(WorkloadKey::of_wiring(&ledger), wired);
         memory.forget_answers(at(9));
         let wired = memory.wired.values_mut().next().unwrap();
-        assert_eq!(wired.judge(&ledger, Some(&looked(5)), at(9)), Evidence::Nothing);
-        assert_eq!(wired.judge(&ledger, Some(&looked(10)), at(12)), Evidence::Received(at(10)));
+        assert_eq!(wired.assess(&ledger, Some(&looked(5)), at(9)), Evidence::Nothing);
+        assert_eq!(wired.assess(&ledger, Some(&looked(10)), at(12)), Evidence::Received(at(10)));
     }
 }

@@ -10,8 +10,8 @@ use super::{Question, Subject, writes};
 use crate::api::{AgentTracingStatus, MlflowStatus, Reason};
 use crate::controller::Guarded;
 use crate::core::status::Experiments;
-use crate::core::workload::{Judged, Standing, Target};
-use crate::core::writes::Writes;
+use crate::core::status::writes::Writes;
+use crate::core::workloads::{Assessment, InjectionState, TraceDestination};
 use crate::mlflow::{self, Experiment, Stage};
 
 /// How often an experiment that agents write to is looked at again, so that its loss is told within a minute. Of more than
@@ -33,7 +33,7 @@ pub(super) const UNKNOWN_TROUBLE: &str = "BAD_REQUEST";
 
 /// What is known of them.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct ExperimentCache {
     /// Names of those that are to exist.
     needed: BTreeSet<String>,
     /// Those of them that agents write to.
@@ -57,7 +57,7 @@ pub(super) struct Memory {
 struct Checked {
     /// When; `None` where it is to be looked at again at once.
     at: Option<Timestamp>,
-    found: Result<Known, (Reason, String)>,
+    found: Result<ExperimentRef, (Reason, String)>,
 }
 
 #[derive(Debug)]
@@ -70,12 +70,12 @@ struct Failed {
 
 /// An experiment whose name was seen to be the wanted one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct ExperimentRef {
     pub id: String,
     created: Option<i64>,
 }
 
-impl Known {
+impl ExperimentRef {
     /// One of which nothing but the id is known, as the user wrote it.
     pub fn by_id(id: &str) -> Self {
         Self { id: id.to_owned(), created: None }
@@ -93,7 +93,7 @@ impl Known {
 pub(super) struct Ensured {
     pub experiments: Experiments,
     /// Those seen in this MLflow under their name: only their ids are used to look for traces.
-    pub verified: BTreeMap<String, Known>,
+    pub verified: BTreeMap<String, ExperimentRef>,
 }
 
 /// What an answer was.
@@ -107,21 +107,23 @@ pub(super) struct Noted {
     pub goes_on: bool,
 }
 
-fn names(workloads: &[Judged], standing: impl Fn(&Standing) -> bool) -> BTreeSet<String> {
-    let chosen = workloads.iter().filter(|judged| standing(&judged.standing));
+fn names(workloads: &[Assessment], injection_state: impl Fn(&InjectionState) -> bool) -> BTreeSet<String> {
+    let chosen = workloads.iter().filter(|assessment| injection_state(&assessment.injection_state));
     chosen
-        .filter_map(|judged| match &judged.experiment {
-            Target::Name(name) => Some(name.clone()),
-            Target::Id(_) | Target::Unknown => None,
+        .filter_map(|assessment| match &assessment.experiment {
+            TraceDestination::Name(name) => Some(name.clone()),
+            TraceDestination::Id(_) | TraceDestination::Unknown => None,
         })
         .collect()
 }
 
-impl Memory {
+impl ExperimentCache {
     /// Sets which experiments are to exist.
     pub fn want(&mut self, subject: Subject<'_>) {
-        self.in_use = names(subject.workloads, |standing| *standing == Standing::Current);
-        let planned = |standing: &Standing| matches!(standing, Standing::Wanting { .. } | Standing::Waiting(_));
+        self.in_use = names(subject.workloads, |injection_state| *injection_state == InjectionState::Current);
+        let planned = |injection_state: &InjectionState| {
+            matches!(injection_state, InjectionState::OutOfDate { .. } | InjectionState::Blocked(_))
+        };
         self.needed = names(subject.workloads, planned);
         self.needed.extend(self.in_use.iter().cloned());
         let Self { needed, checked, failed, .. } = self;
@@ -156,7 +158,7 @@ impl Memory {
         tracing: &ObjectRef<Guarded>,
     ) -> Noted {
         let found = match found {
-            Ok(Experiment { stage: Stage::Active, id, created }) => Ok(Known { id, created }),
+            Ok(Experiment { stage: Stage::Active, id, created }) => Ok(ExperimentRef { id, created }),
             Ok(Experiment { stage: Stage::Deleted, .. }) => Err(deleted()),
             Err(mlflow::Error::Rejected { code, .. }) if code.as_deref() != Some(UNKNOWN_TROUBLE) => {
                 Err((Reason::NameInvalid, "has a name that MLflow refuses".to_owned()))
@@ -177,7 +179,7 @@ impl Memory {
         let wrote = self.writes();
         self.failed.remove(name);
         let anew = found.as_ref().is_ok_and(|known| !self.is_as_known(name, known));
-        if let (true, Ok(Known { id, .. })) = (anew, &found) {
+        if let (true, Ok(ExperimentRef { id, .. })) = (anew, &found) {
             tracing::warn!(%tracing, experiment = name, id, "the experiment is another one than before: MLflow has another database");
             self.look_at_all_again();
         }
@@ -235,16 +237,17 @@ impl Memory {
             return now.duration_since(failed.at) >= RETRY;
         }
         let Some(Checked { at: Some(at), found }) = self.checked.get(name) else { return false };
-        let pace = match found {
+        let rollout_strategy = match found {
             Err(_) => RETRY,
             Ok(_) if self.in_use.contains(name) => RECHECK_IN_USE,
             Ok(_) => RECHECK,
         };
-        now.duration_since(*at) >= pace && self.rechecked_at.is_none_or(|at| now.duration_since(at) >= BETWEEN)
+        now.duration_since(*at) >= rollout_strategy
+            && self.rechecked_at.is_none_or(|at| now.duration_since(at) >= BETWEEN)
     }
 
     /// Whether an experiment is the one that it was, as far as anything was known of it.
-    fn is_as_known(&self, name: &str, found: &Known) -> bool {
+    fn is_as_known(&self, name: &str, found: &ExperimentRef) -> bool {
         match self.checked.get(name).map(|checked| &checked.found) {
             Some(Ok(known)) => known.is_same(found),
             Some(Err(_)) => true,
@@ -293,12 +296,12 @@ mod tests {
         Timestamp::from_second(1_000_000 + second).unwrap()
     }
 
-    fn with(names: &[&str]) -> Memory {
+    fn with(names: &[&str]) -> ExperimentCache {
         let needed: BTreeSet<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        Memory { in_use: needed.clone(), needed, ..Memory::default() }
+        ExperimentCache { in_use: needed.clone(), needed, ..ExperimentCache::default() }
     }
 
-    fn note(memory: &mut Memory, name: &str, second: i64, found: Result<&str, mlflow::Error>) -> Noted {
+    fn note(memory: &mut ExperimentCache, name: &str, second: i64, found: Result<&str, mlflow::Error>) -> Noted {
         let found = found.map(|id| Experiment { id: id.to_owned(), stage: Stage::Active, created: None });
         memory.note(name, found, at(second), &ObjectRef::new("tracing"))
     }
@@ -307,7 +310,7 @@ mod tests {
         mlflow::Error::Server { status: 500, code: None }
     }
 
-    fn next(memory: &Memory, second: i64) -> Option<String> {
+    fn next(memory: &ExperimentCache, second: i64) -> Option<String> {
         [true, false].into_iter().find_map(|urgent| match memory.next(urgent, at(second))? {
             Question::Experiment(name) => Some(name),
             Question::Deleted => Some("deleted?".to_owned()),

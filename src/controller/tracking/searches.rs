@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Question;
-use crate::core::rhythm::{LEAST_SILENCE, has_stopped, usual_gap};
-use crate::mlflow::{self, Mlflow, Trace};
+use crate::core::workloads::rhythm::{MIN_SILENCE, has_stopped, usual_gap};
+use crate::mlflow::{self, MlflowClient, Trace};
 
 /// How often it is looked: where a first trace is awaited, where none came for long, where they stopped, where they come.
 const AWAITED: SignedDuration = SignedDuration::from_secs(5);
@@ -121,7 +121,7 @@ impl Searches {
         }
         let quiet = |looked: &Looked| {
             let silence = |trace: &Trace| looked.at.duration_since(trace.time);
-            looked.trace.filter(|trace| silence(trace) > LEAST_SILENCE && silence(trace) < LONGEST_SILENCE)
+            looked.trace.filter(|trace| silence(trace) > MIN_SILENCE && silence(trace) < LONGEST_SILENCE)
         };
         let unasked =
             |looked: &Looked| quiet(looked).is_some_and(|trace| looked.rhythm.is_none_or(|(of, _)| of != trace.time));
@@ -140,7 +140,7 @@ impl Searches {
         }
         let is_due = |(_, interest, looked): &(&String, &Interest, &Looked)| {
             // The clock that wakes us is no better than a second.
-            now.duration_since(looked.at) + SignedDuration::from_secs(1) >= pace(interest, looked)
+            now.duration_since(looked.at) + SignedDuration::from_secs(1) >= rollout_strategy(interest, looked)
         };
         let mut due: Vec<_> = of_class().filter_map(known).filter(is_due).collect();
         due.sort_by_key(|(_, _, looked)| looked.at);
@@ -215,7 +215,7 @@ impl Searches {
     }
 }
 
-fn pace(interest: &Interest, looked: &Looked) -> SignedDuration {
+fn rollout_strategy(interest: &Interest, looked: &Looked) -> SignedDuration {
     match interest {
         Interest { awaited: true, .. } => AWAITED,
         Interest { unproven: true, .. } => SILENT,
@@ -231,7 +231,7 @@ pub(super) fn rows(ids: &[String]) -> usize {
 
 /// The newest trace or, where its spans may still be on their way, the newest of those that have had their time: of an agent
 /// that is asked every few seconds the newest one is always too young to be told spanless.
-pub(super) async fn newest(mlflow: &Mlflow, id: &str, now: Timestamp) -> Result<Option<Trace>, mlflow::Error> {
+pub(super) async fn newest(mlflow: &MlflowClient, id: &str, now: Timestamp) -> Result<Option<Trace>, mlflow::Error> {
     let newest = mlflow.latest_trace(id, None).await?;
     match newest {
         Some(Trace { time, has_spans: false, .. }) if now.duration_since(time) <= SPANS_LATE => {

@@ -5,9 +5,9 @@ mod injectors;
 
 use agent_tracing::api::ContainerNames;
 use agent_tracing::cli::documents::workload_kind;
+use agent_tracing::core::inject::view::Workload;
 use agent_tracing::core::inject::{Injection, inject, uninject};
 use agent_tracing::core::settings::{MergeCa, Platform};
-use agent_tracing::core::view::Workload;
 use agent_tracing::core::wiring::Wiring;
 use json_patch::Patch;
 use proptest::prelude::*;

@@ -35,14 +35,18 @@ fn sources_follow_each_other_in_their_order_and_repeated_certificates_are_counte
 fn each_certificate_of_the_bundle_says_what_it_is_and_whence_it_came() {
     let (one, two) = (ca("one"), ca("two"));
     let merged = merged(&[("first", &two), ("second", &format!("{two}{one}"))]);
-    let told: Vec<_> = merged.held.iter().map(|held| (held.source, held.subject.as_str())).collect();
+    let told: Vec<_> =
+        merged.certificates.iter().map(|certificate| (certificate.source, certificate.subject.as_str())).collect();
     assert_eq!(told, [(0, "two"), (1, "one")]);
-    for (held, pem) in merged.held.iter().zip([two, one]) {
+    for (certificate, pem) in merged.certificates.iter().zip([two, one]) {
         let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-        assert!(held.end.len() > 128 && base64.trim_end_matches('=').ends_with(&held.end), "{held:?}");
+        assert!(
+            certificate.end.len() > 128 && base64.trim_end_matches('=').ends_with(&certificate.end),
+            "{certificate:?}"
+        );
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
         let fingerprint: String = Sha256::digest(&der).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(held.fingerprint, fingerprint);
+        assert_eq!(certificate.fingerprint, fingerprint);
     }
 }
 
@@ -166,7 +170,7 @@ fn a_bundle_has_limits_and_says_where_it_stopped() {
     let many = "-----BEGIN X-----\n-----END X-----\n".repeat(MAX_BLOCKS - 1);
     let merged_blocks = merged(&[("many", &format!("{many}{}{}", ca("one"), ca("two"))), ("late", &ca("three"))]);
     assert_eq!(merged_blocks.pem, ca("one"));
-    let too_much = |source: &str, block| Skipped { source: source.to_owned(), why: Why::TooMuch { block } };
+    let too_much = |source: &str, block| SkippedBlock { source: source.to_owned(), why: SkipReason::TooMuch { block } };
     let end = &merged_blocks.skipped[merged_blocks.skipped.len() - 2..];
     assert_eq!(end, [too_much("many", MAX_BLOCKS + 1), too_much("late", 1)]);
 

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{About, Findings};
+use super::health::ConditionUpdate;
+use super::{Findings, TracingRef};
 use crate::api::{AgentTracingStatus, EnsuredExperiment, Reason};
-use crate::core::health::Verdict;
 use crate::core::wiring::Missing;
-use crate::core::workload::{Standing, Target};
+use crate::core::workloads::{InjectionState, TraceDestination};
 
 /// Most service accounts in the list.
 pub(super) const MAX_ACCOUNTS: usize = 1000;
@@ -20,7 +20,7 @@ pub(super) fn experiments(old: &AgentTracingStatus, found: &Findings<'_>) -> Vec
     all.extend(found.experiments.ensured.clone());
     let mut list: Vec<_> = all.into_iter().map(|(name, id)| EnsuredExperiment { name, id }).collect();
     if list.len() > MAX_EXPERIMENTS {
-        list.sort_by_key(|e| (!needed.contains(&Target::Name(e.name.clone())), e.name.clone()));
+        list.sort_by_key(|e| (!needed.contains(&TraceDestination::Name(e.name.clone())), e.name.clone()));
         list.truncate(MAX_EXPERIMENTS);
         list.sort_by(|a, b| a.name.cmp(&b.name));
     }
@@ -38,31 +38,31 @@ pub(super) fn accounts(old: &AgentTracingStatus, found: &Findings<'_>) -> Vec<St
 }
 
 /// Condition `RBACReady`, which tells where there are more accounts than status holds: the webhook knows only those.
-pub(super) fn rights(about: &About<'_>, found: &Findings<'_>) -> Option<Verdict> {
-    let verdict = found.rights.clone()?;
+pub(super) fn rights(tracing_ref: &TracingRef<'_>, found: &Findings<'_>) -> Option<ConditionUpdate> {
+    let update = found.rights.clone()?;
     let count = found.accounts.len();
-    if verdict.good != Some(true) || count <= MAX_ACCOUNTS {
-        return Some(verdict);
+    if update.good != Some(true) || count <= MAX_ACCOUNTS {
+        return Some(update);
     }
     let message = format!(
         "Workloads use {count} service accounts, and an AgentTracing holds {MAX_ACCOUNTS}, so those of the others are not wired; \
          spread them over namespaces or let them share accounts: kubectl get serviceaccounts -n {}",
-        about.namespace
+        tracing_ref.namespace
     );
-    Some(Verdict::bad(Reason::LimitReached, message))
+    Some(ConditionUpdate::bad(Reason::LimitReached, message))
 }
 
 /// Where workloads need the ids of more experiments than status holds.
-pub(super) fn too_many_experiments(about: &About<'_>, found: &Findings<'_>) -> Option<Verdict> {
-    let waits = found.workloads.iter().any(|j| j.standing == Standing::Waiting(Missing::ExperimentId));
+pub(super) fn too_many_experiments(tracing_ref: &TracingRef<'_>, found: &Findings<'_>) -> Option<ConditionUpdate> {
+    let waits = found.workloads.iter().any(|j| j.injection_state == InjectionState::Blocked(Missing::ExperimentId));
     let needed: BTreeSet<_> = found.workloads.iter().map(|j| &j.experiment).collect();
-    let count = needed.into_iter().filter(|target| matches!(target, Target::Name(_))).count();
+    let count = needed.into_iter().filter(|target| matches!(target, TraceDestination::Name(_))).count();
     (waits && count > MAX_EXPERIMENTS).then(|| {
-        let About { namespace, name, .. } = about;
+        let TracingRef { namespace, name, .. } = tracing_ref;
         let message = format!(
             "Workloads need {count} experiments, and an AgentTracing holds the ids of {MAX_EXPERIMENTS}, so the others are not wired; \
              set experiment.pin to false, or a literal experiment.name: kubectl edit agenttracing -n {namespace} {name}"
         );
-        Verdict::bad(Reason::LimitReached, message)
+        ConditionUpdate::bad(Reason::LimitReached, message)
     })
 }

@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(pem.is_empty() || pem.ends_with(b"-----END CERTIFICATE-----\n"));
     assert!(pem.len() <= MAX_BYTES);
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).map(|c| c.expect("a sound block")).collect();
-    assert_eq!(certificates.len(), merged.kept.iter().map(|(_, count)| count).sum::<usize>());
+    assert_eq!(certificates.len(), merged.counts.iter().map(|(_, count)| count).sum::<usize>());
     assert_eq!(HashSet::<_>::from_iter(&certificates).len(), certificates.len(), "a certificate twice");
     let again = both(pem, b"");
     assert_eq!(again.pem, merged.pem, "merging it again changed it");

@@ -229,7 +229,7 @@ macro_rules! reasons {
             }
 
             /// The reason of that name.
-            pub fn named(name: &str) -> Option<Self> {
+            pub fn from_name(name: &str) -> Option<Self> {
                 [$(Self::$name),+].into_iter().find(|reason| reason.as_str() == name)
             }
         }

@@ -149,8 +149,8 @@ fn report(merged: &Merged) {
 }
 
 fn summary(merged: &Merged) -> String {
-    let all: usize = merged.kept.iter().map(|(_, count)| count).sum();
-    let each = merged.kept.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{count} of {name}"));
+    let all: usize = merged.counts.iter().map(|(_, count)| count).sum();
+    let each = merged.counts.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{count} of {name}"));
     format!("certificates: {all} ({})", each.collect::<Vec<_>>().join(", "))
 }
 

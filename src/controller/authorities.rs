@@ -11,7 +11,7 @@ use crate::core::children::binding::ca_config_map;
 use crate::core::inject::ca_sources;
 use crate::core::settings::Settings;
 use crate::core::settings::policy::{CaChoice, Policy};
-use crate::core::status::health::ConditionUpdate;
+use crate::core::status::condition::ConditionUpdate;
 use crate::names;
 
 /// Brings ConfigMap `agenttracing-ca` about, before a workload mounts it: because the spec says so, or because the init

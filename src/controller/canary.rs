@@ -8,7 +8,7 @@ use super::key::WorkloadKey;
 use super::{Context, Error, apply, observe};
 use crate::api::{AgentTracingStatus, CaBundleStrategy, RefusedMergeCa};
 use crate::core::decide::Fallback;
-use crate::core::inject::canary::{self, Answer, Templates, verdict};
+use crate::core::inject::canary::{self, Answer, Templates, compare_dry_runs};
 use crate::core::selection::kind::Kind;
 use crate::core::settings::Settings;
 use crate::core::workloads::{Assessment, InjectionState};
@@ -195,5 +195,5 @@ async fn ask(ctx: &Context, kind: Kind, namespace: &str, templates: &Templates) 
         return with;
     }
     let without = apply::would_create(ctx, kind, namespace, &object(&templates.without)).await;
-    verdict(&without, &with, &ctx.platform.merge_ca.image)
+    compare_dry_runs(&without, &with, &ctx.platform.merge_ca.image)
 }

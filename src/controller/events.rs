@@ -139,7 +139,7 @@ fn restore(event_log: &mut EventLog, old: Option<&AgentTracingStatus>) {
                 WorkloadState::Injected | WorkloadState::RollingOut | WorkloadState::Outdated | WorkloadState::Halted,
                 _,
             ) => Reported::Wired,
-            (WorkloadState::Skipped, Some(reason)) => match Reason::named(reason) {
+            (WorkloadState::Skipped, Some(reason)) => match Reason::from_name(reason) {
                 Some(reason) => Reported::Skipped(reason),
                 None => continue,
             },

@@ -12,7 +12,8 @@ use super::server::Server;
 use super::{Context, Error, observe};
 use crate::api::{MlflowMode, Reason};
 use crate::core::settings::Settings;
-use crate::core::status::health::{ConditionUpdate, shorten};
+use crate::core::status::condition::ConditionUpdate;
+use crate::core::status::quote::shorten;
 use crate::mlflow::{Access, MlflowClient};
 use crate::names;
 

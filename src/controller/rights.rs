@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use super::{Context, Error, apply, observe};
 use crate::api::{AgentTracing, MlflowMode, Reason};
-use crate::core::children::binding::{User, role_binding};
+use crate::core::children::binding::{TracingOwner, role_binding};
 use crate::core::children::drift::has_drifted;
 use crate::core::settings::Settings;
-use crate::core::status::health::ConditionUpdate;
+use crate::core::status::condition::ConditionUpdate;
 use crate::names;
 
 /// What was proven: by service account, and for which state of binding and role.
@@ -142,14 +142,14 @@ pub(super) async fn rights(
 }
 
 /// The AgentTracings of mode CR, which all own the binding.
-fn users(tracings: &[AgentTracing]) -> BTreeSet<User> {
+fn users(tracings: &[AgentTracing]) -> BTreeSet<TracingOwner> {
     let of_mode = tracings.iter().filter(|t| t.spec.mlflow.mode == MlflowMode::Cr);
     of_mode.filter(|t| t.metadata.deletion_timestamp.is_none()).filter_map(user).collect()
 }
 
 /// An AgentTracing as an owner.
-fn user(tracing: &AgentTracing) -> Option<User> {
-    Some(User { name: tracing.metadata.name.clone()?, uid: tracing.metadata.uid.clone()? })
+fn user(tracing: &AgentTracing) -> Option<TracingOwner> {
+    Some(TracingOwner { name: tracing.metadata.name.clone()?, uid: tracing.metadata.uid.clone()? })
 }
 
 /// Subjects beside ours are drift: whoever may write to MLflow here is decided by the workloads alone.

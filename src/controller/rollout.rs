@@ -14,7 +14,7 @@ use crate::core::inject::record::Record;
 use crate::core::selection::SelectionContext;
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::RolloutStrategy;
-use crate::core::status::health::shorten;
+use crate::core::status::quote::shorten;
 use crate::core::workloads::rollout::{due, holds_place, is_repeated, next_touch, note_overdue, rolling};
 use crate::core::workloads::{Assessment, InjectionState, assess};
 

@@ -12,8 +12,10 @@ use super::{Context, Error, apply, observe};
 use crate::api::{AgentTracing, MlflowMode, MlflowStatus, Reason};
 use crate::core::children::{desired, leads_to_server};
 use crate::core::settings::Settings;
-use crate::core::status::health::{self, ChildObstacle, ConditionUpdate, Probe, StorageClass, mlflow_ready};
+use crate::core::status::condition::{ChildObstacle, ConditionUpdate};
+use crate::core::status::health::{self, Probe, StorageClass, mlflow_ready};
 use crate::core::status::mlflow_cr::{self, Resource};
+use crate::core::url;
 use crate::mlflow::{self, MlflowClient};
 
 /// What a pass found of the server.
@@ -157,7 +159,7 @@ impl Server {
         let message = format!(
             "Agents send their traces to {url}, which answers; what it holds is for those with a token, and the operator may not \
              show it one: have an administrator list {} in --mlflow-token-hosts: {}",
-            mlflow_cr::authority(url).unwrap_or_default(),
+            url::authority(url).unwrap_or_default(),
             look_at_options(ctx)
         );
         let answered = self.answered.map(|answered| MlflowStatus { source: UNOBSERVED.to_owned(), ..answered });
@@ -174,7 +176,7 @@ impl Server {
 
     /// A host that no administrator listed: agents are sent there, the operator is not.
     fn unlisted(ctx: &Context, uri: &str, workspaces: bool) -> Self {
-        let host = mlflow_cr::authority(uri).unwrap_or_default();
+        let host = url::authority(uri).unwrap_or_default();
         let message = format!(
             "Agents send their traces to {uri}, where the operator may not look: have an administrator list {host} in \
              --trusted-mlflow-hosts, or in --mlflow-token-hosts where it has to be shown a token: {}",

@@ -40,7 +40,7 @@ impl TrustedAuthorities {
         let sources = found.iter().map(|(name, bytes)| Source { name, bytes });
         let sources: Vec<_> = [Source { name: "public", bytes: roots.as_bytes() }].into_iter().chain(sources).collect();
         let merged = ca_bundle::merge(&sources, now);
-        tracing::info!(kept = ?merged.kept, "certificate authorities");
+        tracing::info!(kept = ?merged.counts, "certificate authorities");
         for skipped in &merged.skipped {
             tracing::warn!(skipped = %skipped, "a certificate authority cannot be used");
         }

@@ -2,7 +2,7 @@
 
 use json_patch::PatchOperation;
 
-use super::inject::{Injection, existing_record, inject, uninject};
+use super::inject::{InjectionResult, existing_record, inject, uninject};
 use super::settings::Platform;
 use super::wiring::{Missing, wiring};
 use crate::api::{CaBundleStrategy, Reason};
@@ -23,7 +23,7 @@ pub enum Decision {
         /// The experiment's name.
         experiment: String,
         /// Patch, hash and notes.
-        injection: Injection,
+        injection: InjectionResult,
     },
     /// The template carries our wiring and the user opted out: this patch takes it out.
     Unwire(Vec<PatchOperation>),
@@ -72,7 +72,7 @@ pub fn decide(workload: &Workload<'_>, context: &SelectionContext<'_>) -> Decisi
     // A Pod is wired once, by its owner's template or by us. Judged again it would look edited: the API server adds tokens
     // and security contexts to our containers, too, and its owner's name need not be the one that the template got.
     if let (Kind::Pod, Ok(Some(record))) = (workload.kind, existing_record(workload)) {
-        let injection = Injection { hash: record.hash, was_wired: true, ..Injection::default() };
+        let injection = InjectionResult { hash: record.hash, was_wired: true, ..InjectionResult::default() };
         return Decision::Wire {
             tracing,
             experiment: policy.experiment_of(workload.experiments_name(), annotation),
@@ -85,7 +85,7 @@ pub fn decide(workload: &Workload<'_>, context: &SelectionContext<'_>) -> Decisi
         return match uninject(workload) {
             Ok(patch) => {
                 let skipped = Some(Reason::NoServiceAccountToken);
-                let injection = Injection { patch, skipped, ..Injection::default() };
+                let injection = InjectionResult { patch, skipped, ..InjectionResult::default() };
                 Decision::Wire {
                     tracing,
                     experiment: policy.experiment_of(workload.experiments_name(), annotation),

@@ -151,7 +151,7 @@ pub(super) fn looks_like_html(body: &[u8]) -> bool {
     body.trim_ascii_start().starts_with(b"<")
 }
 
-pub(super) fn quoted(code: &Option<String>) -> String {
+pub(super) fn quote(code: &Option<String>) -> String {
     code.as_ref().map(|c| format!(", {c}")).unwrap_or_default()
 }
 

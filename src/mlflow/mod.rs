@@ -17,7 +17,7 @@ use reqwest::{Method, RequestBuilder, Response, header, redirect};
 use serde::Deserialize;
 
 pub use answer::{ServerAnswer, classify};
-use answer::{body, failure, json, quoted, transport, version};
+use answer::{body, failure, json, quote, transport, version};
 pub use experiments::{Experiment, Stage};
 pub use outcome::Outcome;
 pub use traces::Trace;
@@ -110,7 +110,7 @@ pub enum Error {
     #[error("it wants credentials (401)")]
     Unauthorized,
     /// 403 by MLflow.
-    #[error("it denies permission (403{})", quoted(.0))]
+    #[error("it denies permission (403{})", quote(.0))]
     Forbidden(Option<String>),
     /// 403 by a service mesh in front of it.
     #[error("a service mesh in front of it denies permission (403)")]
@@ -119,7 +119,7 @@ pub enum Error {
     #[error("it has no workspace of this name (404)")]
     NoWorkspace,
     /// 404.
-    #[error("it does not know the request (404{})", quoted(.0))]
+    #[error("it does not know the request (404{})", quote(.0))]
     NotFound(Option<String>),
     /// A redirect or a web page where an API was expected.
     #[error("a web page answers in its place, as a login page does")]
@@ -131,7 +131,7 @@ pub enum Error {
     #[error("its version {0} is older than {OLDEST_MAJOR}.0, which has no traces")]
     TooOld(String),
     /// 400: what was asked is wrong.
-    #[error("it refuses the request ({status}{})", quoted(.code))]
+    #[error("it refuses the request ({status}{})", quote(.code))]
     Rejected {
         /// HTTP status.
         status: u16,
@@ -145,7 +145,7 @@ pub enum Error {
         status: u16,
     },
     /// 5xx or 429.
-    #[error("it fails ({status}{})", quoted(.code))]
+    #[error("it fails ({status}{})", quote(.code))]
     Server {
         /// HTTP status.
         status: u16,

@@ -276,7 +276,7 @@ impl Metrics {
         last_trace: Option<Timestamp>,
     ) {
         let name = (namespace.to_owned(), name.to_owned());
-        self.tracings.seen(name, conditions, states, last_trace.map(Timestamp::as_second));
+        self.tracings.observe(name, conditions, states, last_trace.map(Timestamp::as_second));
     }
 
     /// Says that an AgentTracing is gone.

@@ -52,7 +52,7 @@ impl TracingCollector {
         *self.locked() = leads.then(BTreeMap::new);
     }
 
-    pub fn seen(
+    pub fn observe(
         &self,
         name: Name,
         conditions: &[Condition],
@@ -111,8 +111,8 @@ impl Collector for TracingCollector {
             ConstGauge::new(of as i64).encode(gauges.encode_family(&StateLabels { state: state.as_str() })?)?;
         }
 
-        let told = all.iter().filter_map(|(name, seen)| Some((name, seen.last_trace?)));
-        let omitted = told.clone().count().saturating_sub(MAX_NAMED);
+        let last = all.iter().filter_map(|(name, seen)| Some((name, seen.last_trace?)));
+        let omitted = last.clone().count().saturating_sub(MAX_NAMED);
         let omitted = ConstGauge::new(omitted as i64);
         let gauge = encoder.encode_descriptor(
             "last_trace_omitted",
@@ -127,7 +127,7 @@ impl Collector for TracingCollector {
             Some(&Unit::Seconds),
             MetricType::Gauge,
         )?;
-        for ((namespace, name), at) in told.take(MAX_NAMED) {
+        for ((namespace, name), at) in last.take(MAX_NAMED) {
             // Plain `namespace` would become the operator's own wherever Prometheus writes where a target is.
             let labels = [("tracing_namespace", namespace.as_str()), ("tracing", name.as_str())];
             ConstGauge::new(at).encode(gauges.encode_family(&labels)?)?;

@@ -162,7 +162,7 @@ const SKEW: Duration = Duration::from_secs(60 * 60);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::ca_bundle::block;
+    use crate::core::ca_bundle::pem_block;
 
     const NOW: &str = "2026-03-01T12:00:00Z";
 
@@ -172,14 +172,14 @@ mod tests {
         let reread = Authority::read(authority.certificate(), &authority.key_pem(), ("crt", "key")).unwrap();
         let hosts = ["agent-tracing-webhook.agent-tracing-system.svc", "127.0.0.1"].map(str::to_owned);
         let leaf = reread.sign(&hosts, now()).unwrap();
-        let bundle = block(authority.certificate());
+        let bundle = pem_block(authority.certificate());
         for host in &hosts {
             assert!(leaf.serving.is_trusted(bundle.as_bytes(), host, now()), "{host}");
         }
         assert!(!leaf.serving.is_trusted(bundle.as_bytes(), "other.svc", now()));
         assert!(!leaf.serving.is_trusted(bundle.as_bytes(), &hosts[0], now() + 91 * DAY));
         assert!(!leaf.serving.is_trusted(bundle.as_bytes(), &hosts[0], now() - DAY));
-        let other = block(Authority::generate(now()).unwrap().certificate());
+        let other = pem_block(Authority::generate(now()).unwrap().certificate());
         assert!(!leaf.serving.is_trusted(other.as_bytes(), &hosts[0], now()));
         // Rubbish around it does not hide it.
         let both = ["# comment\n", &other, &bundle].concat();

@@ -24,7 +24,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::authority::{Authority, AuthorityError};
 use super::serving::Validity;
-use crate::core::ca_bundle::block;
+use crate::core::ca_bundle::pem_block;
 
 /// What a Secret holds.
 pub type Data = BTreeMap<String, ByteString>;
@@ -125,7 +125,7 @@ impl AuthoritySet {
 
     /// Every certificate that is to be trusted, as `caBundle` wants it.
     pub fn bundle(&self) -> String {
-        self.certificates().map(|certificate| block(certificate)).collect()
+        self.certificates().map(|certificate| pem_block(certificate)).collect()
     }
 
     fn certificates(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
@@ -151,7 +151,7 @@ impl AuthoritySet {
             return write(Self { next: None, since: None, ..self.clone() }, "the next authority is not valid");
         }
         if self.signer.validity().until < now + OVERLAP * 2 {
-            return write(self.promoted(now)?, "the authority is about to expire");
+            return write(self.promote(now)?, "the authority is about to expire");
         }
         if self.next.is_none() && now >= self.signer.rotate_at() {
             let next = Some(Arc::new(Authority::generate(now)?));
@@ -175,7 +175,7 @@ impl AuthoritySet {
         };
         match &self.next {
             Some(_) if now < since + OVERLAP => Ok(RotationStep::Rest),
-            Some(_) => write(self.promoted(now)?, "everybody knows the next authority"),
+            Some(_) => write(self.promote(now)?, "everybody knows the next authority"),
             None if now < since + PREVIOUS_LIFETIME
                 || serving.is_some_and(|serving| self.previous.contains(serving)) =>
             {
@@ -185,7 +185,7 @@ impl AuthoritySet {
         }
     }
 
-    fn promoted(&self, now: Timestamp) -> Result<Self, AuthorityError> {
+    fn promote(&self, now: Timestamp) -> Result<Self, AuthorityError> {
         let signer = match &self.next {
             Some(next) => next.clone(),
             None => Arc::new(Authority::generate(now)?),

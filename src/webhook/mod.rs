@@ -121,8 +121,9 @@ impl Webhook {
             return AdmissionOutcome::not_ready();
         }
         let platform = &self.platforms[usize::from(self.cache.is_openshift())];
-        let decision =
-            self.cache.ask(&request.namespace, |NamespacePolicies { injection_enabled, policies, tokenless }| {
+        let decision = self.cache.with_namespace(
+            &request.namespace,
+            |NamespacePolicies { injection_enabled, policies, tokenless }| {
                 let namespace = &request.namespace;
                 // Whoever else changes a template rolls it by that.
                 let renews = !from_operator;
@@ -130,7 +131,8 @@ impl Webhook {
                     workload,
                     &SelectionContext { namespace, injection_enabled, platform, tokenless, policies, renews },
                 )
-            });
+            },
+        );
         AdmissionOutcome::of(decision, workload.kind, &request.namespace, !from_operator)
     }
 

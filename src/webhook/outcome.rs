@@ -6,7 +6,7 @@ use json_patch::PatchOperation;
 use crate::api::Reason;
 use crate::core::decide::{Decision, Leave};
 use crate::core::inject::record::RecordError;
-use crate::core::inject::{Injection, Note};
+use crate::core::inject::{InjectionResult, Note};
 use crate::core::selection::NotSelected;
 use crate::core::selection::kind::Kind;
 use crate::core::wiring::{Missing, TRACKING_URI};
@@ -108,20 +108,20 @@ impl AdmissionOutcome {
             outcome.warnings.clear();
         }
         outcome.warnings.truncate(MAX_WARNINGS);
-        outcome.warnings.iter_mut().for_each(printable);
+        outcome.warnings.iter_mut().for_each(make_printable);
         outcome
     }
 
     pub fn other_kind() -> Self {
-        Self::left("OtherKind")
+        Self::unpatched("OtherKind")
     }
 
     pub fn own_write() -> Self {
-        Self::left("OwnWrite")
+        Self::unpatched("OwnWrite")
     }
 
     pub fn not_ready() -> Self {
-        Self::left("NotReady")
+        Self::unpatched("NotReady")
     }
 
     pub fn panicked() -> Self {
@@ -133,12 +133,12 @@ impl AdmissionOutcome {
         Self { result: Answered::Failed, reason: "Undecodable", error, ..Self::default() }
     }
 
-    fn left(reason: &'static str) -> Self {
+    fn unpatched(reason: &'static str) -> Self {
         Self { reason, ..Self::default() }
     }
 
-    fn wire(tracing: String, injection: Injection) -> Self {
-        let Injection { patch, hash: _, was_wired: _, notes, skipped } = injection;
+    fn wire(tracing: String, injection: InjectionResult) -> Self {
+        let InjectionResult { patch, hash: _, was_wired: _, notes, skipped } = injection;
         let (result, reason) = match (skipped, patch.is_empty()) {
             (Some(why), true) => (Answered::Left, why.as_str()),
             (Some(why), false) => (Answered::Removed, why.as_str()),
@@ -153,7 +153,7 @@ impl AdmissionOutcome {
 
     fn leave(leave: Leave, kind: Kind, namespace: &str) -> Self {
         match leave {
-            Leave::NotSelected(why) => Self::left(match why {
+            Leave::NotSelected(why) => Self::unpatched(match why {
                 NotSelected::NamespaceNotLabelled => Reason::NamespaceNotLabelled.as_str(),
                 NotSelected::NamespaceExcluded => Reason::NamespaceExcluded.as_str(),
                 NotSelected::OptedOut => Reason::OptedOut.as_str(),
@@ -164,7 +164,7 @@ impl AdmissionOutcome {
                 NotSelected::Kind => "KindNotListed",
                 NotSelected::NoMatch => "NoMatch",
             }),
-            Leave::Suspended { tracing } => Self { tracing, ..Self::left(Reason::Suspended.as_str()) },
+            Leave::Suspended { tracing } => Self { tracing, ..Self::unpatched(Reason::Suspended.as_str()) },
             Leave::Blocked { tracing, missing } => {
                 let (reason, what) = match missing {
                     Missing::TrackingUri => (Reason::WaitingForMLflow.as_str(), "MLflow has answered"),
@@ -176,7 +176,7 @@ impl AdmissionOutcome {
                     false => format!("not wired; create this {} again when {what}", kind.as_str()),
                 };
                 let warning = format!("agent-tracing: {advice} (kubectl get agenttracing {tracing} -n {namespace})");
-                Self { tracing, warnings: vec![warning], ..Self::left(reason) }
+                Self { tracing, warnings: vec![warning], ..Self::unpatched(reason) }
             }
             Leave::Record { tracing, error } => {
                 let reason = match &error {
@@ -230,7 +230,7 @@ pub(super) fn place(error: &serde_json::Error) -> String {
 }
 
 /// Warnings travel in HTTP headers: no control characters, and longer ones are cut by the API server without a sign.
-fn printable(warning: &mut String) {
+fn make_printable(warning: &mut String) {
     warning.retain(|c| c == ' ' || c.is_ascii_graphic());
     if warning.len() > MAX_WARNING {
         warning.truncate(MAX_WARNING - 3);

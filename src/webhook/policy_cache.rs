@@ -56,7 +56,7 @@ impl PolicyCache {
     }
 
     /// Asks about a namespace.
-    pub fn ask<R>(&self, namespace: &str, question: impl FnOnce(NamespacePolicies<'_>) -> R) -> R {
+    pub fn with_namespace<R>(&self, namespace: &str, question: impl FnOnce(NamespacePolicies<'_>) -> R) -> R {
         let none = BTreeSet::new();
         let injection_enabled = self.namespaces.read(|labelled| labelled.0.contains(namespace));
         self.accounts.read(|accounts| {
@@ -353,8 +353,8 @@ mod tests {
         let mut bank = PartialObjectMeta::<Namespace>::default();
         bank.metadata.name = Some("bank".into());
         cache.namespaces.take(Event::Delete(bank));
-        assert!(!cache.ask("bank", |known| known.injection_enabled));
-        assert!(cache.ask("shop", |known| known.injection_enabled));
+        assert!(!cache.with_namespace("bank", |known| known.injection_enabled));
+        assert!(cache.with_namespace("shop", |known| known.injection_enabled));
     }
 
     #[test]
@@ -364,14 +364,14 @@ mod tests {
         let mut account = ServiceAccount { automount_service_account_token: Some(false), ..ServiceAccount::default() };
         (account.metadata.namespace, account.metadata.name) = (Some("bank".into()), Some("teller".into()));
         cache.accounts.take(Event::Apply(account.clone()));
-        assert!(cache.ask("bank", |known| known.tokenless.contains("teller")));
+        assert!(cache.with_namespace("bank", |known| known.tokenless.contains("teller")));
         account.automount_service_account_token = None;
         cache.accounts.take(Event::Apply(account));
-        assert!(cache.ask("bank", |known| known.tokenless.is_empty()));
+        assert!(cache.with_namespace("bank", |known| known.tokenless.is_empty()));
     }
 
     fn tracings_of(cache: &PolicyCache, namespace: &str) -> Vec<String> {
-        cache.ask(namespace, |known| known.policies.iter().map(|p| p.name.clone()).collect())
+        cache.with_namespace(namespace, |known| known.policies.iter().map(|p| p.name.clone()).collect())
     }
 
     fn tracing(namespace: &str, name: &str) -> AgentTracing {

@@ -32,7 +32,7 @@ async fn a_bundle_without_the_next_authority_is_put_right_and_the_next_one_waits
     let (whole, marked) = (world.cluster.bundle(), world.now());
     world.walk(40 * MINUTE).await;
     let old = certificates(&whole)[0].clone();
-    overwrite(&mut world, agent_tracing::core::ca_bundle::block(&old).into_bytes());
+    overwrite(&mut world, agent_tracing::core::ca_bundle::pem_block(&old).into_bytes());
     world.step(2 * MINUTE).await;
     world.step(2 * MINUTE).await;
     assert_eq!(world.cluster.bundle(), whole);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_tracing::core::ca_bundle::block;
+use agent_tracing::core::ca_bundle::pem_block;
 use agent_tracing::tls::CertificateSource;
 use agent_tracing::tls::clock::Clock;
 use jiff::{SignedDuration, Timestamp};
@@ -125,7 +125,7 @@ async fn what_stands_between_a_certificate_and_the_bundle_is_served_with_it() {
     scene.mounts(&pair);
     scene.after(MINUTE).await;
     assert!(!scene.replica.is_ready_now());
-    scene.mounts(&Pair { chain: format!("{}{}", pair.chain, block(&between.certificate)), ..pair.clone() });
+    scene.mounts(&Pair { chain: format!("{}{}", pair.chain, pem_block(&between.certificate)), ..pair.clone() });
     scene.after(MINUTE).await;
     assert!(scene.replica.is_ready_now(), "{}", scene.replica.readiness.report().1);
     assert_eq!(scene.shown().await.unwrap(), pair.leaf);
@@ -180,7 +180,7 @@ impl Scene {
     /// As cert-manager's cainjector does it.
     fn publishes(&self, maker: &Maker) {
         let mut configuration = self.cluster.get(CONFIGURATION).unwrap();
-        let bundle = ByteString(block(&maker.certificate).into_bytes());
+        let bundle = ByteString(pem_block(&maker.certificate).into_bytes());
         configuration["webhooks"][0]["clientConfig"]["caBundle"] = json!(bundle);
         self.cluster.set(CONFIGURATION, Some(configuration));
     }
@@ -241,6 +241,6 @@ impl Maker {
         params.not_after = time(start() + SignedDuration::from_hours(24 * days));
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &self.issuer).unwrap().der().clone();
-        Pair { chain: block(&leaf), key: key.serialize_pem(), leaf }
+        Pair { chain: pem_block(&leaf), key: key.serialize_pem(), leaf }
     }
 }

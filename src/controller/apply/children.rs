@@ -19,7 +19,8 @@ use crate::controller::{Context, is_namespace_terminating};
 use crate::core::children::Desired;
 use crate::core::children::drift::{has_drifted, refused_changes, without_refused};
 use crate::core::settings::Settings;
-use crate::core::status::health::{ChildObstacle, shorten};
+use crate::core::status::condition::ChildObstacle;
+use crate::core::status::quote::shorten;
 use crate::names;
 
 /// What the API server refused: by kind, what was asked of what, and the obstacle that this is.

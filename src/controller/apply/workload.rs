@@ -11,7 +11,7 @@ use crate::controller::{Context, observe};
 use crate::core::decide::Fallback;
 use crate::core::inject::canary::{self, Answer};
 use crate::core::selection::kind::Kind;
-use crate::core::status::health::shorten;
+use crate::core::status::quote::shorten;
 use crate::names;
 
 /// A workload that is written.

@@ -57,7 +57,7 @@ pub struct Merged {
     /// Every sound certificate once, in the order of first appearance. Ends in a newline unless it is empty.
     pub pem: String,
     /// How many certificates each source gave, in the order of the sources.
-    pub kept: Vec<(String, usize)>,
+    pub counts: Vec<(String, usize)>,
     /// What tells each certificate of the bundle from all others, in its order.
     pub certificates: Vec<BundledCertificate>,
     /// What is not in the bundle.
@@ -141,15 +141,15 @@ pub fn merge_at_most(sources: &[Source<'_>], now: Timestamp, most: usize) -> Mer
     let mut seen = BTreeSet::new();
     let mut blocks_left = MAX_BLOCKS;
     for source in sources {
-        let kept = take(source, now, &mut MergeBudget { blocks: &mut blocks_left, most }, &mut seen, &mut merged);
-        merged.kept.push((source.name.to_owned(), kept));
+        let count = take(source, now, &mut MergeBudget { blocks: &mut blocks_left, most }, &mut seen, &mut merged);
+        merged.counts.push((source.name.to_owned(), count));
     }
     merged
 }
 
 /// The public certificate authorities that the program carries (Mozilla's), as PEM.
 pub fn system_roots() -> String {
-    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|der| block(der)).collect()
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|der| pem_block(der)).collect()
 }
 
 /// What may still be added.
@@ -168,8 +168,8 @@ fn take(
     seen: &mut BTreeSet<Vec<u8>>,
     merged: &mut Merged,
 ) -> usize {
-    let (mut kept, mut duplicates, mut number) = (0, 0, 0);
-    let place = merged.kept.len();
+    let (mut count, mut duplicates, mut number) = (0, 0, 0);
+    let place = merged.counts.len();
     let mut skip = |why| merged.skipped.push(SkippedBlock { source: source.name.to_owned(), why });
     for found in (Blocks { rest: source.bytes }) {
         number += 1;
@@ -189,7 +189,7 @@ fn take(
                 continue;
             }
         };
-        let text = block(&der);
+        let text = pem_block(&der);
         if merged.pem.len() + text.len() > left.most {
             skip(SkipReason::TooMuch { block: number });
             break;
@@ -197,7 +197,7 @@ fn take(
         merged.pem.push_str(&text);
         merged.certificates.push(summarize(place, &der, subject));
         seen.insert(der);
-        kept += 1;
+        count += 1;
     }
     if duplicates > 0 {
         skip(SkipReason::Duplicates(duplicates));
@@ -205,7 +205,7 @@ fn take(
     if number == 0 {
         skip(if source.bytes.trim_ascii().is_empty() { SkipReason::Empty } else { SkipReason::NoBlock });
     }
-    kept
+    count
 }
 
 fn summarize(source: usize, der: &[u8], subject: String) -> BundledCertificate {
@@ -228,7 +228,7 @@ fn take_block(found: PemBlock<'_>, block: usize, now: Timestamp) -> Result<(Vec<
         b"CERTIFICATE" | b"X509 CERTIFICATE" => {}
         _ if label.ends_with(b"PRIVATE KEY") => return Err(SkipReason::PrivateKey { block }),
         // `TRUSTED CERTIFICATE` too: what follows the certificate in it may well say that it is *not* to be trusted.
-        _ => return Err(SkipReason::NotACertificate { block, label: printable(label) }),
+        _ => return Err(SkipReason::NotACertificate { block, label: escape_label(label) }),
     }
     let text: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let der = LENIENT.decode(text).map_err(|_| broken("it is not base64"))?;
@@ -237,13 +237,13 @@ fn take_block(found: PemBlock<'_>, block: usize, now: Timestamp) -> Result<(Vec<
     let subject = subject.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
     // Compared as seconds: an end in the year 9999 is beyond what a `Timestamp` holds.
     if i64::try_from(certificate.not_after).is_ok_and(|end| end < now.as_second()) {
-        return Err(SkipReason::Expired { block, on: day(certificate.not_after), subject });
+        return Err(SkipReason::Expired { block, on: date(certificate.not_after), subject });
     }
     Ok((der, subject))
 }
 
 /// One certificate in PEM: 64 characters a line, a newline at the end.
-pub fn block(der: &[u8]) -> String {
+pub fn pem_block(der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let mut out = String::with_capacity(text.len() + text.len() / LINE + 64);
     out.push_str("-----BEGIN CERTIFICATE-----\n");
@@ -258,14 +258,14 @@ pub fn block(der: &[u8]) -> String {
 }
 
 /// The day of a moment in the past.
-fn day(second: u64) -> String {
+fn date(second: u64) -> String {
     let date =
         Timestamp::from_second(i64::try_from(second).unwrap_or(0)).map(|moment| moment.to_zoned(TimeZone::UTC).date());
     date.map_or_else(|_| "a day before all days".to_owned(), |date| date.to_string())
 }
 
 /// A block's label, if it is one: what stands there could be anything, a secret too.
-fn printable(label: &[u8]) -> String {
+fn escape_label(label: &[u8]) -> String {
     let honest = label.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b' ');
     if honest { String::from_utf8_lossy(label).into_owned() } else { String::new() }
 }
@@ -343,14 +343,18 @@ impl fmt::Display for SkippedBlock {
             SkipReason::NotACertificate { block, label } if label.is_empty() => {
                 write!(f, "block {block} is not a certificate")
             }
-            SkipReason::NotACertificate { block, label } => write!(f, "block {block} is not a certificate but {label}"),
+            SkipReason::NotACertificate { block, label } => {
+                write!(f, "block {block} is not a certificate but {label}")
+            }
             SkipReason::PrivateKey { block } => {
                 write!(f, "block {block} is a private key, which does not belong where agents can read it")
             }
             SkipReason::Expired { block, on, subject } if subject.is_empty() => {
                 write!(f, "block {block} expired on {on}")
             }
-            SkipReason::Expired { block, on, subject } => write!(f, "block {block} ({subject}) expired on {on}"),
+            SkipReason::Expired { block, on, subject } => {
+                write!(f, "block {block} ({subject}) expired on {on}")
+            }
             SkipReason::Duplicates(1) => write!(f, "1 certificate was there already"),
             SkipReason::Duplicates(count) => write!(f, "{count} certificates were there already"),
             SkipReason::TooMuch { block } => write!(

@@ -140,15 +140,15 @@ fn look(bundle: &Bundle, kind: Kind, workload: &str, facts: &Facts, now: Timesta
         ));
     }
     let wanted: Vec<_> = merged.certificates.iter().filter(|certificate| certificate.source > 0).collect();
-    let trusted = match trusted(bundle, facts, now) {
-        Ok(trusted) => trusted,
+    let read_trust = match read_trust(bundle, facts, now) {
+        Ok(read_trust) => read_trust,
         Err((State::Unknown, _)) if wanted.is_empty() && unread.is_none() => NamedCertificates::default(),
         Err(answer) => return answer,
     };
-    let missing: Vec<_> = wanted.iter().copied().filter(|certificate| !trusted.has(certificate)).collect();
+    let missing: Vec<_> = wanted.iter().copied().filter(|certificate| !read_trust.has(certificate)).collect();
     if let Some(first) = missing.first() {
-        if !trusted.is_whole() {
-            return untold(bundle, namespace);
+        if !read_trust.is_whole() {
+            return without_log(bundle, namespace);
         }
         let (map, key) = sources.get(first.source - 1).cloned().unwrap_or_default();
         let more = match missing.len() {
@@ -156,7 +156,7 @@ fn look(bundle: &Bundle, kind: Kind, workload: &str, facts: &Facts, now: Timesta
             all => format!(" and {} more", all - 1),
         };
         let what = format!("{} of ConfigMap {map}/{key}{more}", describe(first));
-        return bad(lacking(bundle, kind, workload, &what, facts));
+        return bad(missing_certificates(bundle, kind, workload, &what, facts));
     }
     if let Some((map, why)) = unread {
         return unknown(format!(
@@ -174,7 +174,7 @@ fn look(bundle: &Bundle, kind: Kind, workload: &str, facts: &Facts, now: Timesta
 }
 
 /// What a pod trusts beyond the public authorities, or why that cannot be told.
-fn trusted(bundle: &Bundle, facts: &Facts, now: Timestamp) -> Result<NamedCertificates, (State, String)> {
+fn read_trust(bundle: &Bundle, facts: &Facts, now: Timestamp) -> Result<NamedCertificates, (State, String)> {
     let Bundle { pod, strategy, log, .. } = bundle;
     let namespace = &facts.namespace;
     if *strategy == CaBundleStrategy::ConfigMap {
@@ -202,12 +202,12 @@ fn trusted(bundle: &Bundle, facts: &Facts, now: Timestamp) -> Result<NamedCertif
                  {pod} -c {}",
                 names::MERGE_CA
             ))),
-            LogContent::Nothing => Err(untold(bundle, namespace)),
+            LogContent::Nothing => Err(without_log(bundle, namespace)),
         },
     }
 }
 
-fn untold(bundle: &Bundle, namespace: &str) -> (State, String) {
+fn without_log(bundle: &Bundle, namespace: &str) -> (State, String) {
     unknown(format!(
         "the log of init container {} of {} does not tell (it is cut, or an older operator's); see what is there: {}",
         names::MERGE_CA,
@@ -217,7 +217,7 @@ fn untold(bundle: &Bundle, namespace: &str) -> (State, String) {
 }
 
 /// What is missing, and how it comes to the pod. A pod that runs never gets it from an init container.
-fn lacking(bundle: &Bundle, kind: Kind, workload: &str, what: &str, facts: &Facts) -> String {
+fn missing_certificates(bundle: &Bundle, kind: Kind, workload: &str, what: &str, facts: &Facts) -> String {
     let Bundle { pod, strategy, .. } = bundle;
     let namespace = &facts.namespace;
     if *strategy == CaBundleStrategy::ConfigMap {

@@ -191,7 +191,7 @@ fn registered(webhook: Option<&WebhookFacts>, now: Timestamp) -> (State, String)
     };
     let sound = |bundle: &Vec<u8>| {
         let merged = merge(&[Source { name: "caBundle", bytes: bundle }], now);
-        merged.kept.iter().map(|(_, kept)| kept).sum::<usize>() > 0
+        merged.counts.iter().map(|(_, kept)| kept).sum::<usize>() > 0
     };
     if bundles.iter().any(Vec::is_empty) {
         bad(format!("its caBundle is empty: the leader writes it within seconds, unless it may not; look: {look}"))

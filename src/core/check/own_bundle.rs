@@ -49,7 +49,7 @@ impl OwnBundle {
     /// Only its owner knows what belongs into it: what the init container complains of is shown, and how to look.
     pub(super) fn assess(&self, namespace: &str) -> (State, String) {
         let Self { pod, container, folder, log } = self;
-        let look = format!("kubectl exec -n {namespace} {pod} -c {container} -- grep -rc BEGIN {}", quoted(folder));
+        let look = format!("kubectl exec -n {namespace} {pod} -c {container} -- grep -rc BEGIN {}", quote(folder));
         match log {
             Fact::Known(log) => match complaint(log) {
                 Some(line) => unknown(format!(
@@ -79,7 +79,7 @@ fn complaint(log: &str) -> Option<String> {
 }
 
 /// As a shell reads it back.
-fn quoted(path: &str) -> String {
+fn quote(path: &str) -> String {
     match path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c)) {
         true => path.to_owned(),
         false => format!("'{}'", path.replace('\'', r"'\''")),

@@ -161,7 +161,7 @@ fn of_everything_that_can_be_broken_the_one_cause_is_named() {
         ),
         (
             "CA bundle of deployment/teller",
-            Facts { authorities: super::authorities::tests::lacking(), ..facts() },
+            Facts { authorities: super::authorities::tests::missing_certificates(), ..facts() },
             "kubectl rollout restart -n bank-agents deployment/teller",
         ),
         (

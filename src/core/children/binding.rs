@@ -6,12 +6,12 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::{marked, reference};
+use super::{reference, with_applied_hash};
 use crate::names;
 
 /// One AgentTracing that uses what a namespace shares.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct User {
+pub struct TracingOwner {
     /// Its name.
     pub name: String,
     /// Its uid.
@@ -22,7 +22,7 @@ pub struct User {
 /// no operator runs.
 pub fn role_binding(
     namespace: &str,
-    users: &BTreeSet<User>,
+    users: &BTreeSet<TracingOwner>,
     accounts: &BTreeSet<String>,
     operator_namespace: &str,
     role: &str,
@@ -34,7 +34,7 @@ pub fn role_binding(
         api_group: None,
     };
     let agents = accounts.iter().map(|account| subject(namespace, account));
-    marked(RoleBinding {
+    with_applied_hash(RoleBinding {
         metadata: metadata(names::ROLE_BINDING, namespace, users),
         role_ref: RoleRef {
             api_group: Some("rbac.authorization.k8s.io".to_owned()),
@@ -48,14 +48,14 @@ pub fn role_binding(
 /// The ConfigMap with the merged certificate authorities of a namespace. It belongs to nobody: whoever deletes an AgentTracing
 /// must not take the file from agents that run.
 pub fn ca_config_map(namespace: &str, pem: String) -> ConfigMap {
-    marked(ConfigMap {
+    with_applied_hash(ConfigMap {
         metadata: ObjectMeta { owner_references: None, ..metadata(names::CA_CONFIG_MAP, namespace, &BTreeSet::new()) },
         data: Some(BTreeMap::from([(names::CA_FILE.to_owned(), pem)])),
         ..ConfigMap::default()
     })
 }
 
-fn metadata(name: &str, namespace: &str, users: &BTreeSet<User>) -> ObjectMeta {
+fn metadata(name: &str, namespace: &str, users: &BTreeSet<TracingOwner>) -> ObjectMeta {
     let labels = [(names::LABEL_MANAGED_BY, names::MANAGED_BY), (names::LABEL_PART_OF, names::PART_OF)];
     // No controller: there is only one of those, and the others must keep the object as well.
     let owners = users.iter().map(|user| OwnerReference { controller: None, ..reference(&user.name, &user.uid) });

@@ -44,10 +44,10 @@ pub struct Desired {
 /// The child objects that these settings ask for on this platform.
 pub fn desired(settings: &Settings, platform: &Platform) -> Desired {
     Desired {
-        deployment: marked(deployment::deployment(settings, platform)),
-        service: marked(network::service(settings)),
-        claim: needs_volume(settings).then(|| marked(claim(settings))),
-        network_policy: network::network_policy(settings, platform).map(marked),
+        deployment: with_applied_hash(deployment::deployment(settings, platform)),
+        service: with_applied_hash(network::service(settings)),
+        claim: needs_volume(settings).then(|| with_applied_hash(claim(settings))),
+        network_policy: network::network_policy(settings, platform).map(with_applied_hash),
     }
 }
 
@@ -133,7 +133,7 @@ fn selector_labels(settings: &Settings) -> BTreeMap<String, String> {
 }
 
 /// The object with a short hash of itself, by which a field is noticed that we no longer want.
-fn marked<K: Resource + Serialize>(mut object: K) -> K {
+fn with_applied_hash<K: Resource + Serialize>(mut object: K) -> K {
     // A type of k8s-openapi always serializes.
     let text = serde_json::to_string(&object).unwrap_or_default();
     let hash = short_hash(std::iter::once(text.as_str()));

@@ -301,11 +301,11 @@ mod tests {
     use super::*;
     use crate::api::{CaBundleScope, ContainerNames};
     use crate::core::inject::view::Workload;
-    use crate::core::inject::{Injection, inject};
+    use crate::core::inject::{InjectionResult, inject};
     use crate::core::settings::MergeCa;
     use crate::core::wiring::{Entry, Group, TRACKING_URI, Wiring};
 
-    fn injected(spec: Value, platform: &Platform) -> Injection {
+    fn injected(spec: Value, platform: &Platform) -> InjectionResult {
         let workload = json!({"metadata": {"name": "till"}, "spec": {"template": {"spec": spec}}});
         let wiring = wiring(CaBundleStrategy::InitContainer);
         inject(&Workload::read(Kind::Deployment, &workload).unwrap(), &wiring, &ContainerNames::default(), platform)
@@ -326,7 +326,7 @@ mod tests {
     }
 
     /// What the patch puts at or below a list of the pod.
-    fn added(injection: &Injection, list: &str) -> Value {
+    fn added(injection: &InjectionResult, list: &str) -> Value {
         let patch = serde_json::to_value(&injection.patch).unwrap();
         let path = format!("/spec/template/spec/{list}");
         let of_list =

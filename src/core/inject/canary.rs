@@ -103,14 +103,14 @@ pub fn wired(with: Value) -> Option<Templates> {
 
 /// The pod of a template. The label keeps the operator's own webhook from wiring it.
 pub fn pod(template: &Value) -> Value {
-    let mut metadata = marked(&template["metadata"]);
+    let mut metadata = as_canary(&template["metadata"]);
     metadata["generateName"] = json!(format!("{}-", names::CANARY));
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
 }
 
 /// A Deployment of a template.
 pub fn deployment(template: &Value) -> Value {
-    let mut template = json!({"metadata": marked(&template["metadata"]), "spec": template["spec"]});
+    let mut template = json!({"metadata": as_canary(&template["metadata"]), "spec": template["spec"]});
     let labels = template["metadata"]["labels"].clone();
     if let Some(spec) = template["spec"].as_object_mut() {
         // A Job's pods have another one, which a Deployment may not.
@@ -125,20 +125,20 @@ pub fn deployment(template: &Value) -> Value {
 }
 
 /// Labels and annotations of a template, opted out.
-fn marked(metadata: &Value) -> Value {
+fn as_canary(metadata: &Value) -> Value {
     let mut labels = metadata["labels"].as_object().cloned().unwrap_or_default();
     labels.insert(names::LABEL_INJECT.to_owned(), json!("false"));
-    let mut marked = json!({"labels": labels});
+    let mut as_canary = json!({"labels": labels});
     if let Some(annotations) = metadata["annotations"].as_object() {
-        marked["annotations"] = json!(annotations);
+        as_canary["annotations"] = json!(annotations);
     }
-    marked
+    as_canary
 }
 
 /// What the API server says of such an object, without the name that it made: that is another one each time.
-pub fn without_generated_names(said: &str) -> String {
+pub fn without_generated_names(message: &str) -> String {
     let made = format!("{}-", names::CANARY);
-    let mut parts = said.split(&made);
+    let mut parts = message.split(&made);
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         out.push_str(names::CANARY);
@@ -149,25 +149,25 @@ pub fn without_generated_names(said: &str) -> String {
 
 /// What the answers to the same object without and with the init container mean for it. Where the object is refused either way,
 /// only what is said of the init container alone counts: the policy may want something else of it.
-pub fn verdict(without: &Answer, with: &Answer, image: &str) -> Answer {
-    let Answer::Refused(said) = with else { return with.clone() };
+pub fn compare_dry_runs(without: &Answer, with: &Answer, image: &str) -> Answer {
+    let Answer::Refused(message) = with else { return with.clone() };
     match without {
         Answer::Admitted => with.clone(),
-        Answer::Refused(before) if is_about_ours(said, before, image) => with.clone(),
-        Answer::Refused(_) | Answer::RefusedAnyway(_) => Answer::RefusedAnyway(said.clone()),
+        Answer::Refused(before) if is_about_ours(message, before, image) => with.clone(),
+        Answer::Refused(_) | Answer::RefusedAnyway(_) => Answer::RefusedAnyway(message.clone()),
         Answer::Unclear => Answer::Unclear,
     }
 }
 
 /// Whether a refusal is about the init container. A quota's lists the containers that lack something, ours beside the agent.
-fn is_about_ours(said: &str, before: &str, image: &str) -> bool {
+fn is_about_ours(message: &str, before: &str, image: &str) -> bool {
     let words = [image, names::MERGE_CA, "initContainers"];
     let names_it = |text: &str| words.iter().any(|word| text.contains(word));
     let rest = |text: &str| {
         let text = words.iter().fold(text.to_owned(), |text, word| text.replace(word, ""));
         text.chars().filter(|c| c.is_alphanumeric()).collect::<String>()
     };
-    names_it(said) && !names_it(before) && rest(said) != rest(before)
+    names_it(message) && !names_it(before) && rest(message) != rest(before)
 }
 
 #[cfg(test)]
@@ -179,8 +179,8 @@ mod tests {
         CaChoice { strategy: CaBundleStrategy::InitContainer, scope: CaBundleScope::All, config_maps: Vec::new() }
     }
 
-    fn refused(said: &str) -> Answer {
-        Answer::Refused(said.to_owned())
+    fn refused(message: &str) -> Answer {
+        Answer::Refused(message.to_owned())
     }
 
     /// Cases B05, B06: whatever refuses the agent itself says nothing about the init container.
@@ -189,7 +189,7 @@ mod tests {
         use Answer::{Admitted, Unclear};
         let image = "r.example/operator:1";
         let anyway = |answer: &Answer| match answer {
-            Answer::Refused(said) => Answer::RefusedAnyway(said.clone()),
+            Answer::Refused(message) => Answer::RefusedAnyway(message.clone()),
             other => panic!("{other:?}"),
         };
         let limits = |of: &str| refused(&format!("failed quota: q: must specify limits.cpu for: {of}"));
@@ -211,7 +211,7 @@ mod tests {
             (Unclear, by_name.clone(), Unclear),
             (Admitted, Unclear, Unclear),
         ] {
-            assert_eq!(verdict(&without, &with, image), wanted, "{without:?} {with:?}");
+            assert_eq!(compare_dry_runs(&without, &with, image), wanted, "{without:?} {with:?}");
         }
     }
 
@@ -261,9 +261,9 @@ mod tests {
 
     #[test]
     fn a_refusal_says_the_same_each_time() {
-        let said = "pods \"agenttracing-canary-x7k2p\" is forbidden: agenttracing-canary-x7k2p is not ours";
+        let message = "pods \"agenttracing-canary-x7k2p\" is forbidden: agenttracing-canary-x7k2p is not ours";
         let plain = "pods \"agenttracing-canary\" is forbidden: agenttracing-canary is not ours";
-        assert_eq!(without_generated_names(said), plain);
+        assert_eq!(without_generated_names(message), plain);
         assert_eq!(without_generated_names("no name"), "no name");
     }
 }

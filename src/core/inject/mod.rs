@@ -35,7 +35,7 @@ pub use notes::Note;
 
 /// What injection found and wants changed.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Injection {
+pub struct InjectionResult {
     /// The patch; empty when the template already is as wanted.
     pub patch: Vec<PatchOperation>,
     /// Hash of the wanted wiring, after the user's own values were taken into account.
@@ -74,7 +74,7 @@ pub fn inject(
     wiring: &Wiring,
     choice: &ContainerNames,
     platform: &Platform,
-) -> Result<Injection, RecordError> {
+) -> Result<InjectionResult, RecordError> {
     let old = existing_record(workload)?;
     let mut record = Record { tracing: wiring.tracing.clone(), version: WIRING_VERSION, ..Record::default() };
     record.created = old.as_ref().map(|r| r.created.clone()).unwrap_or_default();
@@ -82,7 +82,7 @@ pub fn inject(
         old.as_ref().and_then(|r| r.containers.get(&*container_ref.container.name))
     };
 
-    let mut out = Injection { was_wired: old.is_some(), ..Injection::default() };
+    let mut out = InjectionResult { was_wired: old.is_some(), ..InjectionResult::default() };
     let annotation = workload.annotation(names::ANNOTATION_CONTAINERS);
     let named: Vec<bool> = containers(workload)
         .map(|container_ref| container_ref.may_be_wired && is_chosen(&container_ref, choice, annotation))
@@ -146,7 +146,7 @@ pub fn inject(
             (false, true) => Reason::NoServiceAccountToken,
             (false, false) => Reason::NoContainers,
         };
-        return Ok(Injection { patch: uninject(workload)?, skipped: Some(reason), ..out });
+        return Ok(InjectionResult { patch: uninject(workload)?, skipped: Some(reason), ..out });
     };
     let context = authorities::PodContext { pod: &workload.pod, agent, init_agent, platform };
     let managed_entries = with_ca.map(|choice| authorities::managed_entries(choice, &context)).unwrap_or_default();
@@ -173,7 +173,7 @@ pub fn inject(
     let is_new = !old.pod.volumes.contains_key(names::CA_VOLUME);
     if !annotations::annotate_template(workload, record, wiring.renews || is_new, &mut out.patch) {
         let skipped = Some(Reason::AnnotationsTooLong);
-        return Ok(Injection { patch: uninject(workload)?, hash: String::new(), skipped, ..out });
+        return Ok(InjectionResult { patch: uninject(workload)?, hash: String::new(), skipped, ..out });
     }
     Ok(out)
 }

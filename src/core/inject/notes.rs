@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::super::wiring::expand;
 use super::view::{Container, PodSpec};
-use crate::core::status::mlflow_cr::{authority, host, origin};
+use crate::core::url::{authority, host, origin};
 
 /// Something the user should know about a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::core::status::mlflow_cr::{host, origin};
+use crate::core::url::{host, origin};
 
 /// Hosts, each with one port or with all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,9 +4,11 @@
 //! `lastTransitionTime` moves only with its status.
 
 mod bounds;
+pub mod condition;
 mod facts;
 pub mod health;
 pub mod mlflow_cr;
+pub mod quote;
 mod rows;
 mod traces;
 mod workloads;
@@ -17,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use self::health::ConditionUpdate;
+use self::condition::ConditionUpdate;
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowStatus, Reason, RefusedMergeCa};
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::RolloutStrategy;
@@ -81,33 +83,33 @@ pub struct Experiments {
 }
 
 /// The status that says what was found, and the states of all workloads.
-pub fn status(tracing: &AgentTracing, found: &Findings<'_>, now: Timestamp) -> (AgentTracingStatus, States) {
+pub fn status(tracing: &AgentTracing, findings: &Findings<'_>, now: Timestamp) -> (AgentTracingStatus, States) {
     let old = tracing.status.clone().unwrap_or_default();
     let tracing_ref = TracingRef::of(tracing);
-    let counted: Vec<_> = found.workloads.iter().filter(|j| is_counted(j)).collect();
+    let counted: Vec<_> = findings.workloads.iter().filter(|j| is_counted(j)).collect();
     let current = counted.iter().filter(|j| j.injection_state == InjectionState::Current).count();
-    let (listed, states) = rows::list(&tracing_ref, found, &old, now);
+    let (listed, states) = rows::list(&tracing_ref, findings, &old, now);
 
-    let mlflow = found.answered.clone().or(old.mlflow.clone());
-    let rights = facts::rights(&tracing_ref, found);
-    let shared = [(ConditionType::WorkspaceReady, found.workspace.clone()), (ConditionType::RBACReady, rights)];
+    let mlflow = findings.answered.clone().or(old.mlflow.clone());
+    let rights = facts::rights(&tracing_ref, findings);
+    let shared = [(ConditionType::WorkspaceReady, findings.workspace.clone()), (ConditionType::RBACReady, rights)];
     let shared = shared.into_iter().filter_map(|(condition, update)| Some((condition, update?)));
-    let mut updates = vec![(ConditionType::MLflowReady, found.mlflow.clone())];
+    let mut updates = vec![(ConditionType::MLflowReady, findings.mlflow.clone())];
     updates.extend(shared);
     updates.extend([
-        (ConditionType::InjectionReady, injection_ready(&tracing_ref, found, counted.len(), tracing)),
-        (ConditionType::ExperimentsReady, experiments_ready(&tracing_ref, found)),
-        (ConditionType::WorkloadsReady, workloads::workloads_ready(&tracing_ref, &counted, found, now)),
-        (ConditionType::TracesFlowing, traces::traces_flowing(&tracing_ref, &counted, found, mlflow.as_ref(), now)),
+        (ConditionType::InjectionReady, injection_ready(&tracing_ref, findings, counted.len(), tracing)),
+        (ConditionType::ExperimentsReady, experiments_ready(&tracing_ref, findings)),
+        (ConditionType::WorkloadsReady, workloads::workloads_ready(&tracing_ref, &counted, findings, now)),
+        (ConditionType::TracesFlowing, traces::traces_flowing(&tracing_ref, &counted, findings, mlflow.as_ref(), now)),
     ]);
-    updates.insert(0, (ConditionType::Ready, traces::ready(&tracing_ref, found, &updates)));
+    updates.insert(0, (ConditionType::Ready, traces::ready(&tracing_ref, findings, &updates)));
     let status = AgentTracingStatus {
         observed_generation: tracing.metadata.generation,
         injected: Some(format!("{current}/{}", counted.len())),
         mlflow,
-        experiments: facts::experiments(&old, found),
-        merge_ca: found.refused_merge_ca.cloned(),
-        service_accounts: facts::accounts(&old, found),
+        experiments: facts::experiments(&old, findings),
+        merge_ca: findings.refused_merge_ca.cloned(),
+        service_accounts: facts::accounts(&old, findings),
         workloads: listed,
         workload_states: rows::counts(&states),
         conditions: conditions(tracing, &updates, now),
@@ -190,12 +192,12 @@ fn is_counted(assessment: &Assessment) -> bool {
 
 fn injection_ready(
     tracing_ref: &TracingRef<'_>,
-    found: &Findings<'_>,
+    findings: &Findings<'_>,
     matched: usize,
     tracing: &AgentTracing,
 ) -> ConditionUpdate {
     let TracingRef { namespace, .. } = tracing_ref;
-    if found.excluded {
+    if findings.excluded {
         let message = format!(
             "Nothing in namespace {namespace} is ever injected: it is one of the cluster's own, or an administrator excluded it; look \
              with: kubectl get deployment -A -l {}={} -o yaml",
@@ -204,7 +206,7 @@ fn injection_ready(
         );
         return ConditionUpdate::bad(Reason::NamespaceExcluded, message);
     }
-    if !found.labelled {
+    if !findings.labelled {
         let message = format!(
             "Namespace {namespace} is not labelled, so nothing in it is injected; label it: kubectl label namespace {namespace} {}={}",
             names::LABEL_INJECTION,
@@ -212,17 +214,17 @@ fn injection_ready(
         );
         return ConditionUpdate::bad(Reason::NamespaceNotLabelled, message);
     }
-    if let Some(authorities) = &found.authorities {
+    if let Some(authorities) = &findings.authorities {
         return authorities.clone();
     }
-    if matched == 0 && is_idle(found, tracing) {
+    if matched == 0 && is_idle(findings, tracing) {
         let message = format!(
             "The namespace is labelled, and no workload that matches runs at the moment; see those that come with: kubectl get \
              cronjobs,jobs,pods -n {namespace} --watch"
         );
         return ConditionUpdate::good(Reason::Enabled, message);
     }
-    if matched == 0 && found.workloads.iter().any(|j| j.injection_state == InjectionState::OwnedByOther) {
+    if matched == 0 && findings.workloads.iter().any(|j| j.injection_state == InjectionState::OwnedByOther) {
         let message = format!(
             "The namespace is labelled, and the workloads that match belong to an older AgentTracing; see both: kubectl get \
              agenttracing -n {namespace}"
@@ -237,7 +239,7 @@ fn injection_ready(
         );
         return ConditionUpdate::bad(Reason::NothingMatches, message);
     }
-    if found.webhook_silent {
+    if findings.webhook_silent {
         let message = format!(
             "The webhook did not answer, so the operator patched the workloads itself; look with: kubectl get \
              mutatingwebhookconfiguration {} -o yaml",
@@ -256,18 +258,18 @@ fn injection_ready(
 }
 
 /// Whether nothing is there at the moment where something was, with the same spec: Jobs and Pods come and go.
-fn is_idle(found: &Findings<'_>, tracing: &AgentTracing) -> bool {
+fn is_idle(findings: &Findings<'_>, tracing: &AgentTracing) -> bool {
     let same_spec = tracing.status.as_ref().and_then(|old| old.observed_generation) == tracing.metadata.generation;
     let was_there = same_spec && is_true(tracing.status.as_ref(), ConditionType::InjectionReady);
-    let ended = found.workloads.iter().any(Assessment::is_finished);
-    found.workloads.iter().all(|j| j.is_finished() || j.injection_state == InjectionState::OwnedByOther)
+    let ended = findings.workloads.iter().any(Assessment::is_finished);
+    findings.workloads.iter().all(|j| j.is_finished() || j.injection_state == InjectionState::OwnedByOther)
         && (was_there || ended)
 }
 
-fn experiments_ready(tracing_ref: &TracingRef<'_>, found: &Findings<'_>) -> ConditionUpdate {
+fn experiments_ready(tracing_ref: &TracingRef<'_>, findings: &Findings<'_>) -> ConditionUpdate {
     let TracingRef { namespace, name, .. } = tracing_ref;
     // What is never found out must not look as if it were on its way.
-    if found.mlflow.reason == Reason::NotObservable {
+    if findings.mlflow.reason == Reason::NotObservable {
         let message = format!(
             "Nobody but the agents may ask this MLflow, so they create their experiments themselves; list its host in \
              --trusted-mlflow-hosts, or in --mlflow-token-hosts where it needs a token: kubectl get deployment -n {} {} -o yaml",
@@ -276,7 +278,7 @@ fn experiments_ready(tracing_ref: &TracingRef<'_>, found: &Findings<'_>) -> Cond
         );
         return ConditionUpdate::unknown(Reason::NotObservable, message);
     }
-    if let Some((experiment, (reason, what))) = found.experiments.problems.iter().next() {
+    if let Some((experiment, (reason, what))) = findings.experiments.problems.iter().next() {
         let remedy = match reason {
             Reason::ExperimentDeleted => format!(
                 "restore it with: kubectl patch agenttracing -n {namespace} {name} --type merge -p \
@@ -287,10 +289,10 @@ fn experiments_ready(tracing_ref: &TracingRef<'_>, found: &Findings<'_>) -> Cond
         };
         return ConditionUpdate::bad(*reason, format!("Experiment \"{experiment}\" {what}; {remedy}"));
     }
-    if let Some(update) = facts::too_many_experiments(tracing_ref, found) {
+    if let Some(update) = facts::too_many_experiments(tracing_ref, findings) {
         return update;
     }
-    let count = found.experiments.ensured.len();
+    let count = findings.experiments.ensured.len();
     let list = format!("kubectl get agenttracing -n {namespace} {name} -o jsonpath='{{.status.experiments}}'");
     ConditionUpdate::good(
         Reason::Ensured,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::health::ConditionUpdate;
+use super::condition::ConditionUpdate;
 use super::traces::{self, has_ended_silently};
 use super::{Evidence, Findings, TracingRef, is_counted, logs};
 use crate::api::{AgentTracingStatus, Reason, RolloutPolicy, StateCount, WorkloadState, WorkloadStatus};
@@ -27,14 +27,14 @@ const MAX_JOBS: usize = 5;
 /// The list, the worst first, and the states of all.
 pub(super) fn list(
     tracing_ref: &TracingRef<'_>,
-    found: &Findings<'_>,
+    findings: &Findings<'_>,
     old: &AgentTracingStatus,
     now: Timestamp,
 ) -> (Vec<WorkloadStatus>, States) {
     let mut rows = Vec::new();
     let mut states = States::new();
-    for assessment in found.workloads {
-        let Some(row) = row(tracing_ref, assessment, found, old, now) else { continue };
+    for assessment in findings.workloads {
+        let Some(row) = row(tracing_ref, assessment, findings, old, now) else { continue };
         if !assessment.is_finished() && assessment.injection_state != InjectionState::OwnedByOther {
             *states.entry(row.state).or_default() += 1;
         }
@@ -61,7 +61,7 @@ pub(super) fn counts(states: &States) -> Vec<StateCount> {
 fn row(
     tracing_ref: &TracingRef<'_>,
     assessment: &Assessment,
-    found: &Findings<'_>,
+    findings: &Findings<'_>,
     old: &AgentTracingStatus,
     now: Timestamp,
 ) -> Option<WorkloadStatus> {
@@ -70,7 +70,7 @@ fn row(
     let (state, reason, message) = match &assessment.injection_state {
         // Nothing is rolled by the operator then, also not to take something out.
         InjectionState::ToRemove(_)
-            if found.rollout_strategy.policy == RolloutPolicy::Manual && assessment.rollout.has_to_lose() =>
+            if findings.rollout_strategy.policy == RolloutPolicy::Manual && assessment.rollout.has_to_lose() =>
         {
             let message = format!(
                 "It is not selected any more and loses its wiring with its next own change, as injection.rollout.policy Manual says; \
@@ -142,7 +142,7 @@ fn row(
         }
         InjectionState::OutOfDate { .. } => {
             let state = if assessment.wired { WorkloadState::Outdated } else { WorkloadState::Pending };
-            let (state, message) = match next_touch(assessment, found.rollout_strategy, now.as_second()) {
+            let (state, message) = match next_touch(assessment, findings.rollout_strategy, now.as_second()) {
                 Err(TouchBlocker::Paused) => (
                     state,
                     format!("It is paused and waits; resume it with: kubectl rollout resume -n {namespace} {resource}"),
@@ -171,7 +171,7 @@ fn row(
                         names::LABEL_INJECT
                     ),
                 ),
-                _ => match halt(found.workloads, now.as_second()) {
+                _ => match halt(findings.workloads, now.as_second()) {
                     Some(culprit) => (
                         state,
                         format!(
@@ -180,7 +180,7 @@ fn row(
                             culprit.resource()
                         ),
                     ),
-                    None if !found.mlflow_answers() => (
+                    None if !findings.mlflow_answers() => (
                         state,
                         format!(
                             "It waits until MLflow answers, since agents look for it once, when they start; see why it does not: kubectl \
@@ -213,17 +213,17 @@ fn row(
         reason,
         message,
         experiment: assessment.experiment.display().filter(|_| !skipped),
-        last_trace_time: match found.traces.get(&assessment.uid) {
+        last_trace_time: match findings.traces.get(&assessment.uid) {
             // Of what is being replaced nothing is known yet, and the old pods' traces say nothing of the new ones.
             Some(Evidence::NotAsked) => previous.filter(|_| state == WorkloadState::Injected),
             Some(found_of) => match found_of.last_trace() {
-                Some(time) if previous.is_none() || found.refresh_trace_times => Some(time.to_string()),
+                Some(time) if previous.is_none() || findings.refresh_trace_times => Some(time.to_string()),
                 Some(_) => previous,
                 None => None,
             },
             None => None,
         },
-        notes: notes(tracing_ref, assessment, found, now),
+        notes: notes(tracing_ref, assessment, findings, now),
     })
 }
 
@@ -243,17 +243,22 @@ fn deletion(namespace: &str, assessment: &Assessment) -> String {
     }
 }
 
-fn notes(tracing_ref: &TracingRef<'_>, assessment: &Assessment, found: &Findings<'_>, now: Timestamp) -> Vec<String> {
+fn notes(
+    tracing_ref: &TracingRef<'_>,
+    assessment: &Assessment,
+    findings: &Findings<'_>,
+    now: Timestamp,
+) -> Vec<String> {
     let mut notes = Vec::new();
-    if has_ended_silently(assessment, found, now) {
+    if has_ended_silently(assessment, findings, now) {
         notes.push(format!(
             "NoTraces: its pods ended and left none; read the log: {}",
             logs(tracing_ref.namespace, assessment)
         ));
     }
-    notes.extend(traces::note(found, assessment));
+    notes.extend(traces::note(findings, assessment));
     notes.extend(assessment.notes.iter().cloned());
-    let sharers = || found.workloads.iter().filter(|j| is_counted(j) && j.experiment == assessment.experiment);
+    let sharers = || findings.workloads.iter().filter(|j| is_counted(j) && j.experiment == assessment.experiment);
     if is_counted(assessment) && assessment.experiment != TraceDestination::Unknown && sharers().nth(1).is_some() {
         notes
             .push(format!("SharedExperiment: {} workloads log to it, so traces are not told apart", sharers().count()));

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::health::{ConditionUpdate, port_of};
+use super::health::port_of;
+
+use super::condition::ConditionUpdate;
 use super::{Findings, TracingRef, clip, count, list, logs};
 use crate::api::{ConditionType, MlflowStatus, Reason};
 use crate::core::workloads::evidence::Evidence;
@@ -27,20 +29,20 @@ const MAX_SEEN: usize = 3;
 pub(super) fn traces_flowing(
     tracing_ref: &TracingRef<'_>,
     counted: &[&Assessment],
-    found: &Findings<'_>,
+    findings: &Findings<'_>,
     mlflow: Option<&MlflowStatus>,
     now: Timestamp,
 ) -> ConditionUpdate {
     let current: Vec<_> = counted.iter().copied().filter(|j| j.injection_state == InjectionState::Current).collect();
-    broken(tracing_ref, &current, found, mlflow)
-        .or_else(|| silent(tracing_ref, &current, found, now))
-        .or_else(|| ended_silently(tracing_ref, found, now))
-        .or_else(|| received(tracing_ref, &current, found, mlflow))
+    broken(tracing_ref, &current, findings, mlflow)
+        .or_else(|| silent(tracing_ref, &current, findings, now))
+        .or_else(|| ended_silently(tracing_ref, findings, now))
+        .or_else(|| received(tracing_ref, &current, findings, mlflow))
         .unwrap_or_else(|| not_yet(tracing_ref, &current, mlflow))
 }
 
-fn evidence(found: &Findings<'_>, assessment: &Assessment) -> Evidence {
-    found.traces.get(&assessment.uid).copied().unwrap_or(Evidence::NotAsked)
+fn evidence(findings: &Findings<'_>, assessment: &Assessment) -> Evidence {
+    findings.traces.get(&assessment.uid).copied().unwrap_or(Evidence::NotAsked)
 }
 
 fn long_up(assessment: &Assessment, now: Timestamp) -> bool {
@@ -48,8 +50,8 @@ fn long_up(assessment: &Assessment, now: Timestamp) -> bool {
 }
 
 /// What is wrong with the traces of a workload, on its own row: conditions speak of all.
-pub(super) fn note(found: &Findings<'_>, assessment: &Assessment) -> Option<String> {
-    match evidence(found, assessment) {
+pub(super) fn note(findings: &Findings<'_>, assessment: &Assessment) -> Option<String> {
+    match evidence(findings, assessment) {
         Evidence::WithoutSpans => {
             let reason = Reason::TracesWithoutSpans.as_str();
             Some(format!("{reason}: MLflow refuses the upload of spans to its experiment"))
@@ -66,12 +68,12 @@ pub(super) fn note(found: &Findings<'_>, assessment: &Assessment) -> Option<Stri
 fn broken(
     tracing_ref: &TracingRef<'_>,
     current: &[&Assessment],
-    found: &Findings<'_>,
+    findings: &Findings<'_>,
     mlflow: Option<&MlflowStatus>,
 ) -> Option<ConditionUpdate> {
     let namespace = tracing_ref.namespace;
     let with = |test: &dyn Fn(Evidence) -> bool| -> Vec<&Assessment> {
-        current.iter().copied().filter(|j| test(evidence(found, j))).collect()
+        current.iter().copied().filter(|j| test(evidence(findings, j))).collect()
     };
     let spanless = with(&|e| e == Evidence::WithoutSpans);
     if let Some(first) = spanless.first() {
@@ -83,7 +85,7 @@ fn broken(
         return Some(ConditionUpdate::bad(Reason::TracesWithoutSpans, message));
     }
     let stopped = with(&|e| matches!(e, Evidence::Stopped(_)));
-    let last = |j: &&&Assessment| evidence(found, j).last_trace();
+    let last = |j: &&&Assessment| evidence(findings, j).last_trace();
     if let Some(first) = stopped.iter().min_by_key(last) {
         let message = format!(
             "Traces came regularly and have stopped in {}, the last one at {}: if MLflow writes (condition MLflowReady says so) and the \
@@ -95,7 +97,7 @@ fn broken(
         return Some(ConditionUpdate::bad(Reason::TracesStopped, message));
     }
     let lost = with(&|e| e == Evidence::Nothing);
-    let url = mlflow.filter(|_| found.takes_otlp == Some(false)).map(|mlflow| mlflow.url.as_str())?;
+    let url = mlflow.filter(|_| findings.takes_otlp == Some(false)).map(|mlflow| mlflow.url.as_str())?;
     let otlp = lost.iter().find_map(|j| Some((j, j.otlp.as_ref()?, j.otlp.as_ref()?.correct(url)?)));
     let (first, endpoint, mended) = otlp?;
     let (container, resource) = (&endpoint.container, first.resource());
@@ -119,11 +121,11 @@ fn broken(
 fn silent(
     tracing_ref: &TracingRef<'_>,
     current: &[&Assessment],
-    found: &Findings<'_>,
+    findings: &Findings<'_>,
     now: Timestamp,
 ) -> Option<ConditionUpdate> {
     let TracingRef { namespace, name, pins } = tracing_ref;
-    let deleted: Vec<_> = current.iter().copied().filter(|j| evidence(found, j) == Evidence::NoExperiment).collect();
+    let deleted: Vec<_> = current.iter().copied().filter(|j| evidence(findings, j) == Evidence::NoExperiment).collect();
     if !deleted.is_empty() {
         let message = format!(
             "No trace can arrive in {}, which was deleted in MLflow; see condition ExperimentsReady: kubectl describe agenttracing -n \
@@ -133,7 +135,7 @@ fn silent(
         return Some(ConditionUpdate::bad(Reason::NoTracesFrom, message));
     }
     let silent: Vec<_> =
-        current.iter().copied().filter(|j| evidence(found, j) == Evidence::Nothing && long_up(j, now)).collect();
+        current.iter().copied().filter(|j| evidence(findings, j) == Evidence::Nothing && long_up(j, now)).collect();
     let first = silent.first()?;
     let message = format!(
         "No trace from {} in more than 10 minutes: {}is it in use, and does its code switch MLflow tracing on (for example \
@@ -147,8 +149,8 @@ fn silent(
 }
 
 /// Jobs and CronJobs whose pods ended and left no trace: nobody waits for these ten minutes.
-fn ended_silently(tracing_ref: &TracingRef<'_>, found: &Findings<'_>, now: Timestamp) -> Option<ConditionUpdate> {
-    let silent: Vec<_> = found.workloads.iter().filter(|j| has_ended_silently(j, found, now)).collect();
+fn ended_silently(tracing_ref: &TracingRef<'_>, findings: &Findings<'_>, now: Timestamp) -> Option<ConditionUpdate> {
+    let silent: Vec<_> = findings.workloads.iter().filter(|j| has_ended_silently(j, findings, now)).collect();
     let first = silent.first()?;
     let message = format!(
         "The pods of {} ended, and no trace of theirs was seen: {}does their code switch MLflow tracing on, and does it wait for its \
@@ -167,23 +169,23 @@ fn seen(silent: &[&Assessment]) -> String {
 }
 
 /// Whether the pods of a wired Job or CronJob ended long enough ago for their traces to be there, and none is.
-pub(super) fn has_ended_silently(assessment: &Assessment, found: &Findings<'_>, now: Timestamp) -> bool {
+pub(super) fn has_ended_silently(assessment: &Assessment, findings: &Findings<'_>, now: Timestamp) -> bool {
     let wired_since = touched_at(assessment).max(assessment.created.map(Timestamp::as_second));
     let ended =
         assessment.ended.map(Timestamp::as_second).filter(|ended| wired_since.is_none_or(|since| since < *ended));
     assessment.injection_state == InjectionState::Current
-        && evidence(found, assessment) == Evidence::Nothing
+        && evidence(findings, assessment) == Evidence::Nothing
         && ended.is_some_and(|ended| now.as_second() - ended >= SILENCE_SECONDS_AFTER_END)
 }
 
 fn received(
     tracing_ref: &TracingRef<'_>,
     current: &[&Assessment],
-    found: &Findings<'_>,
+    findings: &Findings<'_>,
     mlflow: Option<&MlflowStatus>,
 ) -> Option<ConditionUpdate> {
     let TracingRef { namespace, name, .. } = tracing_ref;
-    let received = with_traces(current.iter().copied(), found);
+    let received = with_traces(current.iter().copied(), findings);
     if received.is_empty() {
         return None;
     }
@@ -200,9 +202,11 @@ fn received(
     Some(ConditionUpdate::good(Reason::TracesReceived, message))
 }
 
-fn with_traces<'a>(workloads: impl Iterator<Item = &'a Assessment>, found: &Findings<'_>) -> Vec<&'a Assessment> {
+fn with_traces<'a>(workloads: impl Iterator<Item = &'a Assessment>, findings: &Findings<'_>) -> Vec<&'a Assessment> {
     workloads
-        .filter(|j| j.injection_state == InjectionState::Current && matches!(evidence(found, j), Evidence::Received(_)))
+        .filter(|j| {
+            j.injection_state == InjectionState::Current && matches!(evidence(findings, j), Evidence::Received(_))
+        })
         .collect()
 }
 
@@ -262,12 +266,12 @@ const INFORMATIONAL: [Reason; 3] = [Reason::NoTracesYet, Reason::NoTracesFrom, R
 /// Condition `Ready`: the worst of the others.
 pub(super) fn ready(
     tracing_ref: &TracingRef<'_>,
-    found: &Findings<'_>,
+    findings: &Findings<'_>,
     updates: &[(ConditionType, ConditionUpdate)],
 ) -> ConditionUpdate {
     let TracingRef { namespace, .. } = tracing_ref;
-    let lost = found.workloads.iter().filter(|j| j.injection_state == InjectionState::OwnedByOther).count();
-    if lost > 0 && lost == found.workloads.len() {
+    let lost = findings.workloads.iter().filter(|j| j.injection_state == InjectionState::OwnedByOther).count();
+    if lost > 0 && lost == findings.workloads.len() {
         let message = format!(
             "All {lost} workloads that match belong to an older AgentTracing; delete one of the two or give them different \
              injection.selectors: kubectl get agenttracing -n {namespace}"
@@ -284,7 +288,7 @@ pub(super) fn ready(
     }
     let traces_flowing = updates.iter().find(|(condition, _)| *condition == ConditionType::TracesFlowing);
     let Some((_, traces)) = traces_flowing else { return ConditionUpdate::good(Reason::WaitingForTraces, "") };
-    let received = with_traces(found.workloads.iter(), found);
+    let received = with_traces(findings.workloads.iter(), findings);
     match (traces.good, received.as_slice()) {
         (Some(true), _) => ConditionUpdate::good(Reason::TracesReceived, traces.message.clone()),
         (_, []) => ConditionUpdate::good(Reason::WaitingForTraces, traces.message.clone()),

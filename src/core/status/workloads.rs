@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::health::ConditionUpdate;
+use super::condition::ConditionUpdate;
 use super::{Findings, TracingRef, count, list, rows};
 use crate::api::Reason;
 use crate::core::decide::Fallback;
@@ -12,7 +12,7 @@ use crate::core::workloads::{Assessment, InjectionState};
 pub(super) fn workloads_ready(
     tracing_ref: &TracingRef<'_>,
     counted: &[&Assessment],
-    found: &Findings<'_>,
+    findings: &Findings<'_>,
     now: Timestamp,
 ) -> ConditionUpdate {
     let TracingRef { namespace, name, .. } = tracing_ref;
@@ -20,7 +20,7 @@ pub(super) fn workloads_ready(
         counted.iter().copied().filter(|j| test(j)).collect()
     };
     let rests = |j: &Assessment, why: &[TouchBlocker]| {
-        next_touch(j, found.rollout_strategy, now.as_second()).is_err_and(|rest| why.contains(&rest))
+        next_touch(j, findings.rollout_strategy, now.as_second()).is_err_and(|rest| why.contains(&rest))
     };
     let waiting = named(&|j| matches!(j.injection_state, InjectionState::Blocked(_)));
     let wanting = named(&|j| matches!(j.injection_state, InjectionState::OutOfDate { .. }));
@@ -35,7 +35,7 @@ pub(super) fn workloads_ready(
     });
     let skipped = named(&|j| matches!(j.injection_state, InjectionState::Skipped { .. }));
     let details = format!("kubectl get agenttracing -n {namespace} {name} -o jsonpath='{{.status.workloads}}'");
-    let halted = halt(found.workloads, now.as_second());
+    let halted = halt(findings.workloads, now.as_second());
     if let Some(culprit) = halted.filter(|j| is_stuck(j, now.as_second()) || !wanting.is_empty()) {
         let why = match &culprit.rollout.failure {
             Some(failure) => format!("{}: {}", failure.reason, failure.message),
@@ -79,7 +79,7 @@ pub(super) fn workloads_ready(
         );
         return ConditionUpdate::bad(Reason::WaitingForMLflow, message);
     }
-    if !wanting.is_empty() && !found.mlflow_answers() {
+    if !wanting.is_empty() && !findings.mlflow_answers() {
         let message = format!(
             "MLflow does not answer, and agents look for it once, when they start, so this waits until it does: {} ({}); see why: kubectl describe \
              agenttracing -n {namespace} {name}",

@@ -1,6 +1,6 @@
 //! Whether MLflow writes. On a full disk, and with a read-only database, it answers every read and loses every trace.
 
-use super::health::ConditionUpdate;
+use super::condition::ConditionUpdate;
 use crate::api::{MlflowMode, Reason};
 use crate::core::settings::Settings;
 use crate::names;

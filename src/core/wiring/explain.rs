@@ -88,10 +88,11 @@ impl ModesRow {
 /// The table of all modes: what the smallest AgentTracing of each gives, and what a spec that asks for more adds.
 pub fn modes(namespace: &str) -> Vec<ModesRow> {
     // Everything at once: the order of the variables.
-    let everything = rows_of(&asking(MlflowMode::External, namespace, &ASKED)).into_iter().map(ModesRow::of);
+    let everything = rows_of(&with_options(MlflowMode::External, namespace, &OPTIONS)).into_iter().map(ModesRow::of);
     let mut all: Vec<ModesRow> = everything.collect();
     for mode in [MlflowMode::Standalone, MlflowMode::Cr, MlflowMode::External] {
-        let with_one = ASKED.iter().map(|ask| (Some(ask.0), asking(mode, namespace, std::slice::from_ref(ask))));
+        let with_one =
+            OPTIONS.iter().map(|ask| (Some(ask.0), with_options(mode, namespace, std::slice::from_ref(ask))));
         for (with, tracing) in std::iter::once((None, smallest(mode, namespace))).chain(with_one) {
             let mut place = 0;
             for row in rows_of(&tracing) {
@@ -148,9 +149,9 @@ pub fn offline(tracing: &AgentTracing) -> Result<Policy, Vec<Problem>> {
     Ok(policy)
 }
 
-fn asking(mode: MlflowMode, namespace: &str, asked: &[Ask]) -> AgentTracing {
+fn with_options(mode: MlflowMode, namespace: &str, options: &[SpecOption]) -> AgentTracing {
     let mut tracing = smallest(mode, namespace);
-    asked.iter().for_each(|(_, ask)| ask(&mut tracing.spec));
+    options.iter().for_each(|(_, ask)| ask(&mut tracing.spec));
     tracing
 }
 
@@ -232,17 +233,17 @@ fn aligned<const N: usize>(title: [String; N], lines: impl Iterator<Item = [Stri
 
 /// What a spec may ask for beyond the smallest one: as a user writes it, and what it does. It does nothing in a mode in
 /// which it is refused.
-type Ask = (&'static str, fn(&mut AgentTracingSpec));
+type SpecOption = (&'static str, fn(&mut AgentTracingSpec));
 
-const ASKED: [Ask; 6] = [
+const OPTIONS: [SpecOption; 6] = [
     ("experiment.pin", |spec| spec.experiment.pin = true),
     ("mlflow.external.workspace", |spec| {
         if let Some(external) = &mut spec.mlflow.external {
             external.workspace = Some("team-a".to_owned());
         }
     }),
-    ("auth.method: TokenFile", |spec| ask_auth(spec, AuthMethod::TokenFile)),
-    ("auth.method: KubernetesPlugin", |spec| ask_auth(spec, AuthMethod::KubernetesPlugin)),
+    ("auth.method: TokenFile", |spec| set_auth(spec, AuthMethod::TokenFile)),
+    ("auth.method: KubernetesPlugin", |spec| set_auth(spec, AuthMethod::KubernetesPlugin)),
     ("caBundle.mode: Always", |spec| {
         spec.ca_bundle = Some(CaBundle { mode: Some(CaBundleMode::Always), ..CaBundle::default() });
     }),
@@ -251,7 +252,7 @@ const ASKED: [Ask; 6] = [
     }),
 ];
 
-fn ask_auth(spec: &mut AgentTracingSpec, method: AuthMethod) {
+fn set_auth(spec: &mut AgentTracingSpec, method: AuthMethod) {
     if spec.mlflow.mode != MlflowMode::Standalone {
         spec.auth = Some(Auth { method: Some(method) });
     }

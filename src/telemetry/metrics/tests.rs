@@ -79,8 +79,8 @@ fn a_moment_that_has_not_come_is_not_told() {
     let before = Timestamp::now().as_second();
     metrics.admission("left", "NotReady", Duration::ZERO);
     let text = metrics.text();
-    let told = text.lines().find_map(|line| line.strip_prefix("agent_tracing_last_admission_timestamp_seconds "));
-    assert!((before..=Timestamp::now().as_second()).contains(&told.unwrap().parse().unwrap()));
+    let last = text.lines().find_map(|line| line.strip_prefix("agent_tracing_last_admission_timestamp_seconds "));
+    assert!((before..=Timestamp::now().as_second()).contains(&last.unwrap().parse().unwrap()));
 }
 
 #[test]

@@ -54,21 +54,21 @@ fn the_next_authority_does_not_sign_before_the_bundle_held_it_for_an_hour_withou
     assert!(matches!(lost.step(&without, None, almost), Ok(RotationStep::Publish)));
     let again = written(lost.step(&published, None, almost));
     assert!(matches!(again.step(&published, None, at + OVERLAP), Ok(RotationStep::Rest)));
-    let promoted = written(again.step(&published, None, almost + OVERLAP));
-    assert_eq!(promoted.signer().certificate(), announced.next.unwrap().certificate());
+    let promote = written(again.step(&published, None, almost + OVERLAP));
+    assert_eq!(promote.signer().certificate(), announced.next.unwrap().certificate());
     // The same certificates in another order need no write.
-    assert!(matches!(promoted.step(&published, None, almost + OVERLAP), Ok(RotationStep::Rest)));
+    assert!(matches!(promote.step(&published, None, almost + OVERLAP), Ok(RotationStep::Rest)));
 }
 
 #[test]
 fn the_previous_authority_stays_for_as_long_as_the_leader_itself_serves_it() {
     let at = start() + 250 * DAY;
     let old = announced(at);
-    let promoted = old.promoted(at).unwrap();
-    let published = [promoted.bundle().into_bytes()];
-    let step = |serving: &Authority| promoted.step(&published, Some(serving.certificate()), at + PREVIOUS_LIFETIME * 2);
+    let promote = old.promote(at).unwrap();
+    let published = [promote.bundle().into_bytes()];
+    let step = |serving: &Authority| promote.step(&published, Some(serving.certificate()), at + PREVIOUS_LIFETIME * 2);
     assert!(matches!(step(old.signer()), Ok(RotationStep::Rest)));
-    assert_eq!(written(step(promoted.signer())).previous, []);
+    assert_eq!(written(step(promote.signer())).previous, []);
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub fn sound() -> CaFindings {
 }
 
 /// The service's authority was rotated since the pod started.
-pub fn lacking() -> CaFindings {
+pub fn missing_certificates() -> CaFindings {
     with(CaBundleStrategy::InitContainer, log_of(&[&BEFORE]), &[&BEFORE, &AFTER])
 }
 
@@ -103,7 +103,7 @@ fn a_bundle_with_all_that_its_sources_hold_is_good() {
 #[test]
 fn one_that_came_after_the_pod_is_named_with_its_config_map_and_what_to_type() {
     let fingerprint = &bundled(&AFTER)[0].fingerprint[..16];
-    let (state, said) = assessment(lacking());
+    let (state, said) = assessment(missing_certificates());
     assert_eq!(state, State::Bad);
     assert_eq!(
         said,
@@ -127,14 +127,18 @@ fn what_no_merge_would_keep_is_not_missing() {
 
 #[test]
 fn a_kind_that_does_not_roll_gets_it_with_its_next_pod() {
-    assert_says(judged_as(Kind::CronJob, lacking()), State::Bad, &["its next run has it"]);
-    assert_says(judged_as(Kind::Job, lacking()), State::Bad, &["create it again: kubectl get -n bank-agents"]);
+    assert_says(judged_as(Kind::CronJob, missing_certificates()), State::Bad, &["its next run has it"]);
+    assert_says(
+        judged_as(Kind::Job, missing_certificates()),
+        State::Bad,
+        &["create it again: kubectl get -n bank-agents"],
+    );
 }
 
 #[test]
 fn of_several_pods_the_worst_is_told() {
     let mut authorities = sound();
-    let mut older = lacking().bundles[TELLER][0].clone();
+    let mut older = missing_certificates().bundles[TELLER][0].clone();
     (older.pod, older.log) = ("teller-1".into(), log_of(&[]));
     authorities.bundles.get_mut(TELLER).unwrap().push(older);
     assert_says(assessment(authorities), State::Bad, &["teller-1 started without signer@1"]);
@@ -179,8 +183,12 @@ fn the_agents_shell_tells_by_how_certificates_end() {
     };
     let log = || Fact::Known(ending(&BEFORE));
     assert_says(assessment(with(CaBundleStrategy::AgentInitContainer, log(), &[&BEFORE])), State::Good, &[]);
-    let lacking = with(CaBundleStrategy::AgentInitContainer, log(), &[&BEFORE, &AFTER]);
-    assert_says(assessment(lacking), State::Bad, &["signer@2", "the agent's shell cannot read it", "rollout restart"]);
+    let missing_certificates = with(CaBundleStrategy::AgentInitContainer, log(), &[&BEFORE, &AFTER]);
+    assert_says(
+        assessment(missing_certificates),
+        State::Bad,
+        &["signer@2", "the agent's shell cannot read it", "rollout restart"],
+    );
     // It carries no public authorities that are known here.
     let root = certificates(&system_roots())[0].clone();
     let public = with(CaBundleStrategy::AgentInitContainer, log(), &[&BEFORE, &root]);

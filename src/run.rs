@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::FutureExt;
 use k8s_controller::LeaderElection;
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
@@ -205,8 +206,9 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
 
     // Each in a task of its own: whatever one of them is busy with, the others go on, and an admission never waits.
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    tasks.spawn(async { Ok(webhook.await) });
-    tasks.spawn(async { Ok(health.await) });
+    for server in [webhook.boxed(), health.boxed()] {
+        tasks.spawn(server.map(Ok));
+    }
     let (watched, ready) = (client.clone(), readiness.clone());
     tasks.spawn(async move { match cache.keep(&watched, &ready).await {} });
     let (kept, ready) = (certificates.clone(), readiness.clone());

@@ -10,12 +10,12 @@ use tokio::time::interval;
 
 /// After a standstill of this length work of the leader is given up: another one may lead. Below the time between the moment
 /// at which a leader that cannot renew its lease gives up and the moment at which the lease ends.
-pub const STILL: Duration = Duration::from_secs(4);
+pub const STALL_LIMIT: Duration = Duration::from_secs(4);
 
 /// Works on unless the process stood still for longer than `limit`, and does not take one more step then. The lease alone
 /// does not see to that: a process that was stopped and goes on finds its work due at once, and the lease's renewal beside it,
 /// and whatever the work does first is done by a leader that is none any more.
-pub async fn unless_still<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
+pub async fn unless_stalled<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
     let mut work = pin!(work);
     // Work that waits for long is no standstill.
     let mut pulse = interval(limit / 4);
@@ -35,7 +35,7 @@ pub async fn unless_still<F: Future>(limit: Duration, work: F) -> Option<F::Outp
 /// where it panicked.
 pub async fn spawned<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(unless_still(STILL, work));
+    tasks.spawn(unless_stalled(STALL_LIMIT, work));
     tasks.join_next().await?.ok()?
 }
 
@@ -57,7 +57,7 @@ mod tests {
             }
         };
         let stopped = async { std::thread::sleep(Duration::from_millis(300)) };
-        let (worked, ()) = tokio::join!(unless_still(Duration::from_millis(100), work), stopped);
+        let (worked, ()) = tokio::join!(unless_stalled(Duration::from_millis(100), work), stopped);
         let ended: Option<Infallible> = worked;
         assert!(ended.is_none());
         assert_eq!(steps, 1);
@@ -69,7 +69,7 @@ mod tests {
             sleep(Duration::from_secs(3600)).await;
             "done"
         };
-        assert_eq!(unless_still(STILL, work).await, Some("done"));
+        assert_eq!(unless_stalled(STALL_LIMIT, work).await, Some("done"));
     }
 
     #[tokio::test]

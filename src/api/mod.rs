@@ -3,19 +3,31 @@
 //!
 //! The doc comments of the fields *are* `kubectl explain agenttracing.spec`: they are written for users.
 
-mod shared;
+mod auth;
+mod ca_bundle;
+mod cr;
+mod experiment;
+mod external;
+mod injection;
+mod sdk;
 mod spec;
+mod standalone;
 mod status;
 
-pub use shared::{
-    Auth, AuthMethod, CaBundle, CaBundleMode, CaBundleScope, CaBundleStrategy, ConfigMapKey, Cr, CrStorage,
-    CrStorageResources, CrTemplate, External,
+pub use auth::{Auth, AuthMethod};
+pub use ca_bundle::{CaBundle, CaBundleMode, CaBundleScope, CaBundleStrategy, ConfigMapKey};
+pub use cr::{Cr, CrStorage, CrStorageResources, CrTemplate};
+pub use experiment::Experiment;
+pub use external::External;
+pub use injection::{
+    ContainerNames, EnvVar, Injection, LabelSelector, LabelSelectorRequirement, Rollout, RolloutPolicy,
+    SelectorOperator, WorkloadKind,
 };
-pub use spec::{
-    AgentTracing, AgentTracingSpec, Artifacts, ContainerNames, DeletionPolicy, EnvFromSecret, EnvVar, Experiment,
-    ImagePullPolicy, ImagePullSecret, Injection, LabelSelector, LabelSelectorRequirement, Mlflow, MlflowMode,
-    NetworkPolicy, Resources, Rollout, RolloutPolicy, Sdk, SecretKey, SelectorOperator, Standalone, Storage,
-    WorkloadKind,
+pub use sdk::Sdk;
+pub use spec::{AgentTracing, AgentTracingSpec, Mlflow, MlflowMode};
+pub use standalone::{
+    Artifacts, DeletionPolicy, EnvFromSecret, ImagePullPolicy, ImagePullSecret, NetworkPolicy, Resources, SecretKey,
+    Standalone, Storage,
 };
 pub use status::{
     AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason, RefusedMergeCa, StateCount,

@@ -40,7 +40,7 @@ const TRIAL_WHEN_WELL: SignedDuration = SignedDuration::from_mins(5);
 /// What is remembered between passes.
 #[derive(Debug, Default)]
 pub(super) struct TrackingState {
-    evidence: evidence::TrackingState,
+    evidence: evidence::EvidenceState,
     tracker: Option<Arc<Tracker>>,
 }
 

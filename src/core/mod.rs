@@ -11,5 +11,6 @@ pub mod inject;
 pub mod selection;
 pub mod settings;
 pub mod status;
+pub mod url;
 pub mod wiring;
 pub mod workloads;

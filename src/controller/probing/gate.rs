@@ -68,7 +68,7 @@ pub(in crate::controller) struct Gates(Mutex<HashMap<String, Arc<Gate>>>);
 
 impl Gates {
     pub(in crate::controller) fn of(&self, url: &str) -> Arc<Gate> {
-        let origin = crate::core::status::url::origin(url).unwrap_or_default();
+        let origin = crate::core::url::origin(url).unwrap_or_default();
         let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // One that nobody holds has nothing to remember but a moment.
         gates.retain(|of, gate| *of == origin || Arc::strong_count(gate) > 1);

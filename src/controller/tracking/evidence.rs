@@ -28,7 +28,7 @@ const LATER: Duration = Duration::from_secs(60);
 
 /// What is remembered between passes.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct EvidenceState {
     wired: BTreeMap<WorkloadKey, Wired>,
     /// Workloads, whatever their wiring, that were wired in an earlier pass.
     known: BTreeSet<WorkloadKey>,
@@ -61,7 +61,7 @@ pub(super) struct Found {
     pub look_again: Option<Duration>,
 }
 
-impl Memory {
+impl EvidenceState {
     /// Another database: nothing counts that the one before said, nor what the status of before a restart says of it.
     pub fn forget_answers(&mut self, now: Timestamp) {
         for wired in self.wired.values_mut() {
@@ -185,7 +185,7 @@ fn is_lost(workload: &Assessment, ensured: &Ensured) -> bool {
 }
 
 /// Keeps one entry per current wiring; a changed one starts over.
-fn remember(memory: &mut Memory, subject: Subject<'_>, current: &[&Assessment], now: Timestamp) {
+fn remember(memory: &mut EvidenceState, subject: Subject<'_>, current: &[&Assessment], now: Timestamp) {
     let Subject { workloads, old, .. } = subject;
     let first = !std::mem::replace(&mut memory.seeded, true);
     let keys: BTreeSet<WorkloadKey> = current.iter().map(|j| WorkloadKey::of_wiring(j)).collect();
@@ -346,7 +346,7 @@ mod tests {
     /// Operator and MLflow were restarted together, and MLflow came back empty.
     #[test]
     fn another_database_takes_what_the_status_said_of_traces() {
-        let mut memory = Memory::default();
+        let mut memory = EvidenceState::default();
         let ledger = injection_state("ledger", InjectionState::Current);
         let wired = Wired { since: Some(at(0)), received: Some(at(5)), ..replaced() };
         memory.wired.insert(WorkloadKey::of_wiring(&ledger), wired);

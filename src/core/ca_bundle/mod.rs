@@ -343,14 +343,18 @@ impl fmt::Display for SkippedBlock {
             SkipReason::NotACertificate { block, label } if label.is_empty() => {
                 write!(f, "block {block} is not a certificate")
             }
-            SkipReason::NotACertificate { block, label } => write!(f, "block {block} is not a certificate but {label}"),
+            SkipReason::NotACertificate { block, label } => {
+                write!(f, "block {block} is not a certificate but {label}")
+            }
             SkipReason::PrivateKey { block } => {
                 write!(f, "block {block} is a private key, which does not belong where agents can read it")
             }
             SkipReason::Expired { block, on, subject } if subject.is_empty() => {
                 write!(f, "block {block} expired on {on}")
             }
-            SkipReason::Expired { block, on, subject } => write!(f, "block {block} ({subject}) expired on {on}"),
+            SkipReason::Expired { block, on, subject } => {
+                write!(f, "block {block} ({subject}) expired on {on}")
+            }
             SkipReason::Duplicates(1) => write!(f, "1 certificate was there already"),
             SkipReason::Duplicates(count) => write!(f, "{count} certificates were there already"),
             SkipReason::TooMuch { block } => write!(

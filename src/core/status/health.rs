@@ -7,45 +7,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod};
 
+use super::condition::{ChildObstacle, ConditionUpdate};
+use super::quote::shorten;
 use crate::api::{MlflowStatus, Reason};
 use crate::names;
-
-/// What a condition says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConditionUpdate {
-    /// `Some(true)` and `Some(false)` as usual; `None` is `Unknown`.
-    pub good: Option<bool>,
-    /// Why.
-    pub reason: Reason,
-    /// One sentence that ends with the next command to type.
-    pub message: String,
-}
-
-impl ConditionUpdate {
-    /// A condition that is `True`.
-    pub fn good(reason: Reason, message: impl Into<String>) -> Self {
-        Self { good: Some(true), reason, message: message.into() }
-    }
-
-    /// A condition that is `False`.
-    pub fn bad(reason: Reason, message: impl Into<String>) -> Self {
-        Self { good: Some(false), reason, message: message.into() }
-    }
-
-    /// A condition that is `Unknown`.
-    pub fn unknown(reason: Reason, message: impl Into<String>) -> Self {
-        Self { good: None, reason, message: message.into() }
-    }
-}
-
-/// Something about a child that cannot be brought to what the spec says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChildObstacle {
-    /// The condition's reason.
-    pub reason: Reason,
-    /// The condition's message.
-    pub message: String,
-}
 
 /// What is known of the StorageClass of an unbound claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,41 +231,6 @@ pub fn port_of(url: &str) -> &str {
     url.rsplit_once(':').map_or("", |(_, port)| port)
 }
 
-/// Text of the API server or the kubelet, or a container's last words: on one line, bounded, and without what may be a secret
-/// in it. An API server quotes whole objects with all their values, SQLAlchemy the address of a database with its password.
-pub fn shorten(text: &str) -> String {
-    let outside = without_objects(text);
-    let line = outside.split_whitespace().map(without_credentials).collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(300) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
-}
-
-fn without_objects(text: &str) -> String {
-    let (mut outside, mut depth) = (String::new(), 0_usize);
-    for c in text.chars() {
-        if depth == 0 && c == '{' {
-            outside.push_str("{…}");
-        }
-        match c {
-            '{' => depth += 1,
-            '}' => depth = depth.saturating_sub(1),
-            _ if depth == 0 => outside.push(c),
-            _ => {}
-        }
-    }
-    outside
-}
-
-/// `postgresql://jane:secret@db/mlflow` as `…@db/mlflow`; the digest of an image is no credential.
-fn without_credentials(word: &str) -> String {
-    match word.rsplit_once('@') {
-        Some((before, host)) if before.contains(':') && !host.starts_with("sha256:") => format!("…@{host}"),
-        _ => word.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -308,26 +238,6 @@ mod tests {
     use super::*;
 
     const URL: &str = "http://tracing-mlflow.bank-agents.svc:5500";
-
-    #[test]
-    fn what_others_say_is_told_without_the_secrets_in_it() {
-        for (said, told) in [
-            (
-                "could not parse 'postgresql://jane:p@ss@db.example.com/x', sorry",
-                "could not parse …@db.example.com/x', sorry",
-            ),
-            ("could not parse postgres//jane:secret@db", "could not parse …@db"),
-            ("Back-off pulling r.example.com:5000/a@sha256:0f", "Back-off pulling r.example.com:5000/a@sha256:0f"),
-            (
-                "Job is invalid: spec.template: Invalid value: core.PodTemplateSpec{A:{B:\"secret\"}, C:1}: field is immutable",
-                "Job is invalid: spec.template: Invalid value: core.PodTemplateSpec{…}: field is immutable",
-            ),
-            ("cut off: {\"env\": \"secret", "cut off: {…}"),
-            ("} ask\n jane@example.com", "ask jane@example.com"),
-        ] {
-            assert_eq!(shorten(said), told);
-        }
-    }
 
     fn update(claim: Value, class: StorageClass, deployment: Value, pods: Value, probe: &Probe) -> ConditionUpdate {
         let claim = serde_json::from_value(claim).unwrap();

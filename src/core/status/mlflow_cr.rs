@@ -11,6 +11,7 @@ use super::condition::ConditionUpdate;
 use super::quote::shorten;
 use crate::api::{LabelSelector, LabelSelectorRequirement, Reason, SelectorOperator};
 use crate::core::settings::{CrSettings, DEFAULT_CR_ORIGIN, Settings, is_system_namespace};
+use crate::core::url::origin;
 use crate::names;
 
 /// The MLflow resource as it was found.
@@ -67,28 +68,6 @@ pub fn sticky_candidates(mut candidates: Vec<Candidate>, in_use: Option<&str>) -
     let place = candidates.iter().position(|candidate| used.is_some() && origin(&candidate.origin) == used);
     candidates.truncate(place.map_or(usize::MAX, |place| place + 1));
     candidates
-}
-
-/// Scheme, host and port of an address.
-pub fn origin(url: &str) -> Option<String> {
-    let (scheme, rest) = url.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next().filter(|a| !a.is_empty() && !a.contains('@'))?;
-    Some(format!("{}://{authority}", scheme.to_ascii_lowercase()))
-}
-
-/// Host and port of an address, as it has them.
-pub fn authority(url: &str) -> Option<String> {
-    Some(origin(url)?.split_once("://")?.1.to_owned())
-}
-
-/// The host of an address, without its port.
-pub fn host(url: &str) -> Option<String> {
-    let authority = authority(url)?;
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next()?,
-        None => authority.split(':').next()?,
-    };
-    Some(host.to_ascii_lowercase())
 }
 
 /// The condition `WorkspaceReady`.
@@ -358,14 +337,6 @@ mod tests {
         );
         assert_eq!(asked(Some("https://gone:8443")).len(), 3, "what nobody names any more is left");
         assert_eq!(asked(None).len(), 3);
-    }
-
-    #[test]
-    fn hosts_are_told_apart_from_ports_paths_and_users() {
-        assert_eq!(host("https://MLflow.example.com:8443/x").as_deref(), Some("mlflow.example.com"));
-        assert_eq!(host("https://[::1]:8443").as_deref(), Some("::1"));
-        assert_eq!(host("https://trusted.example.com@evil.example.com/"), None);
-        assert_eq!(host("mlflow"), None);
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! `lastTransitionTime` moves only with its status.
 
 mod bounds;
+pub mod condition;
 mod facts;
 pub mod health;
 pub mod mlflow_cr;
+pub mod quote;
 mod rows;
 mod traces;
 mod workloads;

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::condition::ConditionUpdate;
 use super::health::port_of;
+
+use super::condition::ConditionUpdate;
 use super::{Findings, TracingRef, clip, count, list, logs};
 use crate::api::{ConditionType, MlflowStatus, Reason};
 use crate::core::workloads::evidence::Evidence;

@@ -1,7 +1,7 @@
 //! Agents that speak OTLP to MLflow by an address of their own.
 
 use crate::core::inject::view::Workload;
-use crate::core::status::url::origin;
+use crate::core::url::origin;
 use crate::core::wiring::TRACKING_URI;
 
 /// The address of MLflow's OTLP receiver, below the origin in every version.

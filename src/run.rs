@@ -270,9 +270,8 @@ impl Leader {
                 let ended = lease.with_lease(unless_stalled(STALL_LIMIT, self.lead(certificates))).await;
                 self.metrics.leads(false);
                 match ended {
-                    Some(Some(Err(error))) => return error,
-                    Some(None) => tracing::warn!("stood still for too long; another one may lead"),
-                    Some(Some(Ok(never))) => match never {},
+                    Some(Some(Some(error))) => return error,
+                    Some(Some(None) | None) => tracing::warn!("stood still for too long; another one may lead"),
                     None => {}
                 }
             }
@@ -288,7 +287,8 @@ impl Leader {
         pending().await
     }
 
-    async fn lead(&self, certificates: &Certificates) -> anyhow::Result<Infallible> {
+    /// Why the controller ended; `None` where it stood still for too long.
+    async fn lead(&self, certificates: &Certificates) -> Option<anyhow::Error> {
         self.metrics.leads(true);
         tokio::select! {
             never = certificates.lead() => match never {},
@@ -297,14 +297,10 @@ impl Leader {
         }
     }
 
-    async fn control(&self) -> anyhow::Result<Infallible> {
-        // In a task of its own, so that the lease is renewed whatever the controller is busy with.
-        match spawned(controller::run(self.options.clone())).await {
-            Some(ended) => ended?,
-            // Whoever waits for this sees the standstill too.
-            None => sleep(STALL_LIMIT).await,
-        }
-        anyhow::bail!("the controller ended")
+    /// In a task of its own, so that the lease is renewed whatever the controller is busy with.
+    async fn control(&self) -> Option<anyhow::Error> {
+        let ended = spawned(controller::run(self.options.clone())).await?;
+        Some(ended.err().map_or_else(|| anyhow::anyhow!("the controller ended"), anyhow::Error::from))
     }
 }
 

@@ -31,12 +31,16 @@ pub async fn unless_stalled<F: Future>(limit: Duration, work: F) -> Option<F::Ou
     .await
 }
 
-/// The same in a task of its own, so that it keeps nothing else waiting. It ends with the future that waits for it; `None` also
-/// where it panicked.
+/// The same in a task of its own, so that it keeps nothing else waiting. It ends with the future that waits for it, which a panic
+/// goes through.
 pub async fn spawned<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
     let mut tasks = JoinSet::new();
     tasks.spawn(unless_stalled(STALL_LIMIT, work));
-    tasks.join_next().await?.ok()?
+    match tasks.join_next().await? {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => None,
+    }
 }
 
 #[cfg(test)]

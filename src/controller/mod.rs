@@ -102,6 +102,9 @@ pub enum Error {
     /// A pass panicked.
     #[error("failed to reconcile: a bug")]
     Panicked,
+    /// The process stood still, and this replica may no longer lead.
+    #[error("failed to reconcile without a standstill of the process")]
+    Stalled,
     /// A read failed.
     #[error(transparent)]
     Observe(#[from] observe::Error),
@@ -128,6 +131,7 @@ impl Error {
             Self::Discover(_) => "discover",
             Self::Timeout => "timeout",
             Self::Panicked => "panicked",
+            Self::Stalled => "stalled",
             Self::Observe(_) => "observe",
             Self::Apply(_) => "apply",
             Self::Http(_) => "http",
@@ -287,7 +291,7 @@ impl Context {
 
 /// A pass in a task of its own: what it computes for long keeps no watch and no other pass waiting.
 async fn task(tracing: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error> {
-    spawned(pass(tracing, ctx)).await.unwrap_or(Err(Error::Panicked))
+    spawned(pass(tracing, ctx)).await.unwrap_or(Err(Error::Stalled))
 }
 
 /// AgentTracings of which something was learnt beside the passes.

@@ -28,9 +28,11 @@ use crate::core::workloads::{
 };
 use crate::names;
 
-/// Most objects of one page: what the API server makes of it, and what is read anew where the connection breaks.
-const PAGE: u32 = 100;
-/// The same where only metadata is read.
+/// Objects of the first page of a list, and bytes and objects of the others.
+const FIRST_PAGE: u32 = 25;
+const PAGE_BYTES: usize = 4 << 20;
+const MOST_OF_A_PAGE: u32 = 500;
+/// Objects of one page where only metadata is read.
 const METADATA_PAGE: u32 = 100;
 /// Finished Jobs that are held while the others are read.
 const MOST_FINISHED: usize = 50;
@@ -130,33 +132,54 @@ pub(in crate::controller) async fn for_each(
     let decode = |source| Error::Decode { what: what(), source };
     let read = |source| Error::Read { what: what(), source };
     let request = Request::new(url(kind, namespace));
-    let mut params = ListParams { label_selector: labels.map(str::to_owned), ..ListParams::default().limit(PAGE) };
+    let mut params =
+        ListParams { label_selector: labels.map(str::to_owned), ..ListParams::default().limit(FIRST_PAGE) };
     loop {
         let request = request.list(&params).map_err(|error| read(kube::Error::BuildRequest(error)))?;
         let mut body = pin!(client.request_stream(request).await.map_err(read)?);
         let mut items = Items::default();
+        let (mut bytes, mut count) = (0, 0);
         loop {
             let part = body.fill_buf().await.map_err(|error| read(kube::Error::Service(error.into())))?;
             let size = part.len();
             if size == 0 {
                 break;
             }
-            let one = |item: Item<'_>| match item {
-                Item::Whole(text) => each(serde_json::from_slice::<&RawValue>(text)?.get()),
-                Item::TooLarge(bytes) => {
-                    tracing::warn!(kind = kind.as_str(), namespace, bytes, "an object is too large to be looked at");
-                    Ok(())
+            let one = |item: Item<'_>| {
+                count += 1;
+                match item {
+                    Item::Whole(text) => each(serde_json::from_slice::<&RawValue>(text)?.get()),
+                    Item::TooLarge(bytes) => {
+                        tracing::warn!(
+                            kind = kind.as_str(),
+                            namespace,
+                            bytes,
+                            "an object is too large to be looked at"
+                        );
+                        Ok(())
+                    }
                 }
             };
             items.feed(part, one).map_err(decode)?;
             body.consume_unpin(size);
+            bytes += size;
+            // Where the next part is there already nothing would let others go on: the lease, and other passes.
+            tokio::task::yield_now().await;
         }
         let page: Page = serde_json::from_slice(items.list()).map_err(decode)?;
         match page.metadata.next.filter(|next| !next.is_empty()) {
             Some(next) => params.continue_token = Some(next),
             None => return Ok(()),
         }
+        params.limit = Some(next_limit(bytes, count));
     }
+}
+
+/// How many objects the next page may have, after one of so many bytes and objects: what the API server makes of a page, and what
+/// is read anew where the connection breaks, is bounded by bytes.
+fn next_limit(bytes: usize, count: usize) -> u32 {
+    let most = PAGE_BYTES / (bytes / count.max(1)).max(1);
+    u32::try_from(most).unwrap_or(MOST_OF_A_PAGE).clamp(1, MOST_OF_A_PAGE)
 }
 
 /// One workload, read live and judged.
@@ -344,7 +367,16 @@ pub(in crate::controller) async fn pod_ages(
 
 #[cfg(test)]
 mod tests {
-    use super::is_run_of;
+    use super::{is_run_of, next_limit};
+
+    /// Review B3: a page had 25 objects, whatever their size.
+    #[test]
+    fn a_page_has_few_large_objects_or_many_small_ones() {
+        assert_eq!(next_limit(25 * 14_000, 25), 299);
+        assert_eq!(next_limit(25 * 1_400_000, 25), 2);
+        assert_eq!(next_limit(25 * 8_000_000, 25), 1);
+        assert_eq!((next_limit(100, 25), next_limit(100, 0)), (500, 500));
+    }
 
     #[test]
     fn a_cron_job_has_the_jobs_that_are_numbered_after_it() {

@@ -33,14 +33,21 @@ fn fifty_namespaces_on_a_server_that_hangs_delay_nobody_on_another_one() {
     };
     wait_for("the hung server is told", Duration::from_secs(60), || reason(last) == Some(json!("Unreachable")));
 
-    let began = Instant::now();
-    let healthy: Vec<_> = (0..HEALTHY).map(|n| team(&admin, &format!("healthy-{n}"), SERVER)).collect();
+    let mut waiting: Vec<_> =
+        (0..HEALTHY).map(|n| (team(&admin, &format!("healthy-{n}"), SERVER), Instant::now())).collect();
+    let (mut healthy, mut slowest) = (Vec::new(), Duration::ZERO);
     wait_until("all on the healthy server are wired", || {
-        healthy.iter().all(|namespace| is_wired(&admin.live(&team_agent(&namespace.0))))
+        let is_done = |(namespace, _): &mut (Namespace, Instant)| is_wired(&admin.live(&team_agent(&namespace.0)));
+        for (namespace, began) in waiting.extract_if(.., is_done) {
+            slowest = slowest.max(began.elapsed());
+            healthy.push(namespace);
+        }
+        waiting.is_empty()
     });
-    let took = began.elapsed();
-    println!("{HEALTHY} namespaces on a healthy server, beside {HUNG} on one that hangs: wired after {took:?}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    println!(
+        "{HEALTHY} namespaces on a healthy server, beside {HUNG} on one that hangs: wired after {slowest:?} at most"
+    );
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     assert!(hanging.iter().all(|namespace| !is_wired(&admin.live(&team_agent(&namespace.0)))), "nobody is sent there");
     operator.stop();
     drop(listener);

@@ -3,8 +3,10 @@
 
 mod gate;
 mod prober;
+mod tasks;
 mod wakeups;
 
 pub(super) use gate::{Gate, Gates};
 pub(super) use prober::{Answer, Located, Lookup, Servers};
+pub(super) use tasks::Tasks;
 pub(super) use wakeups::Wakeups;

@@ -254,6 +254,8 @@ async fn write_status(
         write(ctx, tracing, &status, memory).await?;
     }
     memory.failures = 0;
+    // Nobody looks for its traces any more.
+    memory.tracking = tracking::TrackingState::default();
     Ok(Action::await_change())
 }
 

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 use tokio::time::Instant;
 
-use super::probing::{Gate, Servers, Wakeups};
+use super::probing::{Gate, Servers, Tasks, Wakeups};
 use super::{Context, Error, Guarded, reference};
 use crate::api::{AgentTracing, AgentTracingStatus, MlflowMode, MlflowStatus};
 use crate::core::settings::Settings;
@@ -85,14 +85,14 @@ pub(super) async fn track(
         mlflow,
     });
     tracker.want_experiments(client, subject);
-    tracker.catch_up().await; // IO, for a moment
+    tracker.catch_up(&ctx.trackers.tasks).await; // IO, for a moment
     let (ensured, anew) = tracker.experiments(subject.old);
     if anew {
         memory.evidence.forget_answers(now);
     }
     let wanted = memory.evidence.interests(subject, &ensured, now);
     tracker.want_traces(wanted);
-    tracker.catch_up().await; // IO, for a moment
+    tracker.catch_up(&ctx.trackers.tasks).await; // IO, for a moment
     let looked = tracker.looked();
     let found = memory.evidence.find(ctx, subject, &ensured, &looked, now).await?; // IO
     tracker.set_trial(found.stopped_in.filter(|_| asks));
@@ -195,12 +195,12 @@ impl Tracker {
     }
 
     /// Asks what is urgent, and waits a moment for it.
-    async fn catch_up(self: &Arc<Self>) {
+    async fn catch_up(self: &Arc<Self>, tasks: &Tasks) {
         if self.state().next(true, Timestamp::now()).is_none() {
             return;
         }
         let this = self.clone();
-        let _ = tokio::time::timeout(PATIENCE, tokio::spawn(async move { this.work(true).await })).await;
+        tasks.spawn_and_wait(async move { this.work(true).await }, PATIENCE).await;
     }
 
     /// Asks all that is due, of one kind.
@@ -370,11 +370,12 @@ pub(super) struct Trackers {
     all: Mutex<HashMap<ObjectRef<Guarded>, Weak<Tracker>>>,
     wakeups: Arc<Wakeups>,
     servers: Arc<Servers>,
+    tasks: Tasks,
 }
 
 impl Trackers {
     pub(super) fn new(wakeups: Arc<Wakeups>, servers: Arc<Servers>) -> Self {
-        Self { all: Mutex::default(), wakeups, servers }
+        Self { all: Mutex::default(), wakeups, servers, tasks: Tasks::default() }
     }
 
     fn add(&self, tracing: ObjectRef<Guarded>) -> Arc<Tracker> {
@@ -397,7 +398,7 @@ impl Trackers {
                         continue;
                     }
                     let tracker = tracker.clone();
-                    tokio::spawn(async move { tracker.work(urgent).await });
+                    self.tasks.spawn(async move { tracker.work(urgent).await });
                 }
             }
         }

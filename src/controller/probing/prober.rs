@@ -8,7 +8,7 @@ use std::time::Duration;
 use kube::runtime::reflector::ObjectRef;
 use tokio::time::Instant;
 
-use super::{Gates, Wakeups};
+use super::{Gates, Tasks, Wakeups};
 use crate::api::Reason;
 use crate::controller::{Context, Guarded, report};
 use crate::mlflow::{self, Http, MlflowClient};
@@ -78,7 +78,7 @@ struct Server {
     lookup: Lookup,
     known: Mutex<Known>,
     /// One question at a time.
-    asking: Arc<tokio::sync::Mutex<()>>,
+    asking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -93,11 +93,12 @@ pub(in crate::controller) struct Servers {
     all: Mutex<HashMap<(String, Lookup), Arc<Server>>>,
     pub gates: Gates,
     wakeups: Arc<Wakeups>,
+    tasks: Tasks,
 }
 
 impl Servers {
     pub(in crate::controller) fn new(wakeups: Arc<Wakeups>) -> Self {
-        Self { all: Mutex::default(), gates: Gates::default(), wakeups }
+        Self { all: Mutex::default(), gates: Gates::default(), wakeups, tasks: Tasks::default() }
     }
 
     /// What the server at an address answers now; the last that is known where it takes long, and nothing where it never
@@ -123,7 +124,7 @@ impl Servers {
             return Some(answer);
         }
         // It goes on when this pass has waited enough, and whoever waits for it is woken.
-        let _ = tokio::time::timeout(PATIENCE, self.ask(&server, http)).await;
+        self.tasks.spawn_and_wait(self.ask(&server, http), PATIENCE).await;
         server.known().answer.clone()
     }
 
@@ -151,7 +152,7 @@ impl Servers {
                 }
             };
             for server in self.due() {
-                drop(self.ask(&server, &http));
+                self.tasks.spawn(self.ask(&server, &http));
             }
         }
     }
@@ -176,20 +177,20 @@ impl Servers {
         all.values().filter(is_due).cloned().collect()
     }
 
-    /// Asks in a task of its own; whoever comes while it is asked waits for the same answer.
-    fn ask(&self, server: &Arc<Server>, http: &Http) -> tokio::task::JoinHandle<()> {
+    /// Asks; whoever comes while it is asked waits for the same answer.
+    fn ask(&self, server: &Arc<Server>, http: &Http) -> impl Future<Output = ()> + Send + 'static {
         let (server, http, wakeups) = (server.clone(), http.clone(), self.wakeups.clone());
         let gate = self.gates.of(&server.address);
-        tokio::spawn(async move {
+        async move {
             let asked = Instant::now();
-            let _one = server.asking.clone().lock_owned().await;
+            let _one = server.asking.lock().await;
             if server.known().answer.as_ref().is_some_and(|answer| answer.at >= asked) {
                 return;
             }
             let found = gate.ask(server.locate(&http)).await;
             let found = found.map_err(|error| (reason(&error), error.to_string()));
             server.publish(found, &wakeups);
-        })
+        }
     }
 
     fn server(&self, address: &str, lookup: Lookup) -> Arc<Server> {

@@ -1,0 +1,220 @@
+//! What it costs that everything is well: requests to the API server and to MLflow while nothing changes, with every workload
+//! traced. `cargo bench --bench rest -- 1/1 100/1 1000/1 10000/50` (workloads/namespaces), against the API server of
+//! `tests/cluster/api.sh`.
+//!
+//! MLflow is the one at `MLFLOW_TRACKING_URI`, which has to be at 127.0.0.1, or a stand-in in this process. Pods exist and run
+//! as far as the API server can tell. `REST_SECONDS` is how long is counted (600).
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, dead_code)]
+
+#[path = "../tests/node/audit.rs"]
+mod audit;
+#[path = "../tests/api_server/cluster.rs"]
+mod cluster;
+#[path = "../tests/api_server/operator/mlflow.rs"]
+mod mlflow;
+#[path = "../tests/api_server/operator/process.rs"]
+mod process;
+#[path = "../tests/api_server/proxy.rs"]
+mod proxy;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use agent_tracing::names;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use audit::Audit;
+use cluster::{Cluster, STRICT, kustomize};
+use mlflow::{mlflow, running};
+use process::Operator;
+
+/// Where the stand-in is.
+const STAND_IN: &str = "http://mlflow-bench.example.com:5998";
+
+fn main() {
+    let sizes: Vec<(usize, usize)> = std::env::args().filter_map(|argument| size(&argument)).collect();
+    let sizes = if sizes.is_empty() { vec![(100, 1)] } else { sizes };
+    let seconds = std::env::var("REST_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(600);
+    let real = std::env::var("MLFLOW_TRACKING_URI").ok();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let admin = Cluster::admin();
+    cluster::install();
+    let configuration =
+        kustomize().into_iter().find(|object| object["kind"] == "MutatingWebhookConfiguration").unwrap();
+    admin.delete("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION);
+    admin.create(&configuration, STRICT).unwrap();
+    println!(
+        "{:>10} {:>11} {:>12} {:>14} {:>14} {:>10}   API server, by verb",
+        "workloads", "namespaces", "first trace", "API server/min", "MLflow/min", "RSS"
+    );
+    for (workloads, namespaces) in sizes {
+        measure(&admin, &runtime, workloads, namespaces, real.as_deref(), seconds);
+    }
+}
+
+/// `1000/50`: workloads, namespaces.
+fn size(text: &str) -> Option<(usize, usize)> {
+    let (workloads, namespaces) = text.split_once('/')?;
+    Some((workloads.parse().ok()?, namespaces.parse().ok()?))
+}
+
+fn measure(admin: &Cluster, runtime: &Runtime, size: usize, count: usize, real: Option<&str>, seconds: u64) {
+    let url = real.unwrap_or(STAND_IN);
+    if real.is_none() {
+        mlflow().serve(url);
+    }
+    let namespaces: Vec<String> = (0..count).map(|n| format!("rest-{size}-{n}")).collect();
+    let each = size / count;
+    let operator = Operator::start_with(&format!("rest-{size}"), &["--trusted-mlflow-hosts", "mlflow-bench.example.com"]);
+    for namespace in &namespaces {
+        let labels = json!({names::LABEL_INJECTION: names::ENABLED});
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
+        admin.create(&object, STRICT).unwrap();
+        admin.create(&tracing(namespace, url), STRICT).unwrap();
+    }
+    until("MLflow has answered", || namespaces.iter().all(|ns| status(admin, ns)["mlflow"]["url"] == url));
+    for namespace in &namespaces {
+        for n in 0..each {
+            admin.create(&deployment(namespace, n), STRICT).unwrap();
+        }
+    }
+    until("all run, as far as the API server knows", || {
+        namespaces.iter().all(|namespace| {
+            run_pods(admin, namespace);
+            status(admin, namespace)["injected"] == format!("{each}/{each}") && settled(admin, namespace)
+        })
+    });
+    let began = Instant::now();
+    for namespace in &namespaces {
+        for n in 0..each {
+            let experiment = name(namespace, n);
+            match real {
+                Some(url) => runtime.block_on(send_trace(url, &experiment)),
+                None => _ = mlflow().receive_trace(url, &experiment),
+            }
+        }
+    }
+    let sent = began.elapsed();
+    until("all traces are seen", || {
+        namespaces.iter().all(|namespace| reason(admin, namespace, "TracesFlowing") == "TracesReceived")
+    });
+    let first = began.elapsed().checked_sub(sent).unwrap();
+    std::thread::sleep(Duration::from_secs(60));
+
+    let (audit, asked) = (Audit::from_now(), operator.metric("agent_tracing_mlflow_requests_total"));
+    std::thread::sleep(Duration::from_secs(seconds));
+    let minutes = seconds as f64 / 60.0;
+    let asked = operator.metric("agent_tracing_mlflow_requests_total") - asked;
+    let mut verbs: BTreeMap<String, usize> = BTreeMap::new();
+    for request in audit.requests().iter().filter(|request| request.resource != "leases") {
+        *verbs.entry(format!("{} {}", request.verb, request.resource)).or_default() += 1;
+    }
+    let requests: usize = verbs.values().sum();
+    let verbs: Vec<_> = verbs.iter().map(|(verb, count)| format!("{verb} {count}")).collect();
+    println!(
+        "{size:>10} {count:>11} {:>10.1} s {:>14.1} {:>14.1} {:>6.1} MiB   {}",
+        first.as_secs_f64(),
+        requests as f64 / minutes,
+        asked / minutes,
+        memory(operator.pid()),
+        verbs.join(", ")
+    );
+    operator.stop();
+    for namespace in &namespaces {
+        admin.delete("Namespace", "", namespace);
+    }
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(1800);
+    while !holds() {
+        assert!(Instant::now() < end, "gave up: {what}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn status(admin: &Cluster, namespace: &str) -> Value {
+    admin.get("AgentTracing", namespace, "tracing").unwrap()["status"].clone()
+}
+
+fn reason(admin: &Cluster, namespace: &str, condition: &str) -> String {
+    let conditions = status(admin, namespace)["conditions"].as_array().cloned().unwrap_or_default();
+    let found = conditions.into_iter().find(|c| c["type"] == condition);
+    found.map(|c| c["reason"].as_str().unwrap().to_owned()).unwrap_or_default()
+}
+
+fn settled(admin: &Cluster, namespace: &str) -> bool {
+    reason(admin, namespace, "WorkloadsReady") == "AllCurrent"
+        && admin.list("Deployment", namespace).iter().all(|d| d["status"]["availableReplicas"] == 1)
+}
+
+fn run_pods(admin: &Cluster, namespace: &str) {
+    let pending = admin.list("Pod", namespace).into_iter().filter(|pod| pod["status"]["phase"] == "Pending");
+    for pod in pending {
+        let metadata = json!({"name": pod["metadata"]["name"], "namespace": namespace});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": running()});
+        // It may be replaced meanwhile.
+        let _ = admin.merge_subresource(&pod, "status", STRICT);
+    }
+}
+
+/// As MLflow's SDK makes one whose spans are in the database.
+async fn send_trace(url: &str, experiment: &str) {
+    let http = reqwest::Client::new();
+    let find = format!("{url}/api/2.0/mlflow/experiments/get-by-name?experiment_name={experiment}");
+    let found: Value = http.get(find).send().await.unwrap().json().await.unwrap();
+    let id = &found["experiment"]["experiment_id"];
+    let now = jiff::Timestamp::now();
+    let info = json!({
+        "trace_id": format!("tr-{:032x}", now.as_nanosecond()),
+        "trace_location": {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": id}},
+        "request_time": now.to_string(), "execution_duration": "1.5s", "state": "OK",
+        "tags": {"mlflow.trace.spansLocation": "TRACKING_STORE"},
+    });
+    let answer = http.post(format!("{url}/api/3.0/mlflow/traces")).json(&json!({"trace": {"trace_info": info}})).send().await;
+    assert!(answer.unwrap().status().is_success());
+}
+
+/// In MiB, as the kernel counts it.
+fn memory(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+fn tracing(namespace: &str, url: &str) -> Value {
+    json!({
+        "apiVersion": "agenttracing.dev/v1alpha1",
+        "kind": "AgentTracing",
+        "metadata": {"name": "tracing", "namespace": namespace},
+        "spec": {"mlflow": {"mode": "External", "external": {"trackingURI": url}}},
+    })
+}
+
+/// Names that no two namespaces share, for each is an experiment.
+fn name(namespace: &str, n: usize) -> String {
+    format!("{namespace}-agent-{n}")
+}
+
+/// As large as people's are: 14 KB with what the API server adds.
+fn deployment(namespace: &str, n: usize) -> Value {
+    let app = name(namespace, n);
+    let variable = |n: usize| json!({"name": format!("SETTING_{n:03}"), "value": format!("{n:0100}")});
+    let env: Vec<_> = (0..60).map(variable).collect();
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": app, "namespace": namespace},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": app}},
+            "template": {
+                "metadata": {"labels": {"app": app}},
+                "spec": {"containers": [{"name": "agent", "image": "example.com/agent:v1", "env": env}]},
+            },
+        },
+    })
+}

@@ -3,10 +3,12 @@
 //!
 //! The doc comments of the fields *are* `kubectl explain agenttracing.spec`: they are written for users.
 
+mod reasons;
 mod shared;
 mod spec;
 mod status;
 
+pub use reasons::Reason;
 pub use shared::{
     Auth, AuthMethod, CaBundle, CaBundleMode, CaBundleScope, CaBundleStrategy, ConfigMapKey, Cr, CrStorage,
     CrStorageResources, CrTemplate, External,
@@ -18,6 +20,6 @@ pub use spec::{
     WorkloadKind,
 };
 pub use status::{
-    AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason, RefusedMergeCa, StateCount,
-    WorkloadState, WorkloadStatus,
+    AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, RefusedMergeCa, StateCount, WorkloadState,
+    WorkloadStatus,
 };

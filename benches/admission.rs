@@ -7,7 +7,7 @@ mod reviews;
 use std::sync::Arc;
 
 use agent_tracing::webhook::Webhook;
-use agent_tracing::webhook::memory::Memory;
+use agent_tracing::webhook::policy_cache::PolicyCache;
 use divan::Bencher;
 use divan::counter::BytesCount;
 
@@ -27,10 +27,10 @@ fn leave(bencher: Bencher, (kilobytes, update): (usize, bool)) {
 }
 
 fn measure(bencher: Bencher, review: Vec<u8>, labelled: &'static str) {
-    let memory = Memory::default();
+    let cache = PolicyCache::default();
     let tracing = serde_json::from_value(reviews::tracing()).into_iter().collect();
-    memory.fill(tracing, [labelled]);
-    let webhook = Webhook::new(Arc::new(memory), Arc::default(), agent_tracing::core::settings::Platform::default());
+    cache.fill(tracing, [labelled]);
+    let webhook = Webhook::new(Arc::new(cache), Arc::default(), agent_tracing::core::settings::Platform::default());
     let patched = webhook.answer(&review).is_ok_and(|a| String::from_utf8_lossy(&a).contains("JSONPatch"));
     assert_eq!(patched, labelled == "bank", "the benchmark does not measure what it says");
     bencher.counter(BytesCount::of_slice(&review)).bench(|| webhook.answer(divan::black_box(&review)).is_ok());

@@ -17,16 +17,13 @@
 //! Everything that *decides* is in [`core`]; everything that touches the world is a thin file around it.
 
 pub mod api;
-pub mod check;
 pub mod cli;
 pub mod controller;
 pub mod core;
-mod listeners;
-pub mod merge_ca;
+pub mod http_server;
 pub mod mlflow;
 pub mod names;
 pub mod run;
 pub mod telemetry;
-pub mod uninject;
-pub mod uninstall;
+pub mod tls;
 pub mod webhook;

@@ -23,18 +23,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{interval, sleep, timeout};
 
-use crate::controller::{self, Authorities};
-use crate::core::hosts::Hosts;
+use crate::controller::{self, TrustedAuthorities};
+use crate::core::settings::hosts::Hosts;
 use crate::core::settings::{MergeCa, Platform};
-use crate::listeners;
+use crate::http_server::listeners;
+use crate::http_server::{self, Drain, Limits};
 use crate::mlflow::Http;
 use crate::names;
 use crate::telemetry::{self, Metrics, Readiness};
-use crate::webhook::certs::{self, Certificates, Source};
-use crate::webhook::clock::WallClock;
-use crate::webhook::memory::{self, Memory};
+use crate::tls::clock::WallClock;
+use crate::tls::{self, CertificateSource, Certificates};
 use crate::webhook::owner;
-use crate::webhook::server::{self, Drain, Limits};
+use crate::webhook::policy_cache::{self, PolicyCache};
 use crate::webhook::{self, Webhook};
 
 /// Flags of `run`.
@@ -63,8 +63,8 @@ pub struct RunArgs {
     #[arg(long)]
     pub webhook_host: Vec<String>,
     /// Who makes the webhook's certificate and writes caBundle.
-    #[arg(long, env = "CERTIFICATE_SOURCE", value_enum, default_value_t = Source::SelfManaged)]
-    pub certificate_source: Source,
+    #[arg(long, env = "CERTIFICATE_SOURCE", value_enum, default_value_t = CertificateSource::SelfManaged)]
+    pub certificate_source: CertificateSource,
     /// Folder with tls.crt and tls.key, where it is not the operator that makes the certificate.
     #[arg(long, default_value = names::WEBHOOK_TLS_FOLDER)]
     pub certificate_dir: PathBuf,
@@ -152,10 +152,10 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
     let client = client().await?;
 
     let metrics = Arc::new(Metrics::default());
-    let checks = memory::CHECKS.into_iter().chain(certs::CHECKS);
+    let checks = policy_cache::CHECKS.into_iter().chain(tls::CHECKS);
     let readiness = Arc::new(Readiness::new(checks));
-    let memory = Arc::new(Memory::default());
-    let certificates = certs::Options {
+    let cache = Arc::new(PolicyCache::default());
+    let certificates = tls::CertificateOptions {
         namespace: namespace.clone(),
         cluster_domain: cluster_domain.clone(),
         more_hosts: webhook_host,
@@ -174,26 +174,26 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
         allowed_mlflow_images: set(allowed_mlflow_images),
         merge_ca: MergeCa { image: merge_ca_image, pull_secrets: set(merge_ca_pull_secrets).into_iter().collect() },
     };
-    let webhook = Arc::new(Webhook::new(memory.clone(), metrics.clone(), platform.clone()));
+    let webhook = Arc::new(Webhook::new(cache.clone(), metrics.clone(), platform.clone()));
 
     let drain = watch::Sender::new(Drain::Open);
     let terminating = watch::Sender::new(false);
     let (webhook, tls) = (webhook::router(webhook), Some(certificates.serving()));
-    let webhook = server::serve(webhook_listener, tls, webhook, Limits::default(), drain.subscribe());
+    let webhook = http_server::serve(webhook_listener, tls, webhook, Limits::default(), drain.subscribe());
     let health = telemetry::router(metrics.clone(), readiness.clone());
     // Open to the end: the kubelet asks /livez for as long as the process is there.
     let open = watch::Sender::new(Drain::Open);
-    let health = server::serve(http_listener, None, health, HEALTH_LIMITS, open.subscribe());
+    let health = http_server::serve(http_listener, None, health, HEALTH_LIMITS, open.subscribe());
     let requests = metrics.clone();
     let make_http = move |pem: &str| {
         let requests = requests.clone();
-        Ok(Http::trusting(pem)?.measured(Arc::new(move |outcome, took| requests.mlflow(outcome, took))))
+        Ok(Http::trusting(pem)?.with_meter(Arc::new(move |outcome, took| requests.mlflow(outcome, took))))
     };
     let options = controller::Options {
         client: client.clone(),
         platform,
         identity,
-        authorities: Arc::new(Authorities::new(ca_file, Arc::new(make_http))),
+        authorities: Arc::new(TrustedAuthorities::new(ca_file, Arc::new(make_http))),
         trusted_hosts: hosts("--trusted-mlflow-hosts", trusted_mlflow_hosts)?,
         token_hosts: hosts("--mlflow-token-hosts", mlflow_token_hosts)?,
         create_namespaces: set(create_mlflow_namespaces),
@@ -206,7 +206,7 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
     tokio::select! {
         () = webhook => Ok(()),
         () = health => Ok(()),
-        never = memory.keep(&client, &readiness) => match never {},
+        never = cache.keep(&client, &readiness) => match never {},
         never = certificates.keep(&readiness) => match never {},
         ended = leader.lead_until(&certificates, terminating.subscribe()) => match ended? {},
         never = terminate(&mut signals, &readiness, &terminating, &drain) => match never {},
@@ -250,13 +250,13 @@ impl Leader {
     ) -> anyhow::Result<Infallible> {
         let lease =
             LeaderElection::new(self.options.client.clone(), &self.namespace, names::LEASE, &self.options.identity)
-                .with_lease_duration(LEASE)
-                .with_renew_deadline(RENEWED)
+                .with_lease_duration(LEASE_DURATION)
+                .with_renew_deadline(RENEW_DEADLINE)
                 .with_retry_period(Duration::from_secs(2));
         let leading = async {
             loop {
                 // A lost lease is no reason to end: the webhook of this replica is as good as before.
-                let ended = lease.with_lease(unless_still(STILL, self.lead(certificates))).await;
+                let ended = lease.with_lease(unless_stalled(STALL_LIMIT, self.lead(certificates))).await;
                 self.metrics.leads(false);
                 match ended {
                     Some(Some(Err(error))) => return error,
@@ -271,7 +271,7 @@ impl Leader {
             _ = terminating.wait_for(|terminating| *terminating) => {}
         }
         self.metrics.leads(false);
-        if timeout(RELEASE, lease.release()).await.is_err() {
+        if timeout(RELEASE_TIMEOUT, lease.release()).await.is_err() {
             tracing::warn!("failed to release the lease in time; it expires by itself");
         }
         pending().await
@@ -295,7 +295,7 @@ impl Leader {
 /// Works on unless the process stood still for longer than `limit`, and does not take one more step then. The lease alone
 /// does not see to that: a process that was stopped and goes on finds its work due at once, and the lease's renewal beside it,
 /// and whatever the work does first is done by a leader that is none any more.
-async fn unless_still<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
+async fn unless_stalled<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
     let mut work = pin!(work);
     // Work that waits for long is no standstill.
     let mut pulse = interval(limit / 4);
@@ -392,11 +392,11 @@ const ANNOUNCE_AFTER: Duration = Duration::from_secs(5);
 /// 15 s in all: the API server goes on using connections to a terminating pod (kubernetes#127335).
 const CLOSE_AFTER: Duration = Duration::from_secs(10);
 /// How long a lease holds that nobody renews, and after how long without renewal its holder gives up by itself.
-const LEASE: Duration = Duration::from_secs(15);
-const RENEWED: Duration = Duration::from_secs(10);
+const LEASE_DURATION: Duration = Duration::from_secs(15);
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// Below what lies between the two: a leader that stood still for longer may have been followed by another one.
-const STILL: Duration = Duration::from_secs(4);
-const RELEASE: Duration = Duration::from_secs(5);
+const STALL_LIMIT: Duration = Duration::from_secs(4);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Probes and Prometheus only.
 const HEALTH_LIMITS: Limits = Limits {
     connections: 32,
@@ -422,7 +422,7 @@ mod tests {
             }
         };
         let stopped = async { std::thread::sleep(Duration::from_millis(300)) };
-        let (worked, ()) = tokio::join!(unless_still(Duration::from_millis(100), work), stopped);
+        let (worked, ()) = tokio::join!(unless_stalled(Duration::from_millis(100), work), stopped);
         let ended: Option<Infallible> = worked;
         assert!(ended.is_none());
         assert_eq!(steps, 1);
@@ -434,8 +434,8 @@ mod tests {
             sleep(Duration::from_secs(3600)).await;
             "done"
         };
-        assert_eq!(unless_still(STILL, work).await, Some("done"));
-        const { assert!(STILL.as_secs() < LEASE.as_secs() - RENEWED.as_secs()) };
+        assert_eq!(unless_stalled(STALL_LIMIT, work).await, Some("done"));
+        const { assert!(STALL_LIMIT.as_secs() < LEASE_DURATION.as_secs() - RENEW_DEADLINE.as_secs()) };
     }
 
     #[test]

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use agent_tracing::core::ca_bundle::log::{Named, Told, read};
-use agent_tracing::core::ca_bundle::{AGENT_SCRIPT, Held, MAX_BYTES, OUTPUT, SOURCES_DIRECTORY, Source, merge};
+use agent_tracing::core::ca_bundle::log::{LogContent, NamedCertificates, read};
+use agent_tracing::core::ca_bundle::{
+    AGENT_SCRIPT, BundledCertificate, MAX_BYTES, OUTPUT, SOURCES_DIRECTORY, Source, merge,
+};
 use authorities::{Authority, certificates};
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
@@ -120,7 +122,7 @@ fn where_nothing_can_be_written_the_agent_starts_and_what_was_there_stays() {
         fs::remove_dir(image.path("/tmp/ca-bundle")).unwrap();
         let log = image.merges();
         assert!(log.contains("failed to write"), "{log}");
-        assert_eq!(read(&log), Told::NotWritten);
+        assert_eq!(read(&log), LogContent::NotWritten);
 
         // The bundle's place is taken by a folder that is not empty.
         fs::create_dir_all(image.path(OUTPUT)).unwrap();
@@ -144,9 +146,9 @@ fn the_log_names_what_the_sources_gave_and_nothing_of_a_key_between() {
         let log = image.merges();
         let named = named(&log);
         for authority in [&service, &one, &two] {
-            assert!(named.has(&held(authority)), "{log}");
+            assert!(named.has(&certificate(authority)), "{log}");
         }
-        assert!(!named.has(&held(&public)) && !named.has(&held(&absent)) && named.is_whole(), "{log}");
+        assert!(!named.has(&certificate(&public)) && !named.has(&certificate(&absent)) && named.is_whole(), "{log}");
         assert!(one.key_pem().lines().filter(|line| !line.starts_with('-')).all(|line| !log.contains(line)), "{log}");
     }
 }
@@ -160,15 +162,15 @@ fn of_hundreds_the_log_names_some_and_says_so() {
     }
 }
 
-fn held(authority: &Authority) -> Held {
+fn certificate(authority: &Authority) -> BundledCertificate {
     let pem = authority.pem();
-    merge(&[Source { name: "a", bytes: pem.as_bytes() }], Timestamp::now()).held.remove(0)
+    merge(&[Source { name: "a", bytes: pem.as_bytes() }], Timestamp::now()).certificates.remove(0)
 }
 
 #[track_caller]
-fn named(log: &str) -> Named {
+fn named(log: &str) -> NamedCertificates {
     match read(log) {
-        Told::Holds(named) => named,
+        LogContent::Holds(named) => named,
         other => panic!("{other:?}: {log}"),
     }
 }

@@ -9,8 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use agent_tracing::api::AgentTracing;
-use agent_tracing::core::desired::{Desired, desired};
-use agent_tracing::core::drift::drifted;
+use agent_tracing::core::children::drift::has_drifted;
+use agent_tracing::core::children::{Desired, desired};
 use agent_tracing::core::settings::{Platform, Settings, parse};
 use agent_tracing::names;
 use serde::de::DeserializeOwned;
@@ -49,10 +49,10 @@ fn a_child_does_not_drift_from_itself_and_its_hash_tells_a_field_that_is_gone() 
     let with = children(&folder("resources"));
     let without = children(&folder("minimal"));
     for (with, without) in with.iter().zip(&without) {
-        assert!(!drifted(with, with));
+        assert!(!has_drifted(with, with));
         if with["kind"] == "Deployment" {
             assert_ne!(hash(with), hash(without));
-            assert!(drifted(without, with), "a toleration that is no longer wanted");
+            assert!(has_drifted(without, with), "a toleration that is no longer wanted");
         } else {
             assert_eq!(hash(with), hash(without), "{}", with["kind"]);
         }
@@ -65,7 +65,7 @@ fn the_selector_never_changes_and_always_matches_the_pods() {
         let deployment = &children(&case)[0];
         let selector = &deployment["spec"]["selector"]["matchLabels"];
         assert_eq!(*selector, json!({"app.kubernetes.io/instance": "tracing", "app.kubernetes.io/name": "mlflow"}));
-        assert!(!drifted(selector, &deployment["spec"]["template"]["metadata"]["labels"]), "{}", case.display());
+        assert!(!has_drifted(selector, &deployment["spec"]["template"]["metadata"]["labels"]), "{}", case.display());
     }
 }
 
@@ -97,7 +97,7 @@ fn compare() {
     for (path, _) in on_api_server() {
         let read = |path: PathBuf| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
         let (child, live) = (read(path.clone()), read(path.with_extension("json.live")));
-        assert!(!drifted(&child, &live), "{}: {live:#}", path.display());
+        assert!(!has_drifted(&child, &live), "{}: {live:#}", path.display());
     }
 }
 

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use agent_tracing::core::decide::{Decision, decide};
 use agent_tracing::core::inject::uninject;
-use agent_tracing::core::select::Surroundings;
+use agent_tracing::core::selection::SelectionContext;
 use agent_tracing::core::settings::Platform;
 use agent_tracing::names;
 use json_patch::Patch;
@@ -116,10 +116,13 @@ fn command_line(case: &Path, command: &str, files: &[&Path]) -> Run {
     Run { stdout: text(output.stdout), stderr: text(output.stderr), code }
 }
 
-fn patch_of(workload: &Value, policies: &[agent_tracing::core::policy::Policy]) -> Vec<json_patch::PatchOperation> {
+fn patch_of(
+    workload: &Value,
+    policies: &[agent_tracing::core::settings::policy::Policy],
+) -> Vec<json_patch::PatchOperation> {
     let namespace = workload["metadata"]["namespace"].as_str().unwrap_or("default");
     let here: Vec<_> = policies.iter().filter(|p| p.namespace == namespace).cloned().collect();
-    let around = Surroundings {
+    let context = SelectionContext {
         namespace,
         injection_enabled: true,
         platform: &Platform::default(),
@@ -127,7 +130,7 @@ fn patch_of(workload: &Value, policies: &[agent_tracing::core::policy::Policy]) 
         policies: &here,
         renews: true,
     };
-    match decide(&support::workload(workload).unwrap(), &around) {
+    match decide(&support::workload(workload).unwrap(), &context) {
         Decision::Wire { injection, .. } => injection.patch,
         Decision::Unwire(patch) => patch,
         Decision::Leave(_) => Vec::new(),

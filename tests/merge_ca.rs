@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
-use agent_tracing::core::ca_bundle::log::{Told, read};
+use agent_tracing::core::ca_bundle::log::{LogContent, read};
 use agent_tracing::core::ca_bundle::{Source, merge, system_roots};
 use authorities::{Authority, certificates};
 
@@ -77,18 +77,18 @@ fn the_log_names_what_is_no_public_root_once_the_bundle_is_written() {
     let pod = Pod::new("named");
     let (one, absent) = (Authority::new("one"), Authority::new("absent"));
     pod.source("1.crt", format!("{}{}", system_roots(), one.pem()).as_bytes());
-    let held = |authority: &Authority| {
+    let certificate = |authority: &Authority| {
         let pem = authority.pem();
-        merge(&[Source { name: "a", bytes: pem.as_bytes() }], jiff::Timestamp::now()).held.remove(0)
+        merge(&[Source { name: "a", bytes: pem.as_bytes() }], jiff::Timestamp::now()).certificates.remove(0)
     };
     let log = pod.merge(&[]);
-    let Told::Holds(named) = read(&log) else { panic!("{log}") };
-    assert!(named.has(&held(&one)) && !named.has(&held(&absent)) && named.is_whole(), "{log}");
+    let LogContent::Holds(named) = read(&log) else { panic!("{log}") };
+    assert!(named.has(&certificate(&one)) && !named.has(&certificate(&absent)) && named.is_whole(), "{log}");
     assert_eq!(log.lines().filter(|line| line.starts_with("merge-ca: holds ")).count(), 1, "{log}");
 
     fs::remove_file(pod.output()).unwrap();
     fs::create_dir(pod.output()).unwrap();
-    assert_eq!(read(&pod.merge(&[])), Told::NotWritten);
+    assert_eq!(read(&pod.merge(&[])), LogContent::NotWritten);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use agent_tracing::api::WorkloadState;
 use agent_tracing::mlflow::Outcome;
-use agent_tracing::telemetry::metrics::{Metrics, Step};
+use agent_tracing::telemetry::metrics::{Metrics, ReconcileStep};
 use agent_tracing::telemetry::{self, Readiness};
 use axum::body::Body;
 use axum::http::{Request, header};
@@ -46,9 +46,10 @@ fn the_reference_names_every_step_and_every_end_of_a_request() {
         format!("{of} is {} or {last}.", others.join(", "))
     };
     let page = read(PAGE).replace('\n', " ");
-    for said in
-        [listed("`step`", &Step::ALL.map(Step::as_str)), listed("`outcome`", &Outcome::ALL.map(Outcome::as_str))]
-    {
+    for said in [
+        listed("`step`", &ReconcileStep::ALL.map(ReconcileStep::as_str)),
+        listed("`outcome`", &Outcome::ALL.map(Outcome::as_str)),
+    ] {
         assert!(page.contains(&said), "{PAGE} does not say: {said}");
     }
 }
@@ -164,7 +165,7 @@ async fn families() -> Vec<Family> {
     metrics.leads(true);
     metrics.admission("injected", "wired", took);
     metrics.reconcile("ok", None, took);
-    metrics.step(Step::Server, took);
+    metrics.step(ReconcileStep::Server, took);
     metrics.certificate_expires(1_900_000_000);
     let states = BTreeMap::from([(WorkloadState::Injected, 1)]);
     metrics.tracing("bank", "tracing", &[], states, Some(Timestamp::UNIX_EPOCH));

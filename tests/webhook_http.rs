@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use agent_tracing::api::AgentTracing;
-use agent_tracing::core::kind::Kind;
+use agent_tracing::core::selection::kind::Kind;
 use agent_tracing::telemetry::Metrics;
-use agent_tracing::webhook::memory::Memory;
+use agent_tracing::webhook::policy_cache::PolicyCache;
 use agent_tracing::webhook::{Webhook, router};
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode};
@@ -151,7 +151,7 @@ async fn an_update_wires_what_can_still_be_changed() {
     let cluster = Cluster::with_mlflow();
     for kind in Kind::ALL {
         let answer = cluster.admits(update(workload(kind), workload(kind))).await;
-        assert_eq!(answer["response"]["patch"].is_string(), kind.has_second_chance(), "{kind:?}");
+        assert_eq!(answer["response"]["patch"].is_string(), kind.template_is_mutable(), "{kind:?}");
     }
     assert!(cluster.counted(r#"{result="left",reason="OtherKind"} 2"#));
 }
@@ -187,10 +187,10 @@ async fn who_creates_what_cannot_be_wired_later_is_told_to_create_it_again() {
         "apiVersion": "agenttracing.dev/v1alpha1", "kind": "AgentTracing",
         "metadata": {"name": "tracing", "namespace": "bank"}, "spec": {"mlflow": {"mode": "CR"}},
     });
-    let cluster = Cluster::around(serde_json::from_value(tracing).unwrap());
+    let cluster = Cluster::context(serde_json::from_value(tracing).unwrap());
     for kind in Kind::ALL {
         let answer = cluster.admits(create(workload(kind))).await;
-        let expected = match kind.has_second_chance() {
+        let expected = match kind.template_is_mutable() {
             true => "not wired yet; the operator does it as soon as its service account may write".to_owned(),
             false => format!("not wired; create this {} again when MLflow has answered", kind.as_str()),
         };
@@ -309,16 +309,16 @@ impl Cluster {
             let mlflow = json!({"url": url, "version": "3.10.1", "workspaces": false, "source": "Service"});
             serde_json::from_value(json!({"mlflow": mlflow})).unwrap()
         });
-        Self::around(tracing)
+        Self::context(tracing)
     }
 
-    fn around(tracing: AgentTracing) -> Self {
-        let memory = Memory::default();
-        memory.fill(vec![tracing], ["bank"]);
+    fn context(tracing: AgentTracing) -> Self {
+        let cache = PolicyCache::default();
+        cache.fill(vec![tracing], ["bank"]);
         let metrics = Arc::new(Metrics::default());
         let operators =
             agent_tracing::core::settings::Platform { operator_namespace: "operators".into(), ..Default::default() };
-        Self { webhook: Arc::new(Webhook::new(Arc::new(memory), metrics.clone(), operators)), metrics }
+        Self { webhook: Arc::new(Webhook::new(Arc::new(cache), metrics.clone(), operators)), metrics }
     }
 
     async fn admits(&self, review: Value) -> Value {

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use agent_tracing::core::ca_bundle::{MAX_BYTES, Merged, Source, Why, merge};
+use agent_tracing::core::ca_bundle::{MAX_BYTES, Merged, Source, SkipReason, merge};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -32,11 +32,11 @@ fuzz_target!(|data: &[u8]| {
     assert!(pem.is_empty() || pem.ends_with(b"-----END CERTIFICATE-----\n"));
     assert!(pem.len() <= MAX_BYTES);
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).map(|c| c.expect("a sound block")).collect();
-    assert_eq!(certificates.len(), merged.kept.iter().map(|(_, count)| count).sum::<usize>());
+    assert_eq!(certificates.len(), merged.counts.iter().map(|(_, count)| count).sum::<usize>());
     assert_eq!(HashSet::<_>::from_iter(&certificates).len(), certificates.len(), "a certificate twice");
     let again = both(pem, b"");
     assert_eq!(again.pem, merged.pem, "merging it again changed it");
-    assert!(again.skipped.iter().all(|s| s.source == "second" || (s.why == Why::Empty && pem.is_empty())));
+    assert!(again.skipped.iter().all(|s| s.source == "second" || (s.why == SkipReason::Empty && pem.is_empty())));
     for skipped in &merged.skipped {
         let line = skipped.to_string();
         assert!(line.len() < 400 && !line.contains(char::is_control), "a line in the log: {line:?}");

@@ -8,13 +8,13 @@
 mod mlflow;
 
 use libfuzzer_sys::fuzz_target;
-use mlflow::{Experiment, Understood, understand};
+use mlflow::{Experiment, ServerAnswer, classify};
 
 fuzz_target!(|data: &[u8]| {
     let Some((head, body)) = data.split_at_checked(2) else { return };
     // Any status that is not a success, most often one that MLflow gives.
     let status = [400, 401, 403, 404, 405, 429, 500, 503, 100 + u16::from(head[0])][usize::from(head[0] % 9)];
-    let Understood { version, experiment, trace: _, refusal } = understand(status, head[1] & 1 == 1, body);
+    let ServerAnswer { version, experiment, trace: _, refusal } = classify(status, head[1] & 1 == 1, body);
     if let Ok(version) = &version {
         assert!(version.len() <= 64 && version.bytes().all(|b| b.is_ascii_graphic()), "a version {version:?}");
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use agent_tracing::core::settings::Platform;
 use agent_tracing::webhook::Webhook;
-use agent_tracing::webhook::memory::Memory;
+use agent_tracing::webhook::policy_cache::Memory;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use libfuzzer_sys::fuzz_target;

@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn every_reason_is_found_by_its_name_and_has_a_known_status() {
         for reason in Reason::ALL {
-            assert_eq!(Reason::named(reason.as_str()), Some(*reason));
+            assert_eq!(Reason::from_name(reason.as_str()), Some(*reason));
             assert!(["True", "False", "Unknown"].contains(&reason.status()), "{reason:?}");
         }
     }

@@ -11,7 +11,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 use self::split::Part;
-use crate::core::kind::Kind;
+use crate::core::selection::kind::Kind;
 use crate::names;
 pub use write::to_yaml;
 

@@ -1,8 +1,12 @@
 //! The command line. Everything here but `run`, `check`, `uninject --all` and `uninstall` works with no network and no kubeconfig.
 
+mod check;
 pub mod documents;
+pub mod merge_ca;
 mod offline;
 mod tracing;
+mod uninject;
+mod uninstall;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::api::{AgentTracing, AgentTracingSpec, AgentTracingStatus, MlflowMode};
-use crate::core::explain;
+use crate::core::wiring::explain;
 
 /// Brings the traces of AI agents on Kubernetes into MLflow, and proves that they arrive.
 #[derive(Parser)]
@@ -45,19 +49,19 @@ enum Command {
     /// few workloads at a time. With --delete-tracings the AgentTracings go then, with their MLflow servers and their kind; volumes
     /// with traces stay all the same. What helm or kustomize installed besides is theirs to delete. May be repeated; exit code 1
     /// names the workloads that could not be changed.
-    Uninstall(crate::uninstall::UninstallArgs),
+    Uninstall(uninstall::UninstallArgs),
     /// Print what a container gets, and why.
     Explain(ExplainArgs),
     /// Walk every link from the installed kind to the last trace, and name the one that is broken.
     ///
     /// Reads the cluster of KUBECONFIG with your rights. The exit code is 0 where every link holds, 1 where one is broken and
     /// 2 where one could not be looked at or it is too early to tell.
-    Check(crate::check::CheckArgs),
+    Check(check::CheckArgs),
     /// Merge certificate authorities into one bundle; what an agent's init container runs.
     ///
     /// Broken, expired and repeated certificates are left out and named on stderr. The exit code is always 0: whatever is
     /// wrong here, the agent must start.
-    MergeCa(crate::merge_ca::MergeCaArgs),
+    MergeCa(merge_ca::MergeCaArgs),
 }
 
 #[derive(Args)]
@@ -88,7 +92,7 @@ struct UninjectArgs {
     #[arg(long, conflicts_with_all = ["filename", "namespace", "output"])]
     all: bool,
     #[command(flatten, next_help_heading = "With --all")]
-    cluster: crate::uninject::UninjectAllArgs,
+    cluster: uninject::UninjectAllArgs,
 }
 
 #[derive(Args)]
@@ -157,17 +161,15 @@ impl Cli {
             Command::Inject(InjectArgs { filename, namespace, output }) => {
                 offline::inject(&filename, &namespace, output)
             }
-            Command::Uninject(UninjectArgs { all: true, cluster, .. }) => {
-                runtime()?.block_on(crate::uninject::all(cluster))
-            }
+            Command::Uninject(UninjectArgs { all: true, cluster, .. }) => runtime()?.block_on(uninject::all(cluster)),
             Command::Uninject(UninjectArgs { filename, namespace, output, .. }) => {
                 offline::uninject(&filename, &namespace, output)
             }
-            Command::Uninstall(args) => runtime()?.block_on(crate::uninstall::uninstall(args)),
+            Command::Uninstall(args) => runtime()?.block_on(uninstall::uninstall(args)),
             Command::Explain(args) => explain_command(args),
-            Command::Check(args) => runtime()?.block_on(crate::check::check(args)),
+            Command::Check(args) => runtime()?.block_on(check::check(args)),
             Command::MergeCa(args) => {
-                crate::merge_ca::merge_ca(&args);
+                merge_ca::merge_ca(&args);
                 Ok(ExitCode::SUCCESS)
             }
         }

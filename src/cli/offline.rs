@@ -12,13 +12,13 @@ use similar::TextDiff;
 use super::documents::{self, Broken, Document};
 use super::{Output, tracing};
 use crate::core::decide::{Decision, Leave, decide};
+use crate::core::inject::record::RecordError;
 use crate::core::inject::uninject as removal;
-use crate::core::kind::Kind;
-use crate::core::policy::Policy;
-use crate::core::record::RecordError;
-use crate::core::select::{NotSelected, Surroundings};
+use crate::core::inject::view::Workload;
+use crate::core::selection::kind::Kind;
+use crate::core::selection::{NotSelected, SelectionContext};
 use crate::core::settings::Platform;
-use crate::core::view::Workload;
+use crate::core::settings::policy::Policy;
 use crate::core::wiring::Missing;
 use crate::names;
 
@@ -29,7 +29,7 @@ const OTHER_WORKLOADS: [&str; 2] = ["ReplicaSet", "ReplicationController"];
 const BY_HAND: &str = "remove the annotation together with the MLFLOW_* variables beside it to have it wired anew";
 
 /// What is to become of one object.
-enum Outcome {
+enum DocumentOutcome {
     /// Not a workload.
     Passed,
     /// A workload with this patch; what the user should know goes to stderr.
@@ -52,10 +52,10 @@ pub fn inject(files: &[PathBuf], namespace: &str, output: Output) -> anyhow::Res
 /// `uninject`.
 pub fn uninject(files: &[PathBuf], namespace: &str, output: Output) -> anyhow::Result<ExitCode> {
     process(load(files)?, namespace, output, |object, place| {
-        let Some(kind) = documents::workload_kind(object) else { return Outcome::Passed };
+        let Some(kind) = documents::workload_kind(object) else { return DocumentOutcome::Passed };
         match Workload::read(kind, object).map(|workload| removal(&workload)) {
-            Ok(Ok(patch)) => Outcome::Patched(patch, Vec::new()),
-            Ok(Err(error)) => Outcome::Skipped(Vec::new(), format!("{error}; {BY_HAND}")),
+            Ok(Ok(patch)) => DocumentOutcome::Patched(patch, Vec::new()),
+            Ok(Err(error)) => DocumentOutcome::Skipped(Vec::new(), format!("{error}; {BY_HAND}")),
             Err(error) => partial(kind, place, &error),
         }
     })
@@ -83,20 +83,20 @@ fn load(files: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
 }
 
 /// A workload of which a part is missing or of a wrong type: a patch for kustomize, an assertion of a test, a typing error.
-fn partial(kind: Kind, place: &str, error: &serde_json::Error) -> Outcome {
+fn partial(kind: Kind, place: &str, error: &serde_json::Error) -> DocumentOutcome {
     let kind = kind.as_str();
     let advice = format!(
         "{place} is no whole {kind}: {error}; complete it, or give what merges it: kustomize build . | agent-tracing-operator inject -f -"
     );
-    Outcome::Skipped(Vec::new(), advice)
+    DocumentOutcome::Skipped(Vec::new(), advice)
 }
 
-fn wire(object: &Value, place: &str, namespace: &str, policies: &[Policy]) -> Outcome {
+fn wire(object: &Value, place: &str, namespace: &str, policies: &[Policy]) -> DocumentOutcome {
     let Some(kind) = documents::workload_kind(object) else {
         let other = documents::kind(object);
         let advice = || format!("kind {other} is not wired; put the agent into a Deployment");
-        let skipped = OTHER_WORKLOADS.contains(&other).then(|| Outcome::Skipped(Vec::new(), advice()));
-        return skipped.unwrap_or(Outcome::Passed);
+        let skipped = OTHER_WORKLOADS.contains(&other).then(|| DocumentOutcome::Skipped(Vec::new(), advice()));
+        return skipped.unwrap_or(DocumentOutcome::Passed);
     };
     let workload = match Workload::read(kind, object) {
         Ok(workload) => workload,
@@ -104,7 +104,7 @@ fn wire(object: &Value, place: &str, namespace: &str, policies: &[Policy]) -> Ou
     };
     let namespace = documents::namespace(object, namespace);
     let here: Vec<Policy> = policies.iter().filter(|p| p.namespace == namespace).cloned().collect();
-    let around = Surroundings {
+    let context = SelectionContext {
         namespace,
         // Offline there is no namespace to ask: who calls `inject` wants to see the injection.
         injection_enabled: true,
@@ -114,19 +114,21 @@ fn wire(object: &Value, place: &str, namespace: &str, policies: &[Policy]) -> Ou
         policies: &here,
         renews: true,
     };
-    match decide(&workload, &around) {
+    match decide(&workload, &context) {
         Decision::Wire { injection, .. } => {
             let notes: Vec<String> = injection.notes.iter().map(ToString::to_string).collect();
             match injection.skipped {
-                Some(reason) => Outcome::Skipped(
+                Some(reason) => DocumentOutcome::Skipped(
                     injection.patch,
                     [reason.as_str().to_owned()].into_iter().chain(notes).collect::<Vec<_>>().join("; "),
                 ),
-                None => Outcome::Patched(injection.patch, notes),
+                None => DocumentOutcome::Patched(injection.patch, notes),
             }
         }
-        Decision::Unwire(patch) => Outcome::Patched(patch, vec!["opted out: the wiring was taken out".to_owned()]),
-        Decision::Leave(leave) => Outcome::Skipped(Vec::new(), leave_message(&leave, kind, namespace)),
+        Decision::Unwire(patch) => {
+            DocumentOutcome::Patched(patch, vec!["opted out: the wiring was taken out".to_owned()])
+        }
+        Decision::Leave(leave) => DocumentOutcome::Skipped(Vec::new(), leave_message(&leave, kind, namespace)),
     }
 }
 
@@ -157,8 +159,8 @@ fn leave_message(leave: &Leave, kind: Kind, namespace: &str) -> String {
             )
         }
         Leave::Suspended { tracing } => format!("Suspended: AgentTracing {tracing} has spec.suspend set"),
-        Leave::Waiting { missing, .. } => missing_message(*missing).to_owned(),
-        Leave::Record { error: error @ RecordError::Newer(_), .. } => {
+        Leave::Blocked { missing, .. } => missing_message(*missing).to_owned(),
+        Leave::Record { error: error @ RecordError::FutureVersion(_), .. } => {
             format!("Outdated: {error}; upgrade this program")
         }
         Leave::Record { error, .. } => format!("RecordUnreadable: {error}; {BY_HAND}"),
@@ -170,7 +172,7 @@ fn process(
     documents: Vec<Document>,
     namespace: &str,
     output: Output,
-    outcome: impl Fn(&Value, &str) -> Outcome,
+    outcome: impl Fn(&Value, &str) -> DocumentOutcome,
 ) -> anyhow::Result<ExitCode> {
     let mut skipped = false;
     for Document { place, content, repeated } in documents {
@@ -188,13 +190,13 @@ fn process(
         for item in documents::objects_mut(&mut document) {
             let label = format!("{} {}", documents::kind(item), documents::name(item));
             match outcome(item, &place) {
-                Outcome::Passed => {}
-                Outcome::Skipped(patch, reason) => {
+                DocumentOutcome::Passed => {}
+                DocumentOutcome::Skipped(patch, reason) => {
                     skipped = true;
                     eprintln!("{label}: skipped: {reason}");
                     change(item, namespace, patch, output)?;
                 }
-                Outcome::Patched(patch, notes) => {
+                DocumentOutcome::Patched(patch, notes) => {
                     notes.iter().for_each(|note| eprintln!("{label}: {note}"));
                     change(item, namespace, patch, output)?;
                 }

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::documents::{self, Document};
 use crate::api::AgentTracing;
-use crate::core::explain;
-use crate::core::policy::Policy;
+use crate::core::settings::policy::Policy;
+use crate::core::wiring::explain;
 
 /// The fields of an object that everybody knows. What is below metadata and status is written by the API server and the
 /// operator, who may be newer than this program.

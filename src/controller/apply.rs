@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 use super::Context;
 use super::observe;
 use crate::api::{AgentTracing, AgentTracingStatus};
-use crate::core::health::shortened;
 use crate::core::settings::Settings;
-use crate::core::shared;
+use crate::core::status::mlflow_cr;
+use crate::core::status::quote::shorten;
 use crate::names;
 pub(super) use children::{Refusals, children, is_ours};
 pub(super) use workload::{Written, patch, touch, without_merge_ca, would_create, would_touch_without_merge_ca};
@@ -60,7 +60,7 @@ impl Error {
     /// The API server understood and refused: trying the same again is no use.
     pub fn refusal(&self) -> Option<String> {
         let status = self.status().filter(|s| matches!(s.code, 400 | 403 | 422) && !is_failed_test(s))?;
-        Some(shortened(&status.message))
+        Some(shorten(&status.message))
     }
 
     fn status(&self) -> Option<&Status> {
@@ -132,7 +132,7 @@ pub(super) async fn mlflow_resource(
     ctx: &Context,
     settings: &Settings,
     spec: &Value,
-) -> Result<shared::Resource, Error> {
+) -> Result<mlflow_cr::Resource, Error> {
     let name = &settings.cr.name;
     let what = || format!("MLflow {name}");
     let object = json!({
@@ -148,7 +148,7 @@ pub(super) async fn mlflow_resource(
         Ok(created) => {
             tracing::info!(name, "MLflow resource created");
             serde_json::to_value(created)
-                .map(shared::Resource::Present)
+                .map(mlflow_cr::Resource::Present)
                 .map_err(|source| Error::Encode { what: what(), source })
         }
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(observe::mlflow_resource(ctx, name).await?),
@@ -156,8 +156,8 @@ pub(super) async fn mlflow_resource(
             let causes = status.details.iter().flat_map(|details| &details.causes);
             let field =
                 causes.map(|cause| (cause.field.clone(), cause.message.clone())).find(|(field, _)| !field.is_empty());
-            let refusal = shared::Refusal { code: status.code, message: status.message.clone(), field };
-            Ok(shared::not_created(settings, &refusal, &ctx.platform.operator_namespace))
+            let refusal = mlflow_cr::CreateRefusal { code: status.code, message: status.message.clone(), field };
+            Ok(mlflow_cr::not_created(settings, &refusal, &ctx.platform.operator_namespace))
         }
         Err(source) => Err(Error::Write { what: what(), source }),
     }

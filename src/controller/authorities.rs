@@ -7,22 +7,22 @@ use serde_json::Value;
 use super::{Context, Error, apply, observe};
 use crate::api::{AgentTracing, CaBundleStrategy, Reason};
 use crate::core::ca_bundle::{self, Source};
-use crate::core::desired::binding::ca_config_map;
-use crate::core::health::Verdict;
+use crate::core::children::binding::ca_config_map;
 use crate::core::inject::ca_sources;
-use crate::core::policy::{CaChoice, Policy};
 use crate::core::settings::Settings;
+use crate::core::settings::policy::{CaChoice, Policy};
+use crate::core::status::condition::ConditionUpdate;
 use crate::names;
 
 /// Brings ConfigMap `agenttracing-ca` about, before a workload mounts it: because the spec says so, or because the init
 /// container does not start in `some` workload. Says what keeps it from being there.
-pub(super) async fn bring(
+pub(super) async fn apply_ca_config_map(
     ctx: &Context,
     settings: &Settings,
     tracings: &[AgentTracing],
     some: bool,
     now: Timestamp,
-) -> Result<Option<Verdict>, Error> {
+) -> Result<Option<ConditionUpdate>, Error> {
     let chosen = settings.policy.ca.as_ref().map(|choice| choice.strategy);
     let wanted = match chosen {
         Some(CaBundleStrategy::ConfigMap) => true,
@@ -40,7 +40,7 @@ pub(super) async fn bring(
              from it; delete or rename it: {look}",
             names::CA_CONFIG_MAP
         );
-        return Ok(Some(Verdict::bad(Reason::NameConflict, message)));
+        return Ok(Some(ConditionUpdate::bad(Reason::NameConflict, message)));
     }
     // One map serves all AgentTracings of the namespace, whoever of them needs it: two would write it in turn.
     let choices: Vec<CaChoice> = tracings.iter().filter_map(|tracing| Policy::of(tracing).ca).collect();
@@ -80,7 +80,7 @@ pub(super) async fn bring(
                 "The API server refuses ConfigMap {}, from which agents take their certificate authorities ({said}); {next}",
                 names::CA_CONFIG_MAP
             );
-            return Ok(Some(Verdict::bad(Reason::CreateForbidden, message)));
+            return Ok(Some(ConditionUpdate::bad(Reason::CreateForbidden, message)));
         }
     }
     Ok(None)

@@ -4,33 +4,33 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::key::Key;
+use super::key::WorkloadKey;
 use super::{Context, Error, apply, observe};
 use crate::api::{AgentTracingStatus, CaBundleStrategy, RefusedMergeCa};
-use crate::core::canary::{self, Answer, Templates, verdict};
 use crate::core::decide::Fallback;
-use crate::core::kind::Kind;
+use crate::core::inject::canary::{self, Answer, Templates, compare_dry_runs};
+use crate::core::selection::kind::Kind;
 use crate::core::settings::Settings;
-use crate::core::workload::{Judged, Standing};
+use crate::core::workloads::{Assessment, InjectionState};
 
 /// How long a refusal, or a question without an answer, stands until it is asked again.
-const AGAIN: SignedDuration = SignedDuration::from_mins(10);
+const RECHECK: SignedDuration = SignedDuration::from_mins(10);
 /// The same for a workload whose pods do not come.
-const AGAIN_FOR_PODS: SignedDuration = SignedDuration::from_secs(60);
+const RECHECK_PODS: SignedDuration = SignedDuration::from_secs(60);
 /// Workloads without pods that are asked for in one pass.
-const MOST_WITHOUT_PODS: usize = 3;
+const MAX_WITHOUT_PODS: usize = 3;
 
 /// What was asked already.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
-    namespace: Option<Asked>,
+pub(super) struct CanaryState {
+    namespace: Option<DryRun>,
     /// Workloads whose pods did not come.
-    examined: BTreeMap<Key, Examined>,
+    examined: BTreeMap<WorkloadKey, Examined>,
 }
 
 /// What was asked for the namespace.
 #[derive(Debug)]
-struct Asked {
+struct DryRun {
     /// From where the init container is.
     source: String,
     at: Timestamp,
@@ -57,9 +57,9 @@ pub(super) async fn refused_merge_ca(
     ctx: &Context,
     settings: &Settings,
     labelled: bool,
-    workloads: &[Judged],
+    workloads: &[Assessment],
     old: &AgentTracingStatus,
-    memory: &mut Memory,
+    memory: &mut CanaryState,
     now: Timestamp,
 ) -> Result<Option<RefusedMergeCa>, Error> {
     let Some(choice) = settings.policy.ca.as_ref().filter(|ca| ca.strategy == CaBundleStrategy::InitContainer) else {
@@ -75,8 +75,8 @@ pub(super) async fn refused_merge_ca(
     let example = example(workloads);
     let refusals = workloads.iter().filter(|j| j.merge_ca.fallback == Some(Fallback::Refused)).count();
     let last = memory.namespace.as_ref().filter(|asked| asked.source == source);
-    let holds = |asked: &&Asked| {
-        now.duration_since(asked.at) < AGAIN && asked.refusals >= refusals && (asked.of_workload || example.is_none())
+    let holds = |asked: &&DryRun| {
+        now.duration_since(asked.at) < RECHECK && asked.refusals >= refusals && (asked.of_workload || example.is_none())
     };
     if let Some(last) = last.filter(holds) {
         return Ok(last.refused.clone());
@@ -84,9 +84,10 @@ pub(super) async fn refused_merge_ca(
     let known = old.merge_ca.as_ref().filter(|refused| refused.refused_source == source);
     let known = last.map_or_else(|| known.cloned(), |last| last.refused.clone());
     let asked = |of_workload: bool, refused: &Option<RefusedMergeCa>| {
-        Some(Asked { source: source.clone(), at: now, of_workload, refused: refused.clone(), refusals })
+        Some(DryRun { source: source.clone(), at: now, of_workload, refused: refused.clone(), refusals })
     };
-    let runs_with_it = |j: &Judged| j.merge_ca.present && j.standing == Standing::Current && j.rollout.available > 0;
+    let runs_with_it =
+        |j: &Assessment| j.merge_ca.present && j.injection_state == InjectionState::Current && j.rollout.available > 0;
     if last.is_none() && known.is_none() && workloads.iter().any(runs_with_it) {
         memory.namespace = asked(true, &None);
         return Ok(None);
@@ -131,9 +132,11 @@ pub(super) async fn refused_merge_ca(
 
 /// The workload whose template is tried, as the best example of what policies are used to here: one that is about to be wired,
 /// else one that is.
-fn example(workloads: &[Judged]) -> Option<&Judged> {
-    let first = |test: &dyn Fn(&Judged) -> bool| workloads.iter().find(|j| j.kind.has_second_chance() && test(j));
-    let to_wire = |j: &Judged| matches!(j.standing, Standing::Wanting { .. } | Standing::Waiting(_)) && !j.wired;
+fn example(workloads: &[Assessment]) -> Option<&Assessment> {
+    let first = |test: &dyn Fn(&Assessment) -> bool| workloads.iter().find(|j| j.kind.template_is_mutable() && test(j));
+    let to_wire = |j: &Assessment| {
+        matches!(j.injection_state, InjectionState::OutOfDate { .. } | InjectionState::Blocked(_)) && !j.wired
+    };
     first(&to_wire).or_else(|| first(&|j| j.wired))
 }
 
@@ -142,23 +145,23 @@ fn example(workloads: &[Judged]) -> Option<&Judged> {
 pub(super) async fn failing(
     ctx: &Context,
     namespace: &str,
-    workloads: &[Judged],
+    workloads: &[Assessment],
     troubles: observe::Troubles,
-    memory: &mut Memory,
+    memory: &mut CanaryState,
     now: Timestamp,
 ) -> Result<BTreeMap<String, Fallback>, Error> {
     let observe::Troubles { not_started, without_pods } = troubles;
-    let keys: BTreeSet<_> = workloads.iter().map(Key::of_workload).collect();
+    let keys: BTreeSet<_> = workloads.iter().map(WorkloadKey::of_workload).collect();
     memory.examined.retain(|key, _| keys.contains(key));
-    let is_due = |workload: &&Judged| {
+    let is_due = |workload: &&Assessment| {
         // Whether a CronJob's Jobs get no pods is not known: each look is a question.
-        let pause = if workload.kind == Kind::CronJob { AGAIN } else { AGAIN_FOR_PODS };
+        let pause = if workload.kind == Kind::CronJob { RECHECK } else { RECHECK_PODS };
         let again = |at: Timestamp| now.duration_since(at) >= pause;
-        let last = memory.examined.get(&Key::of_workload(workload));
+        let last = memory.examined.get(&WorkloadKey::of_workload(workload));
         last.is_none_or(|last| last.record != workload.record || again(last.at))
     };
     let without: Vec<_> = workloads.iter().filter(|workload| without_pods.contains(&workload.resource())).collect();
-    let due: Vec<_> = without.iter().copied().filter(is_due).take(MOST_WITHOUT_PODS).collect();
+    let due: Vec<_> = without.iter().copied().filter(is_due).take(MAX_WITHOUT_PODS).collect();
     for workload in due {
         let object = observe::object(ctx, workload.kind, namespace, &workload.name).await?;
         let template = object.and_then(|object| canary::template(workload.kind, object));
@@ -171,10 +174,10 @@ pub(super) async fn failing(
         }
         let examined =
             Examined { record: workload.record.clone(), at: now, refused: matches!(answer, Answer::Refused(_)) };
-        memory.examined.insert(Key::of_workload(workload), examined);
+        memory.examined.insert(WorkloadKey::of_workload(workload), examined);
     }
-    let is_refused = |workload: &&Judged| {
-        let last = memory.examined.get(&Key::of_workload(workload));
+    let is_refused = |workload: &&Assessment| {
+        let last = memory.examined.get(&WorkloadKey::of_workload(workload));
         last.is_some_and(|last| last.refused && last.record == workload.record)
     };
     let refused = without.into_iter().filter(is_refused).map(|workload| (workload.resource(), Fallback::Refused));
@@ -192,5 +195,5 @@ async fn ask(ctx: &Context, kind: Kind, namespace: &str, templates: &Templates) 
         return with;
     }
     let without = apply::would_create(ctx, kind, namespace, &object(&templates.without)).await;
-    verdict(&without, &with, &ctx.platform.merge_ca.image)
+    compare_dry_runs(&without, &with, &ctx.platform.merge_ca.image)
 }

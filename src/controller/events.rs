@@ -7,27 +7,27 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 
-use super::key::Key;
-use super::{Context, report, says_terminating};
+use super::key::WorkloadKey;
+use super::{Context, is_namespace_terminating, report};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, Reason, WorkloadState, WorkloadStatus};
-use crate::core::kind::Kind;
-use crate::core::rollout::{halt, is_repair};
+use crate::core::selection::kind::Kind;
 use crate::core::status::is_true;
-use crate::core::workload::{Judged, Orphan, Standing};
+use crate::core::workloads::rollout::{halt, is_repair};
+use crate::core::workloads::{Assessment, InjectionState, Orphan};
 use crate::names::event;
 
 /// What was already said about each workload. Filled from status at the first pass, so that a restarted operator
 /// repeats nothing.
 #[derive(Debug, Default)]
-pub(super) struct Said {
-    workloads: BTreeMap<Key, Word>,
+pub(super) struct EventLog {
+    workloads: BTreeMap<WorkloadKey, Reported>,
     seeded: bool,
     /// The list in status was full: what is not in it may have been said as well.
     unsure: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Word {
+enum Reported {
     Wired,
     Skipped(Reason),
 }
@@ -36,9 +36,9 @@ enum Word {
 pub(super) async fn transitions(
     ctx: &Context,
     tracing: &AgentTracing,
-    judged: &[Judged],
+    assessments: &[Assessment],
     new: &AgentTracingStatus,
-    said: &mut Said,
+    event_log: &mut EventLog,
 ) {
     let old = tracing.status.as_ref();
     for (condition, reason) in
@@ -55,27 +55,27 @@ pub(super) async fn transitions(
         condition.filter(|c| c.reason == Reason::RolloutHalted.as_str()).map(|c| c.message.clone())
     };
     if let Some(message) = halted(Some(new)).filter(|_| halted(old).is_none()) {
-        let culprit = halt(judged, Timestamp::now().as_second());
+        let culprit = halt(assessments, Timestamp::now().as_second());
         publish(ctx, tracing, culprit, EventType::Warning, event::ROLLOUT_HALTED, message.clone()).await;
         publish(ctx, tracing, None, EventType::Warning, event::ROLLOUT_HALTED, message).await;
     }
-    seed(said, old);
-    let keys: BTreeSet<Key> = judged.iter().map(Key::of_workload).collect();
-    said.workloads.retain(|key, _| keys.contains(key));
-    for workload in judged {
-        let key = Key::of_workload(workload);
-        let before = said.workloads.get(&key).copied();
-        let word = match &workload.standing {
-            Standing::Current => Word::Wired,
-            Standing::Skipped { reason, .. } => Word::Skipped(*reason),
+    restore(event_log, old);
+    let keys: BTreeSet<WorkloadKey> = assessments.iter().map(WorkloadKey::of_workload).collect();
+    event_log.workloads.retain(|key, _| keys.contains(key));
+    for workload in assessments {
+        let key = WorkloadKey::of_workload(workload);
+        let before = event_log.workloads.get(&key).copied();
+        let word = match &workload.injection_state {
+            InjectionState::Current => Reported::Wired,
+            InjectionState::Skipped { reason, .. } => Reported::Skipped(*reason),
             _ => continue,
         };
-        if before != Some(word) && !(before.is_none() && said.unsure) {
+        if before != Some(word) && !(before.is_none() && event_log.unsure) {
             let row = row(Some(new), workload);
             let message = row.and_then(|w| w.message.clone());
             match word {
-                Word::Wired => wired(ctx, tracing, workload, event::INJECTED).await,
-                Word::Skipped(reason) => {
+                Reported::Wired => wired(ctx, tracing, workload, event::INJECTED).await,
+                Reported::Skipped(reason) => {
                     let note = format!("{}: {}", reason.as_str(), message.unwrap_or_default());
                     let harmless = [Reason::OptedOut, Reason::OwnTrackingURI, Reason::Windows].contains(&reason);
                     let kind = if harmless { EventType::Normal } else { EventType::Warning };
@@ -83,33 +83,38 @@ pub(super) async fn transitions(
                 }
             }
         }
-        said.workloads.insert(key, word);
+        event_log.workloads.insert(key, word);
     }
-    said.unsure = false;
+    event_log.unsure = false;
     let has_trace = |status, workload| row(status, workload).is_some_and(|row| row.last_trace_time.is_some());
-    for workload in judged.iter().filter(|j| has_trace(Some(new), j) && !has_trace(old, j)) {
+    for workload in assessments.iter().filter(|j| has_trace(Some(new), j) && !has_trace(old, j)) {
         let note = "A trace with its spans arrived in MLflow.".to_owned();
         publish(ctx, tracing, Some(workload), EventType::Normal, event::TRACES_RECEIVED, note).await;
     }
 }
 
 /// Says that the operator itself wired a workload: for the first time, or again.
-pub(super) async fn brought(ctx: &Context, tracing: &AgentTracing, workload: &Judged, said: &mut Said) {
+pub(super) async fn workload_changed(
+    ctx: &Context,
+    tracing: &AgentTracing,
+    workload: &Assessment,
+    event_log: &mut EventLog,
+) {
     let repairs = is_repair(workload);
     let reason = if repairs { event::REPAIRED } else { event::INJECTED };
     ctx.options.metrics.wired(repairs, workload.rollout.replaces_pods());
     wired(ctx, tracing, workload, reason).await;
-    said.workloads.insert(Key::of_workload(workload), Word::Wired);
+    event_log.workloads.insert(WorkloadKey::of_workload(workload), Reported::Wired);
 }
 
 /// Says that the operator took its wiring out of a workload.
-pub(super) async fn removed(ctx: &Context, tracing: &AgentTracing, workload: &Judged) {
+pub(super) async fn removed(ctx: &Context, tracing: &AgentTracing, workload: &Assessment) {
     ctx.options.metrics.removed(workload.rollout.replaces_pods());
     let note = "The wiring was taken out; the template is what it was.".to_owned();
     publish_both(ctx, tracing, workload, EventType::Normal, event::REMOVED, note).await;
 }
 
-fn row<'s>(status: Option<&'s AgentTracingStatus>, workload: &Judged) -> Option<&'s WorkloadStatus> {
+fn row<'s>(status: Option<&'s AgentTracingStatus>, workload: &Assessment) -> Option<&'s WorkloadStatus> {
     let mut rows = status.into_iter().flat_map(|status| &status.workloads);
     rows.find(|row| row.kind == workload.listed_kind() && row.name == workload.name)
 }
@@ -122,30 +127,30 @@ pub(super) async fn orphaned(ctx: &Context, orphan: &Orphan) {
     send(ctx, reference(*kind, namespace, name, uid), None, EventType::Normal, event::REMOVED, &note).await;
 }
 
-fn seed(said: &mut Said, old: Option<&AgentTracingStatus>) {
-    if std::mem::replace(&mut said.seeded, true) {
+fn restore(event_log: &mut EventLog, old: Option<&AgentTracingStatus>) {
+    if std::mem::replace(&mut event_log.seeded, true) {
         return;
     }
     let rows = old.map(|s| s.workloads.as_slice()).unwrap_or_default();
-    said.unsure = rows.len() >= 100;
+    event_log.unsure = rows.len() >= 100;
     for row in rows {
         let word = match (row.state, &row.reason) {
             (
                 WorkloadState::Injected | WorkloadState::RollingOut | WorkloadState::Outdated | WorkloadState::Halted,
                 _,
-            ) => Word::Wired,
-            (WorkloadState::Skipped, Some(reason)) => match Reason::named(reason) {
-                Some(reason) => Word::Skipped(reason),
+            ) => Reported::Wired,
+            (WorkloadState::Skipped, Some(reason)) => match Reason::from_name(reason) {
+                Some(reason) => Reported::Skipped(reason),
                 None => continue,
             },
             _ => continue,
         };
         let resource = format!("{}/{}", row.kind.to_ascii_lowercase(), row.name);
-        said.workloads.entry(Key::of(&resource)).or_insert(word);
+        event_log.workloads.entry(WorkloadKey::of(&resource)).or_insert(word);
     }
 }
 
-async fn wired(ctx: &Context, tracing: &AgentTracing, workload: &Judged, reason: &str) {
+async fn wired(ctx: &Context, tracing: &AgentTracing, workload: &Assessment, reason: &str) {
     let name = tracing.metadata.name.as_deref().unwrap_or_default();
     let experiment = workload.experiment.display().map(|e| format!(", experiment {e}")).unwrap_or_default();
     let note = format!("The pod template carries the wiring of AgentTracing {name}{experiment}.");
@@ -156,7 +161,7 @@ async fn wired(ctx: &Context, tracing: &AgentTracing, workload: &Judged, reason:
 async fn publish_both(
     ctx: &Context,
     tracing: &AgentTracing,
-    workload: &Judged,
+    workload: &Assessment,
     type_: EventType,
     reason: &str,
     note: String,
@@ -171,7 +176,7 @@ async fn publish_both(
 async fn publish(
     ctx: &Context,
     tracing: &AgentTracing,
-    workload: Option<&Judged>,
+    workload: Option<&Assessment>,
     type_: EventType,
     reason: &str,
     note: String,
@@ -212,7 +217,7 @@ async fn send(
     let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary };
     if let Err(error) = ctx.recorder().publish(&event, &regarding).await {
         let (name, error) = (regarding.name, report(&error));
-        match says_terminating(&error) {
+        match is_namespace_terminating(&error) {
             true => tracing::debug!(reason, name, error, "no event in a namespace that is going"),
             false => tracing::warn!(reason, name, error, "failed to publish an event"),
         }

@@ -50,18 +50,18 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use crate::api::{AgentTracing, MlflowMode};
-use crate::core::hosts::Hosts;
 use crate::core::settings::Platform;
+use crate::core::settings::hosts::Hosts;
 use crate::mlflow::{self, Http};
 use crate::names;
 use crate::telemetry::Metrics;
 pub(crate) use observe::mlflows;
-use reconcile::Memory;
+use reconcile::ReconcileState;
 pub use release::unused as release_authorities;
-use steps::Steps;
+use steps::StepTimer;
 use sweep::Suspect;
 pub use sweep::everything as uninject_all;
-pub use trust::{Authorities, MakeHttp};
+pub use trust::{MakeHttp, TrustedAuthorities};
 
 /// What the controller needs from outside.
 #[derive(Clone)]
@@ -73,7 +73,7 @@ pub struct Options {
     /// Name of this replica, for events.
     pub identity: String,
     /// Whose certificates the operator believes.
-    pub authorities: Arc<Authorities>,
+    pub authorities: Arc<TrustedAuthorities>,
     /// Hosts that may be asked, beside the operator's own servers and the discovered one.
     pub trusted_hosts: Hosts,
     /// Hosts that may be asked and are shown the observer's token, beside the discovered one.
@@ -145,16 +145,16 @@ pub(crate) struct Context {
     store: Store<Guarded>,
     reporter: Reporter,
     observer: observer::Observer,
-    memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Memory>>>>,
-    traffic: traffic::Traffic,
+    memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<ReconcileState>>>>,
+    budget: traffic::RolloutBudget,
 }
 
 /// Above what a webhook that hangs for its 2 s at each of ten touches and five patches takes.
 const PASS_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long it may take to tell that passes fail.
-const TELL_TIMEOUT: Duration = Duration::from_secs(10);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Events that arrive within this time make one pass.
-const WINDOW: Duration = Duration::from_millis(500);
+const DEBOUNCE: Duration = Duration::from_millis(500);
 /// Passes at a time.
 const CONCURRENCY: u16 = 4;
 
@@ -172,7 +172,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         .default_backoff()
         .reflect(writer)
         .touched_objects()
-        .filter_map(|event| async move { logged("agenttracings", event).map(|o| ObjectRef::from_obj(&o)) });
+        .filter_map(|event| async move { log_error("agenttracings", event).map(|o| ObjectRef::from_obj(&o)) });
     let any = || watcher::Config::default().page_size(100);
     let children = || any().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
     let queue = select_all([
@@ -194,7 +194,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         // With a selector, a label that goes away is a deletion: both ways are seen.
         triggers::<Namespace>(&client, any().labels(names::LABEL_INJECTION), &store, &suspects, |o| o.name_any()),
     ]);
-    let queue = coalesced(queue, WINDOW).map(Ok::<_, std::convert::Infallible>);
+    let queue = debounce(queue, DEBOUNCE).map(Ok::<_, std::convert::Infallible>);
     let config = controller::Config::default().concurrency(CONCURRENCY);
     let passes = applier(|tracing, ctx| Box::pin(pass(tracing, ctx)), after_failure, ctx.clone(), store, queue, config);
     let (swept, released) = (sweep::run(&ctx, &suspects), release::run(&ctx));
@@ -227,7 +227,7 @@ impl Context {
             store,
             observer: observer::Observer::default(),
             memories: Mutex::default(),
-            traffic: traffic::Traffic::new(options.max_rolling),
+            budget: traffic::RolloutBudget::new(options.max_rolling),
             options,
         }
     }
@@ -248,7 +248,7 @@ impl Context {
     }
 
     /// What is remembered of an AgentTracing between passes. Losing it costs a few reads.
-    fn memory(&self, uid: &str) -> Arc<tokio::sync::Mutex<Memory>> {
+    fn memory(&self, uid: &str) -> Arc<tokio::sync::Mutex<ReconcileState>> {
         let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
         memories.entry(uid.to_owned()).or_default().clone()
     }
@@ -263,7 +263,9 @@ impl Context {
         self.options.metrics.tracing_is_gone(namespace, name);
         let known: HashSet<_> = self.store.state().iter().filter_map(|t| t.uid()).collect();
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| known.contains(uid));
-        self.traffic.retain(|of| of.starts_with(sweep::PLACES) || known.contains(of.split('/').next().unwrap_or(of)));
+        self.budget.retain(|of| {
+            of.starts_with(sweep::WORKLOADS_AT_ONCE) || known.contains(of.split('/').next().unwrap_or(of))
+        });
     }
 }
 
@@ -277,7 +279,7 @@ async fn pass(tracing: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error>
             return Ok(Action::await_change());
         }
     };
-    let steps = Steps::begin(&ctx.options.metrics);
+    let steps = StepTimer::begin(&ctx.options.metrics);
     let pass = AssertUnwindSafe(reconcile::reconcile(tracing, &ctx, &steps)).catch_unwind();
     let done = match tokio::time::timeout(PASS_TIMEOUT, pass).await {
         Ok(Ok(done)) => done,
@@ -288,8 +290,8 @@ async fn pass(tracing: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error>
     if let Err(error) = &done
         && !error.is_conflict()
     {
-        let told = reconcile::tell_failure(tracing, &ctx, error);
-        let _ = tokio::time::timeout(TELL_TIMEOUT, told).await;
+        let told = reconcile::write_failure(tracing, &ctx, error);
+        let _ = tokio::time::timeout(STATUS_TIMEOUT, told).await;
     }
     done
 }
@@ -309,7 +311,7 @@ fn after_failure(tracing: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Act
         e if e.is_conflict() => {
             tracing::debug!(name, namespace, failures, error = error_text, retry_in = ?delay, "somebody else wrote in between");
         }
-        _ if says_terminating(&error_text) => {
+        _ if is_namespace_terminating(&error_text) => {
             tracing::debug!(name, namespace, failures, error = error_text, retry_in = ?delay, "the namespace is going");
         }
         _ => tracing::warn!(name, namespace, failures, error = error_text, retry_in = ?delay, "failed to reconcile"),
@@ -324,7 +326,7 @@ fn after_conflict(failures: u32) -> Duration {
 
 /// Whether the API server takes nothing new because the namespace is being deleted: what fails then is nobody's trouble. The
 /// words are those of its admission plugin NamespaceLifecycle.
-fn says_terminating(message: &str) -> bool {
+fn is_namespace_terminating(message: &str) -> bool {
     message.contains("because it is being terminated")
 }
 
@@ -359,7 +361,7 @@ where
     watcher(Api::<PartialObjectMeta<K>>::all(client.clone()), config)
         .default_backoff()
         .touched_objects()
-        .filter_map(|event| async move { logged(&K::plural(&()), event) })
+        .filter_map(|event| async move { log_error(&K::plural(&()), event) })
         .flat_map(move |object| {
             let namespace = namespace(&object);
             if let Some(tracing) = object.labels().get(names::LABEL_WIRED) {
@@ -392,7 +394,7 @@ fn watch_role(client: &Client, name: &str) -> impl Stream<Item = ()> + Send + 's
     watcher(Api::<PartialObjectMeta<ClusterRole>>::all(client.clone()), config)
         .default_backoff()
         .touched_objects()
-        .filter_map(|event| async move { logged("clusterroles", event).map(|_| ()) })
+        .filter_map(|event| async move { log_error("clusterroles", event).map(|_| ()) })
 }
 
 /// The kind may be absent; a pass every few seconds finds it when it comes, and the watch then follows.
@@ -403,14 +405,14 @@ fn watch_mlflow(client: &Client) -> impl Stream<Item = ()> + Send + 'static {
         .filter_map(|event| async move { event.ok().map(|_| ()) })
 }
 
-fn logged<T>(what: &str, event: Result<T, watcher::Error>) -> Option<T> {
+fn log_error<T>(what: &str, event: Result<T, watcher::Error>) -> Option<T> {
     event.inspect_err(|error| tracing::warn!(what, error = report(error), "watch interrupted")).ok()
 }
 
 /// Gathers keys for a while after the first and passes each on once.
 ///
 /// The scheduler's own debounce starts over with each event, so a busy namespace would never be reconciled.
-fn coalesced<T: Eq + std::hash::Hash + Send>(
+fn debounce<T: Eq + std::hash::Hash + Send>(
     keys: impl Stream<Item = T> + Send + Unpin,
     window: Duration,
 ) -> impl Stream<Item = T> + Send {

@@ -18,9 +18,9 @@ use serde_json::Value;
 
 use super::Context;
 use crate::api::AgentTracing;
-use crate::core::policy::Policy;
 use crate::core::settings::Settings;
-use crate::core::shared;
+use crate::core::settings::policy::Policy;
+use crate::core::status::mlflow_cr;
 use crate::names;
 pub(super) use workloads::{
     Troubles, Workloads, for_each, is_settled, object, pod_ages, troubles, url, workload, workloads,
@@ -57,7 +57,7 @@ pub enum Error {
 
 /// The child objects as they are.
 #[derive(Debug, Default)]
-pub(super) struct Live {
+pub(super) struct LiveChildren {
     pub deployment: Option<Value>,
     pub service: Option<Value>,
     pub claim: Option<Value>,
@@ -74,7 +74,7 @@ pub(super) async fn openshift(client: &Client) -> Result<bool, Error> {
 }
 
 /// The child objects, read live.
-pub(super) async fn children(ctx: &Context, settings: &Settings) -> Result<Live, Error> {
+pub(super) async fn children(ctx: &Context, settings: &Settings) -> Result<LiveChildren, Error> {
     let (namespace, name) = (settings.namespace.as_str(), settings.object_name());
     let (deployment, service, claim, network_policy) = futures::try_join!(
         child::<Deployment>(ctx, namespace, &name),
@@ -82,7 +82,7 @@ pub(super) async fn children(ctx: &Context, settings: &Settings) -> Result<Live,
         child::<PersistentVolumeClaim>(ctx, namespace, &name),
         child::<NetworkPolicy>(ctx, namespace, &name),
     )?;
-    Ok(Live { deployment, service, claim, network_policy })
+    Ok(LiveChildren { deployment, service, claim, network_policy })
 }
 
 /// One child object as it is.
@@ -133,18 +133,18 @@ pub(super) async fn tokenless(ctx: &Context, namespace: &str, policies: &[Policy
 }
 
 /// The MLflow resource, whose kind may be absent, appear and go while we run.
-pub(super) async fn mlflow_resource(ctx: &Context, name: &str) -> Result<shared::Resource, Error> {
+pub(super) async fn mlflow_resource(ctx: &Context, name: &str) -> Result<mlflow_cr::Resource, Error> {
     let read = |source| Error::Read { what: format!("MLflow {name}"), source };
     match mlflows(&ctx.client).get(name).await {
         Ok(mut found) => {
             found.metadata.managed_fields = None;
             let decode = |source| Error::Decode { what: format!("MLflow {name}"), source };
-            serde_json::to_value(found).map(shared::Resource::Present).map_err(decode)
+            serde_json::to_value(found).map(mlflow_cr::Resource::Present).map_err(decode)
         }
         // A known kind is named in the answer; an unknown one has no path.
         Err(kube::Error::Api(status)) if status.code == 404 => {
             let named = status.details.as_ref().is_some_and(|details| details.name == name);
-            Ok(if named { shared::Resource::Absent } else { shared::Resource::NoKind })
+            Ok(if named { mlflow_cr::Resource::Absent } else { mlflow_cr::Resource::NoKind })
         }
         Err(source) => Err(read(source)),
     }

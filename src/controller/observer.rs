@@ -11,9 +11,10 @@ use super::rights::Rights;
 use super::server::Server;
 use super::{Context, Error, observe};
 use crate::api::{MlflowMode, Reason};
-use crate::core::health::{Verdict, shortened};
 use crate::core::settings::Settings;
-use crate::mlflow::{Access, Mlflow};
+use crate::core::status::condition::ConditionUpdate;
+use crate::core::status::quote::shorten;
+use crate::mlflow::{Access, MlflowClient};
 use crate::names;
 
 /// The observer's token, kept until half of its time is over.
@@ -45,7 +46,7 @@ pub(super) async fn client(
     server: &mut Server,
     rights: &mut Rights,
     now: Timestamp,
-) -> Result<Option<Mlflow>, Error> {
+) -> Result<Option<MlflowClient>, Error> {
     let Some(client) = server.client.take().filter(|_| rights.may_ask) else { return Ok(None) };
     let workspace = settings.policy.workspace.clone();
     if !settings.policy.needs_token() {
@@ -60,12 +61,12 @@ pub(super) async fn client(
                  traces; install the operator's rights again, then look with: kubectl get serviceaccount,role,rolebinding -n \
                  {home}",
                 names::OBSERVER,
-                shortened(&status.message)
+                shorten(&status.message)
             );
             match settings.mode {
-                MlflowMode::Cr => rights.verdict = Some(Verdict::bad(Reason::AccessDenied, message)),
+                MlflowMode::Cr => rights.verdict = Some(ConditionUpdate::bad(Reason::AccessDenied, message)),
                 MlflowMode::Standalone | MlflowMode::External => {
-                    server.verdict = Verdict::unknown(Reason::NotObservable, message);
+                    server.verdict = ConditionUpdate::unknown(Reason::NotObservable, message);
                 }
             }
             Ok(None)

@@ -7,24 +7,25 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
 
-use super::steps::Steps;
+use super::steps::StepTimer;
 use super::{
     Context, Error, apply, authorities, canary, events, observe, observer, report, rights, rollout, server, tracking,
 };
 use crate::api::{AgentTracing, AgentTracingStatus};
-use crate::core::evidence::Evidence;
-use crate::core::health::{Verdict, shortened};
-use crate::core::policy::Policy;
-use crate::core::rollout::{recall, rolling};
-use crate::core::select::Surroundings;
+use crate::core::selection::SelectionContext;
 use crate::core::settings::parse;
+use crate::core::settings::policy::Policy;
+use crate::core::status::condition::ConditionUpdate;
+use crate::core::status::quote::shorten;
+use crate::core::status::writes;
 use crate::core::status::{self, Findings, States};
-use crate::core::writes;
-use crate::telemetry::metrics::Step;
+use crate::core::workloads::evidence::Evidence;
+use crate::core::workloads::rollout::{recall, rolling};
+use crate::telemetry::metrics::ReconcileStep;
 
 /// What is remembered of an AgentTracing between passes.
 #[derive(Default)]
-pub(super) struct Memory {
+pub(super) struct ReconcileState {
     /// Failed passes in a row.
     pub failures: u32,
     /// What our writes of the status made of which resource versions, until the watch brings the last.
@@ -32,15 +33,15 @@ pub(super) struct Memory {
     /// What the API server refused.
     pub refusals: apply::Refusals,
     /// Who may write to MLflow.
-    pub rights: rights::Memory,
+    pub rights: rights::AccessCache,
     /// What MLflow said.
-    pub tracking: tracking::Memory,
+    pub tracking: tracking::TrackingState,
     /// What was said in events.
-    pub said: events::Said,
+    pub event_log: events::EventLog,
     /// Whether the init container was admitted.
-    pub canary: canary::Memory,
+    pub canary: canary::CanaryState,
     /// How our patches of workloads went.
-    pub rollout: rollout::Memory,
+    pub rollout: rollout::RolloutState,
     /// Since when the server is not well.
     pub unwell: Option<Timestamp>,
     /// When trace times were refreshed in status.
@@ -50,15 +51,15 @@ pub(super) struct Memory {
 }
 
 /// When everything is well.
-const CALM: Duration = Duration::from_secs(30);
+const REQUEUE_HEALTHY: Duration = Duration::from_secs(30);
 /// When something is awaited, and when it has been for a while.
-const SOON: Duration = Duration::from_secs(5);
-const LATER: Duration = Duration::from_secs(15);
-const A_WHILE: SignedDuration = SignedDuration::from_mins(3);
+const REQUEUE_PENDING: Duration = Duration::from_secs(5);
+const REQUEUE_UNREACHABLE: Duration = Duration::from_secs(15);
+const RECENT: SignedDuration = SignedDuration::from_mins(3);
 /// Trace times in status are at most this old before they are refreshed, and at least before they may be.
 const REFRESH: SignedDuration = SignedDuration::from_mins(5);
 
-pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Steps<'_>) -> Result<Action, Error> {
+pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &StepTimer<'_>) -> Result<Action, Error> {
     let memory = ctx.memory(tracing.metadata.uid.as_deref().unwrap_or_default());
     let memory = &mut *memory.lock().await;
     let tracing = &newest(tracing, memory);
@@ -68,32 +69,33 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
     }
     let settings = match parse(tracing) {
         Ok(settings) if settings.suspend => {
-            return told(ctx, steps, tracing, status::suspended(tracing, now), memory).await;
+            return write_status(ctx, steps, tracing, status::suspended(tracing, now), memory).await;
         }
         Ok(settings) => match ctx.platform.forbids(&settings) {
             Some(problem) => {
-                return told(ctx, steps, tracing, status::invalid(tracing, &problem.to_string(), now), memory).await;
+                return write_status(ctx, steps, tracing, status::invalid(tracing, &problem.to_string(), now), memory)
+                    .await;
             }
             None => settings,
         },
         Err(problems) => {
             let problems = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            return told(ctx, steps, tracing, status::invalid(tracing, &problems, now), memory).await;
+            return write_status(ctx, steps, tracing, status::invalid(tracing, &problems, now), memory).await;
         }
     };
 
     // The server.
-    steps.next(Step::Server);
+    steps.next(ReconcileStep::Server);
     let labels = observe::namespace_labels(ctx, &settings.namespace).await?; // IO
     let mut server = server::server(ctx, tracing, &settings, &labels, &mut memory.refusals, now).await?; // IO
 
     // The workloads.
-    steps.next(Step::Workloads);
+    steps.next(ReconcileStep::Workloads);
     let labelled = observe::is_labelled(&labels);
     let tracings = observe::tracings(ctx, &settings.namespace, tracing); // memory
     let policies: Vec<_> = tracings.iter().map(Policy::of).collect(); // pure
     let tokenless = observe::tokenless(ctx, &settings.namespace, &policies).await?; // IO
-    let around = Surroundings {
+    let context = SelectionContext {
         namespace: &settings.namespace,
         injection_enabled: labelled,
         platform: &ctx.platform,
@@ -101,27 +103,27 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         policies: &policies,
         renews: false,
     };
-    let observe::Workloads { judged: mut workloads, accounts } =
-        observe::workloads(ctx, &settings.name, &around, now).await?; // IO, each judged by core
+    let observe::Workloads { assessments: mut workloads, accounts } =
+        observe::workloads(ctx, &settings.name, &context, now).await?; // IO, each judged by core
     recall(&mut workloads, tracing); // pure
     memory.rollout.annotate(&mut workloads, now);
     let troubles = observe::troubles(ctx, &settings.namespace, &mut workloads, now).await?; // IO
 
     // What the namespace shares: rights and certificate authorities.
-    steps.next(Step::Rights);
+    steps.next(ReconcileStep::Rights);
     let mut rights =
         rights::rights(ctx, &settings, &tracings, &accounts, server.workspace.as_ref(), &mut memory.rights).await?; // IO
-    steps.next(Step::Authorities);
+    steps.next(ReconcileStep::Authorities);
     let old = tracing.status.clone().unwrap_or_default();
     let refused = canary::refused_merge_ca(ctx, &settings, labelled, &workloads, &old, &mut memory.canary, now).await?; // IO
     let failing = canary::failing(ctx, &settings.namespace, &workloads, troubles, &mut memory.canary, now).await?; // IO
     let without_merge_ca =
         refused.is_some() || !failing.is_empty() || workloads.iter().any(|j| j.merge_ca.fallback.is_some());
-    let authorities = authorities::bring(ctx, &settings, &tracings, without_merge_ca, now).await?; // IO
+    let authorities = authorities::apply_ca_config_map(ctx, &settings, &tracings, without_merge_ca, now).await?; // IO
     let client = observer::client(ctx, &settings, &mut server, &mut rights, now).await?; // IO
 
     // What MLflow has of them.
-    steps.next(Step::Traces);
+    steps.next(ReconcileStep::Traces);
     let question = tracking::Question {
         settings: &settings,
         workloads: &workloads,
@@ -132,7 +134,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
     let tracking::Answers { takes_otlp, experiments, traces, writes, look_again } = answers;
 
     // What to say.
-    steps.next(Step::Status);
+    steps.next(ReconcileStep::Status);
     let url = server.answered.as_ref().map(|m| m.url.clone()).unwrap_or_default();
     let found = Findings {
         mlflow: writes::mlflow_ready(server.verdict, writes.as_ref(), &settings, &url),
@@ -146,55 +148,56 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         labelled,
         excluded: ctx.platform.excludes(&settings.namespace),
         workloads: &workloads,
-        pace: settings.policy.pace,
+        rollout_strategy: settings.policy.rollout_strategy,
         webhook_silent: memory.rollout.is_webhook_silent(now),
         experiments: &experiments,
         traces: &traces,
         refresh_trace_times: memory.refreshed.is_none_or(|at| now.duration_since(at) >= REFRESH),
     };
     let (status, states) = status::status(tracing, &found, now); // pure
-    let look_again = if rolling(&workloads, now.as_second()) > 0 { look_again.min(SOON) } else { look_again };
-    let pace = pace(&found.mlflow, look_again, now, memory);
+    let look_again =
+        if rolling(&workloads, now.as_second()) > 0 { look_again.min(REQUEUE_PENDING) } else { look_again };
+    let rollout_strategy = requeue_after(&found.mlflow, look_again, now, memory);
     let facts = |status: &AgentTracingStatus| {
         (status.mlflow.clone(), status.experiments.clone(), status.service_accounts.clone(), status.merge_ca.clone())
     };
     let facts_hold = facts(&status) == facts(&old);
     note_refresh(&old, &status, &traces, now, memory);
     measure(ctx, tracing, &status.conditions, states, newest_trace(&traces, memory));
-    events::transitions(ctx, tracing, &workloads, &status, &mut memory.said).await; // IO
+    events::transitions(ctx, tracing, &workloads, &status, &mut memory.event_log).await; // IO
     if status != old {
         write(ctx, tracing, &status, memory).await?; // IO
     }
 
     // The webhook wires from the status that is stored: workloads are touched only in a pass that found it unchanged.
     if facts_hold {
-        steps.next(Step::Rollout);
-        let pace = settings.policy.pace;
-        let bring = rollout::Bring {
+        steps.next(ReconcileStep::Rollout);
+        let rollout_strategy = settings.policy.rollout_strategy;
+        let roll_out = rollout::RollOut {
             tracing,
-            pace,
-            around: &around,
+            rollout_strategy,
+            context: &context,
             workloads: &workloads,
             failing: &failing,
             // A wiring that names a file which is not there would break the agents' own calls.
             may_wire: found.authorities.is_none(),
             mlflow_answers: found.mlflow_answers(),
         };
-        rollout::bring(ctx, &bring, &mut memory.rollout, &mut memory.said, now).await?; // IO
+        rollout::roll_out(ctx, &roll_out, &mut memory.rollout, &mut memory.event_log, now).await?; // IO
     }
     memory.failures = 0;
-    Ok(Action::requeue(if facts_hold { pace } else { Duration::from_secs(1) }))
+    Ok(Action::requeue(if facts_hold { rollout_strategy } else { Duration::from_secs(1) }))
 }
 
 /// Tells in status that passes fail, from the third in a row on: one alone mends itself.
-pub(super) async fn tell_failure(tracing: &AgentTracing, ctx: &Context, error: &Error) {
+pub(super) async fn write_failure(tracing: &AgentTracing, ctx: &Context, error: &Error) {
     let memory = ctx.memory(tracing.metadata.uid.as_deref().unwrap_or_default());
     let memory = &mut *memory.lock().await;
     if memory.failures < 2 || tracing.metadata.deletion_timestamp.is_some() {
         return;
     }
     let tracing = &newest(tracing, memory);
-    let what = shortened(&report(error));
+    let what = shorten(&report(error));
     let status = status::failed(tracing, &what, &ctx.platform.operator_namespace, Timestamp::now());
     if Some(&status) != tracing.status.as_ref()
         && let Err(error) = write(ctx, tracing, &status, memory).await
@@ -213,21 +216,21 @@ pub(super) fn failed_again(ctx: &Context, uid: &str) -> u32 {
 
 /// The AgentTracing as our own last write left it, while the watch still shows what was before. Without this a pass in
 /// between would take the status for unwritten and write it again with other times.
-fn newest(tracing: &AgentTracing, memory: &mut Memory) -> AgentTracing {
+fn newest(tracing: &AgentTracing, memory: &mut ReconcileState) -> AgentTracing {
     let shown = tracing.metadata.resource_version.as_ref();
     memory.written.take_if(|(before, _)| !shown.is_some_and(|shown| before.contains(shown)));
     memory.written.as_ref().map_or_else(|| tracing.clone(), |(_, written)| written.clone())
 }
 
 /// Writes a status that ends the pass.
-async fn told(
+async fn write_status(
     ctx: &Context,
-    steps: &Steps<'_>,
+    steps: &StepTimer<'_>,
     tracing: &AgentTracing,
     status: AgentTracingStatus,
-    memory: &mut Memory,
+    memory: &mut ReconcileState,
 ) -> Result<Action, Error> {
-    steps.next(Step::Status);
+    steps.next(ReconcileStep::Status);
     // Of the rest nothing new is known, and what was known may no longer be so.
     measure(ctx, tracing, status.conditions.get(..1).unwrap_or_default(), States::new(), None);
     if Some(&status) != tracing.status.as_ref() {
@@ -241,7 +244,7 @@ async fn write(
     ctx: &Context,
     tracing: &AgentTracing,
     status: &AgentTracingStatus,
-    memory: &mut Memory,
+    memory: &mut ReconcileState,
 ) -> Result<(), Error> {
     let mut before = memory.written.take().map_or_else(Vec::new, |(before, _)| before);
     before.extend(tracing.metadata.resource_version.clone());
@@ -263,19 +266,24 @@ fn measure(
     ctx.options.metrics.tracing(namespace, name, conditions, states, last_trace);
 }
 
-fn newest_trace(traces: &BTreeMap<String, Evidence>, memory: &mut Memory) -> Option<Timestamp> {
+fn newest_trace(traces: &BTreeMap<String, Evidence>, memory: &mut ReconcileState) -> Option<Timestamp> {
     memory.last_trace = memory.last_trace.max(traces.values().filter_map(Evidence::last_trace).max());
     memory.last_trace
 }
 
-fn pace(mlflow: &Verdict, look_again: Duration, now: Timestamp, memory: &mut Memory) -> Duration {
+fn requeue_after(
+    mlflow: &ConditionUpdate,
+    look_again: Duration,
+    now: Timestamp,
+    memory: &mut ReconcileState,
+) -> Duration {
     // Of a server that nobody may ask nothing is awaited.
     if mlflow.good != Some(false) {
         memory.unwell = None;
-        return look_again.min(CALM);
+        return look_again.min(REQUEUE_HEALTHY);
     }
     let since = *memory.unwell.get_or_insert(now);
-    if now.duration_since(since) < A_WHILE { SOON } else { LATER }
+    if now.duration_since(since) < RECENT { REQUEUE_PENDING } else { REQUEUE_UNREACHABLE }
 }
 
 /// A first trace time is written at once; newer ones wait five minutes.
@@ -284,7 +292,7 @@ fn note_refresh(
     new: &AgentTracingStatus,
     traces: &BTreeMap<String, Evidence>,
     now: Timestamp,
-    memory: &mut Memory,
+    memory: &mut ReconcileState,
 ) {
     let times = |status: &AgentTracingStatus| -> BTreeMap<String, String> {
         let rows = status.workloads.iter();

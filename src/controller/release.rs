@@ -11,8 +11,8 @@ use kube::{Client, ResourceExt};
 use super::{Context, apply, observe, report};
 use crate::api::CaBundleStrategy;
 use crate::core::ca_bundle::uses_config_map;
-use crate::core::kind::Kind;
-use crate::core::policy::Policy;
+use crate::core::selection::kind::Kind;
+use crate::core::settings::policy::Policy;
 use crate::names;
 
 /// How often it is looked for.

@@ -7,25 +7,27 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde_json::Value;
 
-use super::observe::Live;
+use super::observe::LiveChildren;
 use super::{Context, Error, apply, observe};
 use crate::api::{AgentTracing, MlflowMode, MlflowStatus, Reason};
-use crate::core::desired::{desired, leads_to_server};
-use crate::core::health::{self, Obstacle, Probe, StorageClass, Verdict, mlflow_ready};
+use crate::core::children::{desired, leads_to_server};
 use crate::core::settings::Settings;
-use crate::core::shared::{self, Resource};
-use crate::mlflow::{self, Mlflow};
+use crate::core::status::condition::{ChildObstacle, ConditionUpdate};
+use crate::core::status::health::{self, Probe, StorageClass, mlflow_ready};
+use crate::core::status::mlflow_cr::{self, Resource};
+use crate::core::url;
+use crate::mlflow::{self, MlflowClient};
 
 /// What a pass found of the server.
 pub(super) struct Server {
     /// Condition `MLflowReady`.
-    pub verdict: Verdict,
+    pub verdict: ConditionUpdate,
     /// The MLflow that answered.
     pub answered: Option<MlflowStatus>,
     /// Its client, without credentials. Where it needs a token, one that may be shown it.
-    pub client: Option<Mlflow>,
+    pub client: Option<MlflowClient>,
     /// Condition `WorkspaceReady`.
-    pub workspace: Option<Verdict>,
+    pub workspace: Option<ConditionUpdate>,
 }
 
 /// Brings the server about as far as it is ours, and asks it who it is.
@@ -58,12 +60,12 @@ async fn standalone(
     let live = observe::children(ctx, settings).await?; // IO
     let wanted = desired(settings, &ctx.platform); // pure
     let obstacles = apply::children(ctx, tracing, settings, wanted, &live, refusals).await?; // IO
-    let client = Mlflow::new(&ctx.http()?, &settings.tracking_uri());
+    let client = MlflowClient::new(&ctx.http()?, &settings.tracking_uri());
     let probe = match may_be_asked(&live, settings) {
         false => Probe::NotAsked,
         true => probed(client.server().await, &settings.tracking_uri(), "Service"), // IO
     };
-    let verdict = judge_standalone(ctx, settings, &live, &obstacles, &probe, now).await?; // IO, then pure
+    let verdict = assess_standalone(ctx, settings, &live, &obstacles, &probe, now).await?; // IO, then pure
     Ok(Server::of(verdict, probe, Some(client)))
 }
 
@@ -89,10 +91,10 @@ async fn shared_server(
     if let Some(url) = cr.url.as_deref().filter(|url| !ctx.may_ask(url)) {
         return Ok(Server::unlisted(ctx, url, true));
     }
-    let candidates = shared::sticky(shared::candidates(cr, &resource), in_use); // pure
+    let candidates = mlflow_cr::sticky_candidates(mlflow_cr::candidates(cr, &resource), in_use); // pure
     let (mut probe, mut asked, mut client) = (Probe::NotAsked, String::new(), None);
     for candidate in candidates {
-        let found = Mlflow::locate(&ctx.http()?, &candidate.origin).await; // IO
+        let found = MlflowClient::locate(&ctx.http()?, &candidate.origin).await; // IO
         match found {
             Ok((found, server)) => {
                 probe = probed(Ok(server), found.tracking_uri(), candidate.source);
@@ -107,10 +109,10 @@ async fn shared_server(
             Err(_) => {}
         }
     }
-    let verdict = shared::shared_ready(cr, &resource, &probe, &asked); // pure
+    let verdict = mlflow_cr::shared_ready(cr, &resource, &probe, &asked); // pure
     let mut server = Server::of(verdict, probe, client);
     let workspaces = server.answered.as_ref().map(|m| m.workspaces);
-    server.workspace = Some(shared::workspace_ready(&settings.namespace, labels, &resource, workspaces)); // pure
+    server.workspace = Some(mlflow_cr::workspace_ready(&settings.namespace, labels, &resource, workspaces)); // pure
     // What the MLflow resource names was chosen by whoever runs the cluster; the spec's address by whoever may edit it.
     Ok(match &cr.url {
         Some(url) => server.without_token_unless_listed(ctx, settings, url),
@@ -123,7 +125,7 @@ async fn external(ctx: &Context, settings: &Settings) -> Result<Server, Error> {
     if !ctx.may_ask(&uri) {
         return Ok(Server::unlisted(ctx, &uri, settings.policy.workspace.is_some()));
     }
-    let found = Mlflow::locate(&ctx.http()?, &uri).await; // IO
+    let found = MlflowClient::locate(&ctx.http()?, &uri).await; // IO
     let (client, probe) = match found {
         // Agents get what the user wrote, and would find nothing there.
         Ok((client, _)) if client.tracking_uri() != uri => {
@@ -134,12 +136,12 @@ async fn external(ctx: &Context, settings: &Settings) -> Result<Server, Error> {
         Err(error) => (None, probed(Err(error), &uri, "Spec")),
     };
     let look = format!("kubectl get agenttracing -n {} {} -o yaml", settings.namespace, settings.name);
-    let verdict = shared::asked(&probe, &uri, &look); // pure
+    let verdict = mlflow_cr::probe_condition(&probe, &uri, &look); // pure
     Ok(Server::of(verdict, probe, client).without_token_unless_listed(ctx, settings, &uri))
 }
 
 impl Server {
-    fn of(verdict: Verdict, probe: Probe, client: Option<Mlflow>) -> Self {
+    fn of(verdict: ConditionUpdate, probe: Probe, client: Option<MlflowClient>) -> Self {
         let answered = match probe {
             Probe::Answered(answered) => Some(answered),
             Probe::NotAsked | Probe::Failed { .. } => None,
@@ -157,24 +159,24 @@ impl Server {
         let message = format!(
             "Agents send their traces to {url}, which answers; what it holds is for those with a token, and the operator may not \
              show it one: have an administrator list {} in --mlflow-token-hosts: {}",
-            shared::authority(url).unwrap_or_default(),
+            url::authority(url).unwrap_or_default(),
             look_at_options(ctx)
         );
         let answered = self.answered.map(|answered| MlflowStatus { source: UNOBSERVED.to_owned(), ..answered });
-        Self { verdict: Verdict::unknown(Reason::NotObservable, message), answered, client: None, ..self }
+        Self { verdict: ConditionUpdate::unknown(Reason::NotObservable, message), answered, client: None, ..self }
     }
 
     /// For tests: one that answered at this address.
     #[cfg(test)]
-    pub(super) fn that_answered(url: &str, client: Mlflow) -> Self {
-        let server = mlflow::Server { version: "3.10.1".to_owned(), workspaces: false };
-        let verdict = Verdict::good(Reason::Available, "it answers");
+    pub(super) fn that_answered(url: &str, client: MlflowClient) -> Self {
+        let server = mlflow::ServerInfo { version: "3.10.1".to_owned(), workspaces: false };
+        let verdict = ConditionUpdate::good(Reason::Available, "it answers");
         Self::of(verdict, probed(Ok(server), url, "Spec"), Some(client))
     }
 
     /// A host that no administrator listed: agents are sent there, the operator is not.
     fn unlisted(ctx: &Context, uri: &str, workspaces: bool) -> Self {
-        let host = shared::authority(uri).unwrap_or_default();
+        let host = url::authority(uri).unwrap_or_default();
         let message = format!(
             "Agents send their traces to {uri}, where the operator may not look: have an administrator list {host} in \
              --trusted-mlflow-hosts, or in --mlflow-token-hosts where it has to be shown a token: {}",
@@ -183,7 +185,7 @@ impl Server {
         let answered =
             MlflowStatus { url: uri.to_owned(), version: String::new(), workspaces, source: UNOBSERVED.to_owned() };
         Self {
-            verdict: Verdict::unknown(Reason::NotObservable, message),
+            verdict: ConditionUpdate::unknown(Reason::NotObservable, message),
             answered: Some(answered),
             client: None,
             workspace: None,
@@ -198,9 +200,9 @@ fn look_at_options(ctx: &Context) -> String {
     format!("kubectl get deployment -n {} {} -o yaml", ctx.platform.operator_namespace, crate::names::MANAGED_BY)
 }
 
-fn probed(found: Result<mlflow::Server, mlflow::Error>, uri: &str, source: &str) -> Probe {
+fn probed(found: Result<mlflow::ServerInfo, mlflow::Error>, uri: &str, source: &str) -> Probe {
     match found {
-        Ok(mlflow::Server { version, workspaces }) => {
+        Ok(mlflow::ServerInfo { version, workspaces }) => {
             Probe::Answered(MlflowStatus { url: uri.to_owned(), version, workspaces, source: source.to_owned() })
         }
         Err(error) => Probe::Failed { reason: reason(&error), what: error.to_string() },
@@ -225,7 +227,7 @@ fn reason(error: &mlflow::Error) -> Reason {
 
 /// Whether the name of the server leads to pods of ours. Anybody in the namespace may have made objects of that name, and a
 /// Service that leads elsewhere would have the operator ask there, from its own place in the network.
-fn may_be_asked(live: &Live, settings: &Settings) -> bool {
+fn may_be_asked(live: &LiveChildren, settings: &Settings) -> bool {
     let ours = |object: &Option<Value>| object.clone().filter(|object| apply::is_ours(object, settings));
     let (Some(deployment), Some(service)) = (ours(&live.deployment), ours(&live.service)) else { return false };
     let available = deployment.pointer("/status/availableReplicas").and_then(Value::as_i64);
@@ -233,14 +235,14 @@ fn may_be_asked(live: &Live, settings: &Settings) -> bool {
 }
 
 /// Reads what explains a server that does not answer, and only then.
-async fn judge_standalone(
+async fn assess_standalone(
     ctx: &Context,
     settings: &Settings,
-    live: &Live,
-    obstacles: &[Obstacle],
+    live: &LiveChildren,
+    obstacles: &[ChildObstacle],
     probe: &Probe,
     now: Timestamp,
-) -> Result<Verdict, Error> {
+) -> Result<ConditionUpdate, Error> {
     let typed = |value: &Option<Value>| value.clone().and_then(|v| serde_json::from_value::<Deployment>(v).ok());
     let deployment = typed(&live.deployment);
     let claim: Option<PersistentVolumeClaim> = live.claim.clone().and_then(|v| serde_json::from_value(v).ok());
@@ -253,7 +255,7 @@ async fn judge_standalone(
             Some(_) => StorageClass::Present,
         },
     };
-    let server = health::Server {
+    let server = health::ServerObservation {
         namespace: &settings.namespace,
         tracing: &settings.name,
         name: &settings.object_name(),

@@ -4,22 +4,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::Step;
+use crate::telemetry::metrics::ReconcileStep;
 
 /// The steps of one pass. They outlive it, so that one which ran out of time or panicked says where.
-pub(super) struct Steps<'a> {
+pub(super) struct StepTimer<'a> {
     metrics: &'a Metrics,
     began: Instant,
-    now: Mutex<Option<(Step, Instant)>>,
+    now: Mutex<Option<(ReconcileStep, Instant)>>,
 }
 
-impl<'a> Steps<'a> {
+impl<'a> StepTimer<'a> {
     pub fn begin(metrics: &'a Metrics) -> Self {
         Self { metrics, began: Instant::now(), now: Mutex::default() }
     }
 
     /// The next step begins, and with that the one before has ended.
-    pub fn next(&self, step: Step) {
+    pub fn next(&self, step: ReconcileStep) {
         let before = self.now().replace((step, Instant::now()));
         self.ended(before);
     }
@@ -32,13 +32,13 @@ impl<'a> Steps<'a> {
         self.metrics.reconcile(error.unwrap_or("ok"), failed_in, self.began.elapsed());
     }
 
-    fn ended(&self, step: Option<(Step, Instant)>) {
+    fn ended(&self, step: Option<(ReconcileStep, Instant)>) {
         if let Some((step, began)) = step {
             self.metrics.step(step, began.elapsed());
         }
     }
 
-    fn now(&self) -> MutexGuard<'_, Option<(Step, Instant)>> {
+    fn now(&self) -> MutexGuard<'_, Option<(ReconcileStep, Instant)>> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -50,13 +50,13 @@ mod tests {
     #[test]
     fn a_failed_pass_is_counted_where_it_failed_and_a_good_one_nowhere() {
         let metrics = Metrics::default();
-        let good = Steps::begin(&metrics);
-        good.next(Step::Server);
-        good.next(Step::Status);
+        let good = StepTimer::begin(&metrics);
+        good.next(ReconcileStep::Server);
+        good.next(ReconcileStep::Status);
         good.end(None);
-        let failed = Steps::begin(&metrics);
-        failed.next(Step::Server);
-        failed.next(Step::Rights);
+        let failed = StepTimer::begin(&metrics);
+        failed.next(ReconcileStep::Server);
+        failed.next(ReconcileStep::Rights);
         failed.end(Some("observe"));
         let text = metrics.text();
         for (line, times) in [

@@ -10,31 +10,31 @@ use std::time::Duration;
 use futures::future::join_all;
 use kube::{Client, ResourceExt};
 
-use super::traffic::Traffic;
+use super::traffic::RolloutBudget;
 use super::{Context, Error, apply, events, observe, report};
-use crate::core::kind::Kind;
-use crate::core::policy::Pace;
-use crate::core::select::Surroundings;
-use crate::core::workload::{Orphan, orphan, wired, wired_by};
+use crate::core::selection::SelectionContext;
+use crate::core::selection::kind::Kind;
+use crate::core::settings::policy::RolloutStrategy;
+use crate::core::workloads::{Orphan, orphan, wired, wired_by};
 use queue::Queue;
 pub(super) use queue::Suspects;
 
 /// Under which name, followed by the namespace, a sweep takes places.
-pub(super) const PLACES: &str = "sweep/";
+pub(super) const WORKLOADS_AT_ONCE: &str = "sweep/";
 /// How often every workload of the cluster is looked at.
 const DAILY: Duration = Duration::from_secs(24 * 3600);
 /// How long a deleted AgentTracing may take to come back: whoever replaces it by deleting it rolls nothing.
-const GRACE: Duration = Duration::from_secs(5);
+const RECREATION_GRACE: Duration = Duration::from_secs(5);
 /// When to try again what failed.
 const RETRY: Duration = Duration::from_secs(30);
 /// Namespaces at a time.
 const CONCURRENCY: usize = 4;
 /// How often it is asked whether pods are replaced, and for how long at most.
 const POLL: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_secs(600);
+const ROUND_TIMEOUT: Duration = Duration::from_secs(600);
 /// Changes of workloads without pods between two looks, and orphans that are looked at.
 const BATCH: usize = 20;
-const ENOUGH: usize = 100;
+const MAX_ORPHANS: usize = 100;
 
 /// Something may carry the wiring of an AgentTracing that is no more.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,7 +51,7 @@ pub(super) async fn run(ctx: &Context, suspects: &Suspects) {
     let queue = Queue::default();
     let suspected = async {
         loop {
-            for Suspect { namespace, tracing } in suspects.gathered(GRACE).await {
+            for Suspect { namespace, tracing } in suspects.gathered(RECREATION_GRACE).await {
                 if !ctx.knows(&namespace, &tracing) {
                     queue.add(&namespace);
                 }
@@ -115,23 +115,23 @@ async fn suspects(client: &Client, known: &HashSet<(String, String)>) -> Result<
 }
 
 /// Some of the orphans of a namespace. Of the many workloads that there may be, only these are held in memory.
-async fn orphans(ctx: &Context, around: &Surroundings<'_>) -> Result<Vec<Orphan>, observe::Error> {
+async fn orphans(ctx: &Context, context: &SelectionContext<'_>) -> Result<Vec<Orphan>, observe::Error> {
     let mut found = Vec::new();
     for kind in kinds() {
         let each = |item: &str| {
-            if found.len() < ENOUGH {
-                found.extend(orphan(kind, item, around)?);
+            if found.len() < MAX_ORPHANS {
+                found.extend(orphan(kind, item, context)?);
             }
             Ok(())
         };
-        observe::for_each(&ctx.client, kind, Some(around.namespace), None, each).await?;
+        observe::for_each(&ctx.client, kind, Some(context.namespace), None, each).await?;
     }
     Ok(found)
 }
 
 /// A Job is never changed after its creation.
 fn kinds() -> impl Iterator<Item = Kind> {
-    Kind::ALL.into_iter().filter(|kind| kind.has_second_chance())
+    Kind::ALL.into_iter().filter(|kind| kind.template_is_mutable())
 }
 
 /// What became of a namespace.
@@ -147,12 +147,12 @@ pub(super) enum Round {
 
 /// Takes out what is orphaned in a namespace, a few at a time. Nothing is believed that was not just read.
 pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Result<Round, Error> {
-    let places = format!("{PLACES}{namespace}");
+    let places = format!("{WORKLOADS_AT_ONCE}{namespace}");
     let done = async {
         loop {
             let policies = observe::live_policies(ctx, namespace).await?;
             let labels = observe::namespace_labels(ctx, namespace).await?;
-            let around = Surroundings {
+            let context = SelectionContext {
                 namespace,
                 injection_enabled: observe::is_labelled(&labels),
                 platform: &ctx.platform,
@@ -160,17 +160,17 @@ pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Resu
                 policies: &policies,
                 renews: false,
             };
-            let orphans = orphans(ctx, &around).await?;
+            let orphans = orphans(ctx, &context).await?;
             if orphans.is_empty() {
                 return Ok(Round::Done);
             }
             let wanted = orphans.iter().filter(|orphan| orphan.costs).count();
-            let free = ctx.traffic.places(namespace, &places, 0, wanted.min(Pace::default().max_concurrent));
+            let free = ctx.budget.reserve(namespace, &places, 0, wanted.min(RolloutStrategy::default().max_concurrent));
             let batch = batch(orphans, free);
             if batch.is_empty() {
                 return Ok(Round::NoPlaces);
             }
-            let taken = take_out(&ctx.client, &ctx.traffic, batch).await?;
+            let taken = take_out(&ctx.client, &ctx.budget, batch).await?;
             for orphan in &taken.out {
                 tracing::info!(namespace, name = orphan.resource(), "wiring of a deleted AgentTracing taken out");
                 events::orphaned(ctx, orphan).await;
@@ -190,21 +190,21 @@ pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Resu
         }
     };
     let done = done.await;
-    ctx.traffic.hold(&places, 0);
+    ctx.budget.hold(&places, 0);
     done
 }
 
 /// Takes the wiring out of everything, whoever it is of; for `uninject --all`, with no operator running. `tell` hears what
 /// becomes of each workload.
 pub async fn everything(client: &Client, limit: usize, mut tell: impl FnMut(&str, Option<&str>)) -> Result<(), Error> {
-    let traffic = Traffic::new(limit);
+    let budget = RolloutBudget::new(limit);
     let mut refused = HashSet::new();
     loop {
         let mut found = Vec::new();
         for kind in kinds() {
             let each = |item: &str| {
                 let new = |orphan: &Orphan| !refused.contains(&orphan.uid);
-                if found.len() < ENOUGH {
+                if found.len() < MAX_ORPHANS {
                     found.extend(wired(kind, item)?.filter(new));
                 }
                 Ok(())
@@ -214,7 +214,7 @@ pub async fn everything(client: &Client, limit: usize, mut tell: impl FnMut(&str
         if found.is_empty() {
             return Ok(());
         }
-        let taken = take_out(client, &traffic, batch(found, limit)).await?;
+        let taken = take_out(client, &budget, batch(found, limit)).await?;
         for orphan in &taken.out {
             tell(&format!("{} {}", orphan.namespace, orphan.resource()), None);
         }
@@ -233,17 +233,17 @@ fn batch(orphans: Vec<Orphan>, free: usize) -> Vec<Orphan> {
 }
 
 #[derive(Default)]
-struct Taken {
+struct Removal {
     out: Vec<Orphan>,
     /// With the API server's words.
     refused: Vec<(Orphan, String)>,
 }
 
-async fn take_out(client: &Client, traffic: &Traffic, orphans: Vec<Orphan>) -> Result<Taken, Error> {
-    let mut taken = Taken::default();
+async fn take_out(client: &Client, budget: &RolloutBudget, orphans: Vec<Orphan>) -> Result<Removal, Error> {
+    let mut taken = Removal::default();
     for orphan in orphans {
         let written = apply::Written { kind: orphan.kind, namespace: &orphan.namespace, name: &orphan.name };
-        traffic.turn().await;
+        budget.wait_for_write().await;
         match apply::patch(client, written, &orphan.resource_version, &orphan.patch).await {
             Ok(_) => taken.out.push(orphan),
             Err(error) if error.is_conflict() => {}
@@ -258,7 +258,7 @@ async fn take_out(client: &Client, traffic: &Traffic, orphans: Vec<Orphan>) -> R
 
 /// Waits until the pods of these are replaced, but not for ever.
 async fn settled(client: &Client, orphans: &[Orphan]) -> Result<(), Error> {
-    let end = tokio::time::Instant::now() + PATIENCE;
+    let end = tokio::time::Instant::now() + ROUND_TIMEOUT;
     for orphan in orphans.iter().filter(|orphan| orphan.costs) {
         while !observe::is_settled(client, orphan.kind, &orphan.namespace, &orphan.name).await?
             && tokio::time::Instant::now() < end

@@ -47,7 +47,7 @@ impl World {
             client: api.client(),
             platform: Platform::default(),
             identity: "operator-0".into(),
-            authorities: Arc::new(Authorities::new(Vec::new(), make_http)),
+            authorities: Arc::new(TrustedAuthorities::new(Vec::new(), make_http)),
             trusted_hosts: Hosts::default(),
             token_hosts: Hosts::default(),
             create_namespaces: BTreeSet::new(),
@@ -84,7 +84,7 @@ impl World {
     async fn pass(&mut self) -> Action {
         let tracing: Guarded = serde_json::from_value(self.api.get(TRACING).unwrap()).unwrap();
         self.writer.apply_watcher_event(&watcher::Event::Apply(tracing.clone()));
-        let steps = Steps::begin(&self.ctx.options.metrics);
+        let steps = StepTimer::begin(&self.ctx.options.metrics);
         reconcile::reconcile(tracing.0.as_ref().unwrap(), &self.ctx, &steps).await.unwrap()
     }
 
@@ -484,7 +484,7 @@ async fn a_refused_patch_of_one_workload_is_noted_on_it() {
 #[tokio::test]
 async fn keys_are_gathered_for_a_while_and_each_is_passed_on_once() {
     let keys = stream::iter(["a", "b", "a", "a", "b"]).chain(stream::pending()).boxed();
-    let gathered = coalesced(keys, Duration::from_millis(20)).take(2).collect::<HashSet<_>>().await;
+    let gathered = debounce(keys, Duration::from_millis(20)).take(2).collect::<HashSet<_>>().await;
     assert_eq!(gathered, HashSet::from(["a", "b"]));
 }
 

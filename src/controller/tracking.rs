@@ -10,24 +10,24 @@ use jiff::Timestamp;
 
 use super::{Context, Error};
 use crate::api::{AgentTracingStatus, MlflowMode, MlflowStatus};
-use crate::core::evidence::Evidence;
 use crate::core::settings::Settings;
 use crate::core::status::Experiments;
-use crate::core::workload::Judged;
-use crate::core::writes::Writes;
-use crate::mlflow::{self, Mlflow};
+use crate::core::status::writes::Writes;
+use crate::core::workloads::Assessment;
+use crate::core::workloads::evidence::Evidence;
+use crate::mlflow::{self, MlflowClient};
 
 /// Most questions of one kind in one pass.
 const MAX_QUESTIONS: usize = 20;
 /// How soon MLflow is asked again while something is awaited, and afterwards.
-const SOON: Duration = Duration::from_secs(5);
-const CALM: Duration = Duration::from_secs(30);
+const FAST_POLL: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_secs(30);
 
 /// What is remembered between passes.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
-    experiments: experiments::Memory,
-    traces: traces::Memory,
+pub(super) struct TrackingState {
+    experiments: experiments::ExperimentCache,
+    traces: traces::TraceCache,
     /// Whether OTLP is taken at a tracking URI.
     otlp: Option<(String, bool)>,
 }
@@ -36,7 +36,7 @@ pub(super) struct Memory {
 #[derive(Clone, Copy)]
 pub(super) struct Question<'a> {
     pub settings: &'a Settings,
-    pub workloads: &'a [Judged],
+    pub workloads: &'a [Assessment],
     pub old: &'a AgentTracingStatus,
     /// The MLflow that answers now.
     pub answered: Option<&'a MlflowStatus>,
@@ -58,9 +58,9 @@ pub(super) struct Answers {
 /// Asks what is due. What was learnt in earlier passes counts until there is a newer answer.
 pub(super) async fn ask(
     ctx: &Context,
-    mlflow: Option<&Mlflow>,
+    mlflow: Option<&MlflowClient>,
     question: Question<'_>,
-    memory: &mut Memory,
+    memory: &mut TrackingState,
     now: Timestamp,
 ) -> Result<Answers, Error> {
     let takes_otlp = takes_otlp(mlflow, question.settings, &mut memory.otlp).await; // IO
@@ -75,12 +75,16 @@ pub(super) async fn ask(
         traces: found.evidence,
         writes: ensured.writes.or(found.writes),
         experiments: ensured.experiments,
-        look_again: if hurried { SOON } else { CALM },
+        look_again: if hurried { FAST_POLL } else { POLL },
     })
 }
 
 /// Asked once per address.
-async fn takes_otlp(mlflow: Option<&Mlflow>, settings: &Settings, known: &mut Option<(String, bool)>) -> Option<bool> {
+async fn takes_otlp(
+    mlflow: Option<&MlflowClient>,
+    settings: &Settings,
+    known: &mut Option<(String, bool)>,
+) -> Option<bool> {
     let mlflow = mlflow.filter(|_| settings.mode == MlflowMode::Cr)?;
     let uri = mlflow.tracking_uri();
     if known.as_ref().is_none_or(|(of, _)| of != uri) {

@@ -10,13 +10,13 @@ use tokio::time::Instant;
 /// Time between two changes of workloads: twenty a second, whatever happens.
 const SPACING: Duration = Duration::from_millis(50);
 /// Who waits asks again at each pass. Whoever has not asked for so long waits no more, and nothing is kept free for it.
-const FORGOTTEN: Duration = Duration::from_secs(120);
+const WAITING_TTL: Duration = Duration::from_secs(120);
 /// How long places are held by someone who says no more how many: a pass that fails again and again, or one that is suspended.
-const HELD: Duration = Duration::from_secs(600);
+const MAX_HOLD: Duration = Duration::from_secs(600);
 
 /// Places for workloads that roll, and turns in changing them.
 #[derive(Debug)]
-pub(super) struct Traffic {
+pub(super) struct RolloutBudget {
     /// Most workloads that may roll at a time.
     limit: usize,
     places: Mutex<Places>,
@@ -39,7 +39,7 @@ struct Waiting {
     asked: Instant,
 }
 
-impl Traffic {
+impl RolloutBudget {
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, places: Mutex::default(), next: tokio::sync::Mutex::default() }
     }
@@ -47,11 +47,11 @@ impl Traffic {
     /// As many places as are free, of those wanted by someone who holds so many already. They are taken before anybody else
     /// can, until the next call for the same one. An AgentTracing, named by what stands before the first `/`, gets no more
     /// than half of all places, and a place is kept free for each namespace that has waited longer.
-    pub(super) fn places(&self, namespace: &str, of: &str, held: usize, wanted: usize) -> usize {
+    pub(super) fn reserve(&self, namespace: &str, of: &str, held: usize, wanted: usize) -> usize {
         let now = Instant::now();
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.waiting.retain(|one| now.duration_since(one.asked) < FORGOTTEN);
-        places.taken.retain(|_, (_, said)| now.duration_since(*said) < HELD);
+        places.waiting.retain(|one| now.duration_since(one.asked) < WAITING_TTL);
+        places.taken.retain(|_, (_, said)| now.duration_since(*said) < MAX_HOLD);
         let others = |test: &dyn Fn(&str) -> bool| -> usize {
             places.taken.iter().filter(|(other, _)| *other != of && test(other)).map(|(_, (taken, _))| taken).sum()
         };
@@ -77,7 +77,7 @@ impl Traffic {
     }
 
     /// Waits until a workload may be changed.
-    pub(super) async fn turn(&self) {
+    pub(super) async fn wait_for_write(&self) {
         let mut next = self.next.lock().await;
         if let Some(at) = *next {
             tokio::time::sleep_until(at).await;
@@ -131,64 +131,64 @@ mod tests {
 
     #[test]
     fn the_cluster_has_one_limit_for_all() {
-        let traffic = Traffic::new(20);
-        assert_eq!(traffic.places("a", "a", 0, 5), 5);
-        assert_eq!(traffic.places("b", "b", 9, 5), 1, "half of them");
-        assert_eq!(traffic.places("c", "c", 0, 5), 5);
-        assert_eq!(traffic.places("d", "d", 0, 5), 0);
-        traffic.hold("a", 1);
-        assert_eq!(traffic.places("d", "d", 0, 5), 4, "four of a's have come back");
-        traffic.retain(|of| of == "d");
-        assert_eq!(traffic.places("a", "a", 0, 20), 10);
+        let budget = RolloutBudget::new(20);
+        assert_eq!(budget.reserve("a", "a", 0, 5), 5);
+        assert_eq!(budget.reserve("b", "b", 9, 5), 1, "half of them");
+        assert_eq!(budget.reserve("c", "c", 0, 5), 5);
+        assert_eq!(budget.reserve("d", "d", 0, 5), 0);
+        budget.hold("a", 1);
+        assert_eq!(budget.reserve("d", "d", 0, 5), 4, "four of a's have come back");
+        budget.retain(|of| of == "d");
+        assert_eq!(budget.reserve("a", "a", 0, 20), 10);
     }
 
     /// Review B2: one AgentTracing held all places of the cluster for as long as its workloads did not come back.
     #[test]
     fn an_agent_tracing_never_holds_more_than_half_of_the_places() {
-        let traffic = Traffic::new(20);
-        assert_eq!(traffic.places("a", "uid", 0, 100), 10);
-        assert_eq!(traffic.places("a", "uid/out", 0, 100), 0, "what it takes out counts too");
-        assert_eq!(traffic.places("b", "other", 0, 100), 10);
-        assert_eq!(Traffic::new(1).places("a", "uid", 0, 5), 1);
+        let budget = RolloutBudget::new(20);
+        assert_eq!(budget.reserve("a", "uid", 0, 100), 10);
+        assert_eq!(budget.reserve("a", "uid/out", 0, 100), 0, "what it takes out counts too");
+        assert_eq!(budget.reserve("b", "other", 0, 100), 10);
+        assert_eq!(RolloutBudget::new(1).reserve("a", "uid", 0, 5), 1);
     }
 
     #[test]
     fn turns_go_round_by_namespace_however_many_one_of_them_has() {
-        let traffic = Traffic::new(4);
-        assert_eq!(traffic.places("full", "full", 0, 2), 2);
-        assert_eq!(traffic.places("full-too", "full-too", 0, 2), 2);
+        let budget = RolloutBudget::new(4);
+        assert_eq!(budget.reserve("full", "full", 0, 2), 2);
+        assert_eq!(budget.reserve("full-too", "full-too", 0, 2), 2);
         for of in ["many-1", "many-2", "many-3"] {
-            assert_eq!(traffic.places("many", of, 0, 5), 0);
+            assert_eq!(budget.reserve("many", of, 0, 5), 0);
         }
-        assert_eq!(traffic.places("one", "one", 0, 5), 0);
-        traffic.hold("full", 1);
-        assert_eq!(traffic.places("one", "one", 0, 5), 0, "it is the turn of many");
-        assert_eq!(traffic.places("many", "many-2", 0, 5), 1, "any of them");
-        traffic.hold("full", 0);
-        assert_eq!(traffic.places("many", "many-1", 0, 5), 0, "it is the turn of one");
-        assert_eq!(traffic.places("one", "one", 0, 5), 1);
+        assert_eq!(budget.reserve("one", "one", 0, 5), 0);
+        budget.hold("full", 1);
+        assert_eq!(budget.reserve("one", "one", 0, 5), 0, "it is the turn of many");
+        assert_eq!(budget.reserve("many", "many-2", 0, 5), 1, "any of them");
+        budget.hold("full", 0);
+        assert_eq!(budget.reserve("many", "many-1", 0, 5), 0, "it is the turn of one");
+        assert_eq!(budget.reserve("one", "one", 0, 5), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_kept_for_whoever_has_stopped_asking() {
-        let traffic = Traffic::new(2);
-        assert_eq!(traffic.places("full", "full", 0, 1), 1);
-        assert_eq!(traffic.places("full-too", "full-too", 0, 1), 1);
-        assert_eq!(traffic.places("gone", "gone", 0, 1), 0);
-        traffic.hold("full", 0);
-        assert_eq!(traffic.places("one", "one", 0, 1), 0);
-        tokio::time::sleep(FORGOTTEN).await;
-        assert_eq!(traffic.places("one", "one", 0, 1), 1);
-        tokio::time::sleep(HELD).await;
-        assert_eq!(traffic.places("late", "late", 0, 1), 1, "full-too has said nothing for ten minutes");
+        let budget = RolloutBudget::new(2);
+        assert_eq!(budget.reserve("full", "full", 0, 1), 1);
+        assert_eq!(budget.reserve("full-too", "full-too", 0, 1), 1);
+        assert_eq!(budget.reserve("gone", "gone", 0, 1), 0);
+        budget.hold("full", 0);
+        assert_eq!(budget.reserve("one", "one", 0, 1), 0);
+        tokio::time::sleep(WAITING_TTL).await;
+        assert_eq!(budget.reserve("one", "one", 0, 1), 1);
+        tokio::time::sleep(MAX_HOLD).await;
+        assert_eq!(budget.reserve("late", "late", 0, 1), 1, "full-too has said nothing for ten minutes");
     }
 
     #[tokio::test(start_paused = true)]
     async fn twenty_changes_take_a_second() {
-        let traffic = Traffic::new(1);
+        let budget = RolloutBudget::new(1);
         let began = Instant::now();
         for _ in 0..21 {
-            traffic.turn().await;
+            budget.wait_for_write().await;
         }
         assert_eq!(began.elapsed(), Duration::from_secs(1));
     }

@@ -15,7 +15,7 @@ pub type MakeHttp = Arc<dyn Fn(&str) -> Result<Http, mlflow::Error> + Send + Syn
 type File = (String, Vec<u8>);
 
 /// The operator's certificate authorities.
-pub struct Authorities {
+pub struct TrustedAuthorities {
     /// Files, and folders of files, with more authorities than the public ones.
     pub files: Vec<PathBuf>,
     /// How a client is made.
@@ -23,7 +23,7 @@ pub struct Authorities {
     current: Mutex<Option<(Vec<File>, Http)>>,
 }
 
-impl Authorities {
+impl TrustedAuthorities {
     /// Authorities from these files; they may come and go.
     pub fn new(files: Vec<PathBuf>, make_http: MakeHttp) -> Self {
         Self { files, make_http, current: Mutex::default() }
@@ -40,7 +40,7 @@ impl Authorities {
         let sources = found.iter().map(|(name, bytes)| Source { name, bytes });
         let sources: Vec<_> = [Source { name: "public", bytes: roots.as_bytes() }].into_iter().chain(sources).collect();
         let merged = ca_bundle::merge(&sources, now);
-        tracing::info!(kept = ?merged.kept, "certificate authorities");
+        tracing::info!(kept = ?merged.counts, "certificate authorities");
         for skipped in &merged.skipped {
             tracing::warn!(skipped = %skipped, "a certificate authority cannot be used");
         }

@@ -2,15 +2,15 @@
 
 use json_patch::PatchOperation;
 
-use super::inject::{Injection, existing_record, inject, uninject};
-use super::kind::Kind;
-use super::policy::Policy;
-use super::record::{RecordError, short_hash};
-use super::select::{NotSelected, Selection, Surroundings, select};
+use super::inject::{InjectionResult, existing_record, inject, uninject};
 use super::settings::Platform;
-use super::view::Workload;
 use super::wiring::{Missing, wiring};
 use crate::api::{CaBundleStrategy, Reason};
+use crate::core::inject::record::{RecordError, short_hash};
+use crate::core::inject::view::Workload;
+use crate::core::selection::kind::Kind;
+use crate::core::selection::{NotSelected, Selection, SelectionContext, select};
+use crate::core::settings::policy::Policy;
 use crate::names;
 
 /// The answer.
@@ -23,7 +23,7 @@ pub enum Decision {
         /// The experiment's name.
         experiment: String,
         /// Patch, hash and notes.
-        injection: Injection,
+        injection: InjectionResult,
     },
     /// The template carries our wiring and the user opted out: this patch takes it out.
     Unwire(Vec<PatchOperation>),
@@ -42,7 +42,7 @@ pub enum Leave {
         tracing: String,
     },
     /// A fact is missing: MLflow has not answered yet. Existing wiring stays.
-    Waiting {
+    Blocked {
         /// The AgentTracing.
         tracing: String,
         /// What is missing.
@@ -58,8 +58,8 @@ pub enum Leave {
 }
 
 /// Decides about a workload.
-pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
-    let policy = match select(workload, around) {
+pub fn decide(workload: &Workload<'_>, context: &SelectionContext<'_>) -> Decision {
+    let policy = match select(workload, context) {
         Selection::One(policy) => policy,
         Selection::None(NotSelected::OptedOut) => return opted_out(workload),
         Selection::None(why) => return Decision::Leave(Leave::NotSelected(why)),
@@ -72,7 +72,7 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
     // A Pod is wired once, by its owner's template or by us. Judged again it would look edited: the API server adds tokens
     // and security contexts to our containers, too, and its owner's name need not be the one that the template got.
     if let (Kind::Pod, Ok(Some(record))) = (workload.kind, existing_record(workload)) {
-        let injection = Injection { hash: record.hash, was_wired: true, ..Injection::default() };
+        let injection = InjectionResult { hash: record.hash, was_wired: true, ..InjectionResult::default() };
         return Decision::Wire {
             tracing,
             experiment: policy.experiment_of(workload.experiments_name(), annotation),
@@ -80,12 +80,12 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
         };
     }
     let account = workload.service_account();
-    let token = policy.needs_token().then(|| !around.tokenless.contains(account));
+    let token = policy.needs_token().then(|| !context.tokenless.contains(account));
     if token.is_some_and(|automounts| !workload.has_token(automounts)) {
         return match uninject(workload) {
             Ok(patch) => {
                 let skipped = Some(Reason::NoServiceAccountToken);
-                let injection = Injection { patch, skipped, ..Injection::default() };
+                let injection = InjectionResult { patch, skipped, ..InjectionResult::default() };
                 Decision::Wire {
                     tracing,
                     experiment: policy.experiment_of(workload.experiments_name(), annotation),
@@ -95,22 +95,22 @@ pub fn decide(workload: &Workload<'_>, around: &Surroundings<'_>) -> Decision {
             Err(error) => Decision::Leave(Leave::Record { tracing, error }),
         };
     }
-    let waits = workload.kind.has_second_chance();
+    let waits = workload.kind.template_is_mutable();
     if waits && policy.bound.as_ref().is_some_and(|bound| !bound.contains(account)) {
-        return Decision::Leave(Leave::Waiting { tracing, missing: Missing::Binding });
+        return Decision::Leave(Leave::Blocked { tracing, missing: Missing::Binding });
     }
     let mut wiring = match wiring(policy, workload.kind, workload.experiments_name(), annotation) {
         Ok(wiring) => wiring,
-        Err(missing) => return Decision::Leave(Leave::Waiting { tracing, missing }),
+        Err(missing) => return Decision::Leave(Leave::Blocked { tracing, missing }),
     };
     wiring.token = token;
-    wiring.renews = around.renews;
+    wiring.renews = context.renews;
     if let Some(ca) = &mut wiring.ca
-        && fallback(workload, policy, ca.strategy, around.platform).is_some()
+        && fallback(workload, policy, ca.strategy, context.platform).is_some()
     {
         ca.strategy = CaBundleStrategy::ConfigMap;
     }
-    match inject(workload, &wiring, &policy.containers, around.platform) {
+    match inject(workload, &wiring, &policy.containers, context.platform) {
         Ok(injection) => Decision::Wire { tracing, experiment: wiring.experiment, injection },
         Err(error) => Decision::Leave(Leave::Record { tracing, error }),
     }
@@ -203,7 +203,7 @@ mod tests {
             _ => json!({"template": {"spec": pod}}),
         };
         let object = json!({"metadata": {"name": "teller", "labels": labels}, "spec": spec}).to_string();
-        let around = Surroundings {
+        let context = SelectionContext {
             namespace: "bank-agents",
             injection_enabled: true,
             platform: &Platform::default(),
@@ -211,7 +211,7 @@ mod tests {
             policies: &[policy],
             renews: false,
         };
-        decide(&Workload::parse(kind, &object).unwrap(), &around)
+        decide(&Workload::parse(kind, &object).unwrap(), &context)
     }
 
     fn value_of(decision: &Decision, variable: &str) -> Option<String> {
@@ -235,10 +235,10 @@ mod tests {
                 ("{mlflow: {mode: CR, cr: {url: 'https://mlflow.example.com'}}}", None),
             ] {
                 let decision = decided(kind, policy(spec, "{}"));
-                match address.filter(|_| !kind.has_second_chance()) {
+                match address.filter(|_| !kind.template_is_mutable()) {
                     Some(address) => assert_eq!(value_of(&decision, "MLFLOW_TRACKING_URI").as_deref(), Some(address)),
                     None => {
-                        assert!(matches!(decision, Decision::Leave(Leave::Waiting { .. })), "{kind:?} {decision:?}")
+                        assert!(matches!(decision, Decision::Leave(Leave::Blocked { .. })), "{kind:?} {decision:?}")
                     }
                 }
             }
@@ -249,8 +249,8 @@ mod tests {
     fn what_has_no_second_chance_waits_for_no_binding() {
         for kind in Kind::ALL {
             let decision = decided(kind, policy("{mlflow: {mode: CR}}", ANSWERED));
-            let waiting = Leave::Waiting { tracing: "tracing".into(), missing: Missing::Binding };
-            match kind.has_second_chance() {
+            let waiting = Leave::Blocked { tracing: "tracing".into(), missing: Missing::Binding };
+            match kind.template_is_mutable() {
                 true => assert_eq!(decision, Decision::Leave(waiting)),
                 false => assert_eq!(value_of(&decision, "MLFLOW_WORKSPACE").as_deref(), Some("bank-agents")),
             }
@@ -262,8 +262,8 @@ mod tests {
         let pinned = "{mlflow: {mode: External, external: {trackingURI: 'https://x'}}, experiment: {pin: true}}";
         for kind in Kind::ALL {
             let decision = decided(kind, policy(pinned, ANSWERED));
-            match kind.has_second_chance() {
-                true => assert!(matches!(decision, Decision::Leave(Leave::Waiting { .. })), "{decision:?}"),
+            match kind.template_is_mutable() {
+                true => assert!(matches!(decision, Decision::Leave(Leave::Blocked { .. })), "{decision:?}"),
                 false => {
                     assert_eq!(value_of(&decision, "MLFLOW_EXPERIMENT_NAME").as_deref(), Some("teller"));
                     assert_eq!(value_of(&decision, "MLFLOW_TRACING_DESTINATION"), None);

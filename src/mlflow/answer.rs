@@ -13,7 +13,7 @@ use super::{Error, Experiment, MAX_BODY, OLDEST_MAJOR, Stage};
 /// What the client makes of one answer, if it was an answer to each of its questions. For the fuzzer: the same functions read
 /// what a server really sends.
 #[derive(Debug)]
-pub struct Understood {
+pub struct ServerAnswer {
     /// As the version.
     pub version: Result<String, Error>,
     /// As the search for an experiment.
@@ -25,10 +25,10 @@ pub struct Understood {
 }
 
 /// Reads an answer in every way that the client knows. Pure.
-pub fn understand(status: u16, plain: bool, body: &[u8]) -> Understood {
-    Understood {
+pub fn classify(status: u16, plain: bool, body: &[u8]) -> ServerAnswer {
+    ServerAnswer {
         version: version(body),
-        experiment: json(body).map(Found::first),
+        experiment: json(body).map(SearchResponse::first),
         trace: json(body).map(|found: Traces| found.traces.first().map(|row| row.request_time)),
         refusal: StatusCode::from_u16(status).ok().map(|status| refusal(status, plain, body)),
     }
@@ -151,18 +151,18 @@ pub(super) fn looks_like_html(body: &[u8]) -> bool {
     body.trim_ascii_start().starts_with(b"<")
 }
 
-pub(super) fn quoted(code: &Option<String>) -> String {
+pub(super) fn quote(code: &Option<String>) -> String {
     code.as_ref().map(|c| format!(", {c}")).unwrap_or_default()
 }
 
 #[derive(Deserialize)]
-pub(super) struct Found {
+pub(super) struct SearchResponse {
     #[serde(default)]
-    experiments: Vec<FoundExperiment>,
-    experiment: Option<FoundExperiment>,
+    experiments: Vec<ExperimentRow>,
+    experiment: Option<ExperimentRow>,
 }
 
-impl Found {
+impl SearchResponse {
     pub(super) fn first(self) -> Option<Experiment> {
         self.experiments.into_iter().chain(self.experiment).next().map(|e| Experiment {
             id: e.experiment_id,
@@ -173,7 +173,7 @@ impl Found {
 }
 
 #[derive(Deserialize)]
-pub(super) struct FoundExperiment {
+pub(super) struct ExperimentRow {
     #[serde(deserialize_with = "numeric_id")]
     experiment_id: String,
     lifecycle_stage: String,

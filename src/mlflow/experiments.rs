@@ -4,8 +4,8 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::answer::{Found, numeric_id};
-use super::{Error, Mlflow, whole};
+use super::answer::{SearchResponse, numeric_id};
+use super::{Error, MlflowClient, whole};
 
 /// An experiment that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Stage {
 /// Tag of an experiment that says when it was last written to by way of trial.
 const WRITE_TAG: &str = "agenttracing.dev/last-write-check";
 
-impl Mlflow {
+impl MlflowClient {
     /// Finds an experiment by name, or creates it. A deleted one is restored or reported.
     pub async fn ensure_experiment(&self, name: &str, restore_deleted: bool) -> Result<Experiment, Error> {
         let found = match self.experiment(name).await? {
@@ -63,7 +63,7 @@ impl Mlflow {
                 self.request(Method::GET, "/api/2.0/mlflow/experiments/get-by-name").query(&[("experiment_name", name)])
             }
         };
-        let found: Found = match self.json(request).await {
+        let found: SearchResponse = match self.json(request).await {
             Err(Error::NotFound(Some(code))) if code == "RESOURCE_DOES_NOT_EXIST" => return Ok(None),
             found => found?,
         };

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, RequestBuilder, Response, header, redirect};
 use serde::Deserialize;
 
-pub use answer::{Understood, understand};
-use answer::{body, failure, json, quoted, transport, version};
+pub use answer::{ServerAnswer, classify};
+use answer::{body, failure, json, quote, transport, version};
 pub use experiments::{Experiment, Stage};
 pub use outcome::Outcome;
 pub use traces::Trace;
@@ -30,7 +30,7 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_BODY: usize = 1 << 20;
 /// Traces came with 3.0.
 const OLDEST_MAJOR: u64 = 3;
-/// Connections, timeouts and TLS settings, shared by all [`Mlflow`].
+/// Connections, timeouts and TLS settings, shared by all [`MlflowClient`].
 #[derive(Clone)]
 pub struct Http {
     client: reqwest::Client,
@@ -48,7 +48,7 @@ impl std::fmt::Debug for Http {
 
 /// One MLflow server.
 #[derive(Clone, Debug)]
-pub struct Mlflow {
+pub struct MlflowClient {
     http: Http,
     /// Where REST is: the tracking URI.
     api: String,
@@ -75,7 +75,7 @@ impl std::fmt::Debug for Access {
 
 /// What a server says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct ServerInfo {
     /// Its version, at most 64 characters.
     pub version: String,
     /// Whether workspaces are switched on.
@@ -110,7 +110,7 @@ pub enum Error {
     #[error("it wants credentials (401)")]
     Unauthorized,
     /// 403 by MLflow.
-    #[error("it denies permission (403{})", quoted(.0))]
+    #[error("it denies permission (403{})", quote(.0))]
     Forbidden(Option<String>),
     /// 403 by a service mesh in front of it.
     #[error("a service mesh in front of it denies permission (403)")]
@@ -119,7 +119,7 @@ pub enum Error {
     #[error("it has no workspace of this name (404)")]
     NoWorkspace,
     /// 404.
-    #[error("it does not know the request (404{})", quoted(.0))]
+    #[error("it does not know the request (404{})", quote(.0))]
     NotFound(Option<String>),
     /// A redirect or a web page where an API was expected.
     #[error("a web page answers in its place, as a login page does")]
@@ -131,7 +131,7 @@ pub enum Error {
     #[error("its version {0} is older than {OLDEST_MAJOR}.0, which has no traces")]
     TooOld(String),
     /// 400: what was asked is wrong.
-    #[error("it refuses the request ({status}{})", quoted(.code))]
+    #[error("it refuses the request ({status}{})", quote(.code))]
     Rejected {
         /// HTTP status.
         status: u16,
@@ -145,7 +145,7 @@ pub enum Error {
         status: u16,
     },
     /// 5xx or 429.
-    #[error("it fails ({status}{})", quoted(.code))]
+    #[error("it fails ({status}{})", quote(.code))]
     Server {
         /// HTTP status.
         status: u16,
@@ -177,7 +177,7 @@ impl Http {
     }
 
     /// The same client, with its requests measured.
-    pub fn measured(self, meter: Meter) -> Self {
+    pub fn with_meter(self, meter: Meter) -> Self {
         Self { meter, ..self }
     }
 
@@ -190,7 +190,7 @@ impl Http {
     }
 }
 
-impl Mlflow {
+impl MlflowClient {
     /// A server at a tracking URI such as `http://tracing-mlflow.bank-agents.svc:5500`.
     pub fn new(http: &Http, tracking_uri: &str) -> Self {
         let api = tracking_uri.trim_end_matches('/').to_owned();
@@ -199,7 +199,7 @@ impl Mlflow {
 
     /// The server at an address, wherever below it its REST is: MLflow up to 3.11 serves it at the origin whatever
     /// `--static-prefix` says, later ones under the prefix; its pages are under the prefix in both. What answers is used.
-    pub async fn locate(http: &Http, address: &str) -> Result<(Self, Server), Error> {
+    pub async fn locate(http: &Http, address: &str) -> Result<(Self, ServerInfo), Error> {
         let given = Self::new(http, address);
         let (api, workspaces) = match given.server_info().await {
             Ok(workspaces) => (given.api.clone(), workspaces),
@@ -221,7 +221,7 @@ impl Mlflow {
             }
             version => version?,
         };
-        Ok((found, Server { version, workspaces }))
+        Ok((found, ServerInfo { version, workspaces }))
     }
 
     /// The same server, asked with these credentials in this workspace.
@@ -238,7 +238,7 @@ impl Mlflow {
     /// credentials: without them every path is answered with 401. Nothing is sent, so that any answer but 404 says yes.
     pub async fn takes_otlp(&self) -> Result<bool, Error> {
         let request = self.request(Method::POST, "/v1/traces").header(header::CONTENT_TYPE, "application/x-protobuf");
-        match self.http.measure(answered(request)).await {
+        match self.http.measure(send(request)).await {
             Err(Error::NotFound(code)) => Ok(code.is_some()),
             Err(error @ (Error::Server { .. } | Error::Timeout | Error::Connection(_) | Error::LoginPage)) => {
                 Err(error)
@@ -248,10 +248,10 @@ impl Mlflow {
     }
 
     /// Proves that MLflow answers at this address: version first, then a call that passes the Host check.
-    pub async fn server(&self) -> Result<Server, Error> {
+    pub async fn server(&self) -> Result<ServerInfo, Error> {
         let version = self.version().await?;
         let workspaces = self.workspaces().await?;
-        Ok(Server { version, workspaces })
+        Ok(ServerInfo { version, workspaces })
     }
 
     /// The server's version. Neither the Host header nor credentials are checked for this one.
@@ -280,10 +280,10 @@ impl Mlflow {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.identified(self.http.client.request(method, format!("{}{path}", self.api)))
+        self.with_credentials(self.http.client.request(method, format!("{}{path}", self.api)))
     }
 
-    fn identified(&self, mut request: RequestBuilder) -> RequestBuilder {
+    fn with_credentials(&self, mut request: RequestBuilder) -> RequestBuilder {
         let Some(Access { token, workspace }) = &self.access else { return request };
         if let Some(token) = token {
             request = request.bearer_auth(token);
@@ -300,13 +300,13 @@ impl Mlflow {
 }
 
 /// The answer with status 2xx.
-async fn answered(request: RequestBuilder) -> Result<Response, Error> {
+async fn send(request: RequestBuilder) -> Result<Response, Error> {
     failure(request.send().await.map_err(transport)?).await
 }
 
 /// Its body.
 async fn whole(request: RequestBuilder) -> Result<Vec<u8>, Error> {
-    body(answered(request).await?).await
+    body(send(request).await?).await
 }
 
 /// What the MLflow operator starts its servers with.

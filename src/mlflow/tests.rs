@@ -12,9 +12,9 @@ const HOST_REFUSED: &str = "Invalid Host header - possible DNS rebinding attack 
 const DUPLICATE: &str =
     r#"{"error_code": "RESOURCE_ALREADY_EXISTS", "message": "[parameters: ('sample-a', 'secret-text')]"}"#;
 
-fn client(origin: &str) -> Mlflow {
+fn client(origin: &str) -> MlflowClient {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    Mlflow::new(&Http::trusting("").unwrap(), origin)
+    MlflowClient::new(&Http::trusting("").unwrap(), origin)
 }
 
 async fn answer(server: &MockServer, verb: &str, at: &str, template: ResponseTemplate) {
@@ -40,7 +40,7 @@ async fn a_server_says_its_version_and_whether_it_has_workspaces() {
     let server = MockServer::start().await;
     up(&server).await;
     let said = client(&server.uri()).server().await.unwrap();
-    assert_eq!(said, Server { version: "3.10.1".into(), workspaces: false });
+    assert_eq!(said, ServerInfo { version: "3.10.1".into(), workspaces: false });
 }
 
 #[tokio::test]
@@ -258,7 +258,7 @@ async fn rest_is_found_at_the_origin_of_an_older_server_and_under_the_prefix_of_
     for (api, takes_otlp) in [("", true), ("/mlflow", false)] {
         let server = shared(api).await;
         let _ = client(&server.uri());
-        let (found, said) = Mlflow::locate(&Http::trusting("").unwrap(), &server.uri()).await.unwrap();
+        let (found, said) = MlflowClient::locate(&Http::trusting("").unwrap(), &server.uri()).await.unwrap();
         assert_eq!(found.tracking_uri(), format!("{}{api}", server.uri()));
         assert_eq!((said.version.as_str(), said.workspaces), ("3.10.1", true));
         if !takes_otlp {
@@ -321,16 +321,16 @@ async fn every_request_is_measured_with_the_class_of_its_end() {
     answer(&server, "POST", "/api/3.0/mlflow/traces/search", text(503, "busy", "text/plain")).await;
     answer(&server, "POST", "/api/2.0/mlflow/experiments/search", text(200, "<html>Log in</html>", "text/html")).await;
     let _ = client("");
-    let measured = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let meter = measured.clone();
+    let with_meter = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let meter = with_meter.clone();
     let meter: Meter = Arc::new(move |outcome, took: Duration| meter.lock().unwrap().push((outcome, took)));
-    let http = Http::trusting("").unwrap().measured(meter);
-    let mlflow = Mlflow::new(&http, &server.uri());
+    let http = Http::trusting("").unwrap().with_meter(meter);
+    let mlflow = MlflowClient::new(&http, &server.uri());
     mlflow.server().await.unwrap();
     mlflow.latest_trace("1", None).await.unwrap_err();
     mlflow.ensure_experiment("teller", false).await.unwrap_err();
-    Mlflow::new(&http, "http://127.0.0.1:1").server().await.unwrap_err();
-    let (outcomes, took): (Vec<_>, Vec<_>) = measured.lock().unwrap().drain(..).unzip();
+    MlflowClient::new(&http, "http://127.0.0.1:1").server().await.unwrap_err();
+    let (outcomes, took): (Vec<_>, Vec<_>) = with_meter.lock().unwrap().drain(..).unzip();
     assert_eq!(outcomes, [Outcome::Ok, Outcome::Ok, Outcome::Server, Outcome::LoginPage, Outcome::Refused]);
     assert!(took.iter().all(|took| *took > Duration::ZERO && *took < TOTAL_TIMEOUT), "{took:?}");
 }

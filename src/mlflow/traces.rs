@@ -5,7 +5,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use super::answer::Traces;
-use super::{Error, Mlflow, answered};
+use super::{Error, MlflowClient, send};
 
 /// The newest trace of an experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Trace {
 const SPANS_TAG: &str = "mlflow.trace.spansLocation";
 const SPANS_IN_STORE: &str = "TRACKING_STORE";
 
-impl Mlflow {
+impl MlflowClient {
     /// The newest trace of an experiment, or the newest of those that began before a moment.
     pub async fn latest_trace(&self, experiment_id: &str, before: Option<Timestamp>) -> Result<Option<Trace>, Error> {
         let mut body = search(experiment_id, 1);
@@ -40,8 +40,8 @@ impl Mlflow {
     /// Whether the spans were uploaded as a file. Only the answer's status is read, never the file.
     async fn has_artifact(&self, trace_id: &str) -> Result<bool, Error> {
         let url = format!("{}/ajax-api/2.0/mlflow/get-trace-artifact", self.pages);
-        let request = self.identified(self.http.client.get(url)).query(&[("request_id", trace_id)]);
-        match self.http.measure(answered(request)).await {
+        let request = self.with_credentials(self.http.client.get(url)).query(&[("request_id", trace_id)]);
+        match self.http.measure(send(request)).await {
             Ok(_) => Ok(true),
             Err(Error::NotFound(_) | Error::Rejected { .. }) => Ok(false),
             Err(error) => Err(error),

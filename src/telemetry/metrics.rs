@@ -18,7 +18,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-use super::tracings::Tracings;
+use super::tracings::TracingCollector;
 use crate::api::WorkloadState;
 use crate::mlflow::Outcome;
 
@@ -42,12 +42,12 @@ pub struct Metrics {
     unanswered_touches: Counter,
     mlflow_requests: Family<OutcomeLabels, Counter>,
     mlflow_duration: Histogram,
-    tracings: Arc<Tracings>,
+    tracings: Arc<TracingCollector>,
 }
 
 /// A step of a pass over an AgentTracing. Metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ReconcileStep {
     /// The MLflow server: its objects, whether it answers.
     Server,
     /// The workloads: read and judged.
@@ -64,7 +64,7 @@ pub enum Step {
     Rollout,
 }
 
-impl Step {
+impl ReconcileStep {
     /// All of them, in their order.
     pub const ALL: [Self; 7] =
         [Self::Server, Self::Workloads, Self::Rights, Self::Authorities, Self::Traces, Self::Status, Self::Rollout];
@@ -99,8 +99,8 @@ struct StepLabels {
     step: &'static str,
 }
 
-impl From<Step> for StepLabels {
-    fn from(step: Step) -> Self {
+impl From<ReconcileStep> for StepLabels {
+    fn from(step: ReconcileStep) -> Self {
         Self { step: step.as_str() }
     }
 }
@@ -134,7 +134,7 @@ impl Default for Metrics {
             tracings: Arc::default(),
         };
         // A series that appears with its first error has no increase yet, so that no alert would see that one.
-        for step in Step::ALL {
+        for step in ReconcileStep::ALL {
             drop(metrics.reconcile_errors.get_or_create(&step.into()));
         }
         for outcome in Outcome::ALL {
@@ -223,7 +223,7 @@ impl Metrics {
     }
 
     /// Counts a pass; `outcome` comes from an enum, and `failed_in` is the step in which it failed.
-    pub fn reconcile(&self, outcome: &'static str, failed_in: Option<Step>, took: Duration) {
+    pub fn reconcile(&self, outcome: &'static str, failed_in: Option<ReconcileStep>, took: Duration) {
         self.reconciles.get_or_create(&OutcomeLabels { outcome }).inc();
         self.reconcile_duration.observe(took.as_secs_f64());
         if let Some(step) = failed_in {
@@ -232,7 +232,7 @@ impl Metrics {
     }
 
     /// Notes how long a step of a pass took.
-    pub fn step(&self, step: Step, took: Duration) {
+    pub fn step(&self, step: ReconcileStep, took: Duration) {
         self.step_duration.get_or_create(&step.into()).observe(took.as_secs_f64());
     }
 
@@ -276,7 +276,7 @@ impl Metrics {
         last_trace: Option<Timestamp>,
     ) {
         let name = (namespace.to_owned(), name.to_owned());
-        self.tracings.seen(name, conditions, states, last_trace.map(Timestamp::as_second));
+        self.tracings.observe(name, conditions, states, last_trace.map(Timestamp::as_second));
     }
 
     /// Says that an AgentTracing is gone.

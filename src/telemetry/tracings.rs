@@ -17,11 +17,11 @@ use prometheus_client::registry::Unit;
 use crate::api::{ConditionType, WorkloadState};
 
 /// Most AgentTracings whose last trace is told: the one metric that names objects.
-pub(super) const MOST_NAMED: usize = 200;
+pub(super) const MAX_NAMED: usize = 200;
 
 /// Every AgentTracing that a leader has passed over.
 #[derive(Debug, Default)]
-pub(super) struct Tracings(Mutex<Option<BTreeMap<Name, Seen>>>);
+pub(super) struct TracingCollector(Mutex<Option<BTreeMap<Name, Seen>>>);
 
 /// Namespace and name.
 type Name = (String, String);
@@ -46,13 +46,13 @@ struct StateLabels {
 
 const STATUSES: [&str; 3] = ["True", "False", "Unknown"];
 
-impl Tracings {
+impl TracingCollector {
     /// A new leader knows nothing yet, and who leads no longer knows nothing any more.
     pub fn leads(&self, leads: bool) {
         *self.locked() = leads.then(BTreeMap::new);
     }
 
-    pub fn seen(
+    pub fn observe(
         &self,
         name: Name,
         conditions: &[Condition],
@@ -81,7 +81,7 @@ impl Tracings {
     }
 }
 
-impl Collector for Tracings {
+impl Collector for TracingCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let all = self.locked();
         let Some(all) = &*all else { return Ok(()) };
@@ -111,8 +111,8 @@ impl Collector for Tracings {
             ConstGauge::new(of as i64).encode(gauges.encode_family(&StateLabels { state: state.as_str() })?)?;
         }
 
-        let told = all.iter().filter_map(|(name, seen)| Some((name, seen.last_trace?)));
-        let omitted = told.clone().count().saturating_sub(MOST_NAMED);
+        let last = all.iter().filter_map(|(name, seen)| Some((name, seen.last_trace?)));
+        let omitted = last.clone().count().saturating_sub(MAX_NAMED);
         let omitted = ConstGauge::new(omitted as i64);
         let gauge = encoder.encode_descriptor(
             "last_trace_omitted",
@@ -127,7 +127,7 @@ impl Collector for Tracings {
             Some(&Unit::Seconds),
             MetricType::Gauge,
         )?;
-        for ((namespace, name), at) in told.take(MOST_NAMED) {
+        for ((namespace, name), at) in last.take(MAX_NAMED) {
             // Plain `namespace` would become the operator's own wherever Prometheus writes where a target is.
             let labels = [("tracing_namespace", namespace.as_str()), ("tracing", name.as_str())];
             ConstGauge::new(at).encode(gauges.encode_family(&labels)?)?;

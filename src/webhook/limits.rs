@@ -1,7 +1,7 @@
 //! How much of an object is read and wired: bounds for what no API server would store, but anybody who reaches the port can
 //! send.
 
-use crate::core::view::Workload;
+use crate::core::inject::view::Workload;
 
 /// A bound that an object exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

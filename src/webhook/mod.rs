@@ -4,18 +4,11 @@
 //! every path here ends in an answer: a review that we cannot read, a kind that is not ours, even a panic is *allowed,
 //! no patch, counted*. Only what is no review at all is refused.
 
-pub mod authority;
-pub mod certs;
-pub mod clock;
 mod limits;
-pub mod memory;
+mod outcome;
 pub mod owner;
-mod peers;
+pub mod policy_cache;
 mod review;
-pub mod rotation;
-pub mod server;
-pub mod serving;
-mod verdict;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -32,19 +25,19 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant as Moment, timeout_at};
 
 use crate::core::decide::{Decision, decide};
-use crate::core::select::Surroundings;
+use crate::core::inject::view::Workload;
+use crate::core::selection::SelectionContext;
 use crate::core::settings::Platform;
-use crate::core::view::Workload;
 use crate::names;
 use crate::telemetry::Metrics;
-use memory::{Known, Memory};
-use review::{Read, Skipped};
-use verdict::{Answered, Refusal, Verdict};
+use outcome::{AdmissionOutcome, Answered, RequestRefusal};
+use policy_cache::{NamespacePolicies, PolicyCache};
+use review::{IgnoredRequest, WorkloadRequest};
 
 /// Everything that answering a review needs.
 #[derive(Debug)]
 pub struct Webhook {
-    memory: Arc<Memory>,
+    cache: Arc<PolicyCache>,
     metrics: Arc<Metrics>,
     /// On plain Kubernetes, and on OpenShift.
     platforms: [Platform; 2],
@@ -57,7 +50,7 @@ pub struct Webhook {
     decide: Decide,
 }
 
-type Decide = fn(&Workload<'_>, &Surroundings<'_>) -> Decision;
+type Decide = fn(&Workload<'_>, &SelectionContext<'_>) -> Decision;
 
 /// The webhook as an HTTP service: tests drive it without a socket.
 pub fn router(webhook: Arc<Webhook>) -> Router {
@@ -66,9 +59,9 @@ pub fn router(webhook: Arc<Webhook>) -> Router {
 
 impl Webhook {
     /// A webhook that decides from `memory`.
-    pub fn new(memory: Arc<Memory>, metrics: Arc<Metrics>, platform: Platform) -> Self {
+    pub fn new(cache: Arc<PolicyCache>, metrics: Arc<Metrics>, platform: Platform) -> Self {
         Self {
-            memory,
+            cache,
             metrics,
             operator_user: format!("system:serviceaccount:{}:{}", platform.operator_namespace, names::SERVICE_ACCOUNT),
             platforms: [false, true].map(|openshift| Platform { openshift, ..platform.clone() }),
@@ -79,85 +72,90 @@ impl Webhook {
     }
 
     /// Answers the body of one request, whatever it holds.
-    pub fn answer(&self, body: &[u8]) -> Result<Vec<u8>, Refused> {
+    pub fn answer(&self, body: &[u8]) -> Result<Vec<u8>, Rejection> {
         let started = Instant::now();
         let answered = std::panic::catch_unwind(AssertUnwindSafe(|| self.review(body, started)));
         let answered = answered.unwrap_or_else(|_| {
             // The request itself was read without panicking, unless the reader is what panics.
-            let read = std::panic::catch_unwind(|| Skipped::parse(body).ok()).ok().flatten();
-            let request = read.ok_or_else(|| Refusal::NotAReview.message().to_owned())?;
-            Ok(self.finish(&request, &Verdict::panicked(), started))
+            let read = std::panic::catch_unwind(|| IgnoredRequest::parse(body).ok()).ok().flatten();
+            let request = read.ok_or_else(|| RequestRefusal::NotAReview.message().to_owned())?;
+            Ok(self.finish(&request, &AdmissionOutcome::panicked(), started))
         });
-        answered.map_err(|reason| self.refuse(Refusal::NotAReview, reason, started))
+        answered.map_err(|reason| self.refuse(RequestRefusal::NotAReview, reason, started))
     }
 
     /// The answer, or why this is no review.
     fn review(&self, body: &[u8], started: Instant) -> Result<Vec<u8>, String> {
         let unreadable = match limits::body(body) {
-            Ok(()) => match Read::parse(body) {
-                Ok(request) => return Ok(self.finish(&request, &self.verdict(&request, body), started)),
+            Ok(()) => match WorkloadRequest::parse(body) {
+                Ok(request) => return Ok(self.finish(&request, &self.outcome(&request, body), started)),
                 Err(error) => error.to_string(),
             },
             Err(limit) => limit.to_string(),
         };
         // The review or the object in it: without the object the review may be readable.
-        match Skipped::parse(body) {
-            Ok(request) if request.is_ours() => Ok(self.finish(&request, &Verdict::undecodable(unreadable), started)),
-            Ok(request) => Ok(self.finish(&request, &Verdict::other_kind(), started)),
+        match IgnoredRequest::parse(body) {
+            Ok(request) if request.is_ours() => {
+                Ok(self.finish(&request, &AdmissionOutcome::undecodable(unreadable), started))
+            }
+            Ok(request) => Ok(self.finish(&request, &AdmissionOutcome::other_kind(), started)),
             Err(error) => Err(error.to_string()),
         }
     }
 
-    fn verdict(&self, request: &Read<'_>, body: &[u8]) -> Verdict {
+    fn outcome(&self, request: &WorkloadRequest<'_>, body: &[u8]) -> AdmissionOutcome {
         if !request.is_ours() {
-            return Verdict::other_kind();
+            return AdmissionOutcome::other_kind();
         }
-        let Some(workload) = &request.object else { return Verdict::undecodable("there is no object") };
+        let Some(workload) = &request.object else { return AdmissionOutcome::undecodable("there is no object") };
         if let Err(limit) = limits::workload(workload) {
-            return Verdict::undecodable(limit.to_string());
+            return AdmissionOutcome::undecodable(limit.to_string());
         }
         // The controller's own patches must not come back changed, or it could never take anything out.
         let from_operator = request.is_from(&self.operator_user);
         if from_operator && review::is_untouched(body) {
-            return Verdict::own_write();
+            return AdmissionOutcome::own_write();
         }
         // Before the first list "no AgentTracing" would mean nothing.
-        if !self.memory.is_filled() {
-            return Verdict::not_ready();
+        if !self.cache.is_filled() {
+            return AdmissionOutcome::not_ready();
         }
-        let platform = &self.platforms[usize::from(self.memory.is_openshift())];
-        let decision = self.memory.ask(&request.namespace, |Known { injection_enabled, policies, tokenless }| {
-            let namespace = &request.namespace;
-            // Whoever else changes a template rolls it by that.
-            let renews = !from_operator;
-            (self.decide)(
-                workload,
-                &Surroundings { namespace, injection_enabled, platform, tokenless, policies, renews },
-            )
-        });
-        Verdict::of(decision, workload.kind, &request.namespace, !from_operator)
+        let platform = &self.platforms[usize::from(self.cache.is_openshift())];
+        let decision = self.cache.with_namespace(
+            &request.namespace,
+            |NamespacePolicies { injection_enabled, policies, tokenless }| {
+                let namespace = &request.namespace;
+                // Whoever else changes a template rolls it by that.
+                let renews = !from_operator;
+                (self.decide)(
+                    workload,
+                    &SelectionContext { namespace, injection_enabled, platform, tokenless, policies, renews },
+                )
+            },
+        );
+        AdmissionOutcome::of(decision, workload.kind, &request.namespace, !from_operator)
     }
 
     /// Reads a body and takes room for what it has beyond [`SMALL`], which belongs to the connection. Room is taken when the
     /// bytes are there: whoever only announces them keeps nobody else out.
-    async fn read(&self, body: Body) -> Result<Arrived<'_>, Refusal> {
+    async fn read(&self, body: Body) -> Result<ReceivedBody<'_>, RequestRefusal> {
         let announced = body.size_hint();
         if announced.lower() > MAX_BODY as u64 {
-            return Err(Refusal::TooLarge);
+            return Err(RequestRefusal::TooLarge);
         }
         // Without a length the body may become the largest one.
         let most = announced.exact().map_or(MAX_BODY, |length| length as usize);
-        let mut arrived = Arrived { bytes: Vec::with_capacity(most.min(SMALL)), room: None };
+        let mut arrived = ReceivedBody { bytes: Vec::with_capacity(most.min(SMALL)), room: None };
         let mut frames = body.into_data_stream();
         while let Some(frame) = frames.next().await {
-            let frame = frame.map_err(|_| Refusal::CutOff)?;
+            let frame = frame.map_err(|_| RequestRefusal::CutOff)?;
             let length = arrived.bytes.len() + frame.len();
             if length > MAX_BODY {
-                return Err(Refusal::TooLarge);
+                return Err(RequestRefusal::TooLarge);
             }
             if length > SMALL && arrived.room.is_none() {
                 let kibibytes = (most.max(length) - SMALL).div_ceil(1024) as u32;
-                arrived.room = Some(self.room.try_acquire_many(kibibytes).map_err(|_| Refusal::TooBusy)?);
+                arrived.room = Some(self.room.try_acquire_many(kibibytes).map_err(|_| RequestRefusal::TooBusy)?);
                 // Once, or the old and the new one would be there together whenever it grows.
                 arrived.bytes.reserve_exact(most.max(length) - arrived.bytes.len());
             }
@@ -166,17 +164,22 @@ impl Webhook {
         Ok(arrived)
     }
 
-    fn refuse(&self, refusal: Refusal, reason: String, started: Instant) -> Refused {
+    fn refuse(&self, refusal: RequestRefusal, reason: String, started: Instant) -> Rejection {
         self.metrics.admission("refused", refusal.as_str(), started.elapsed());
         tracing::warn!(result = "refused", reason = refusal.as_str(), error = reason, "admission");
-        Refused { status: refusal.status(), reason }
+        Rejection { status: refusal.status(), reason }
     }
 
     /// The answer, counted, and one line in the log: names and outcome, never the object.
-    fn finish<O, P>(&self, request: &review::Request<'_, O, P>, verdict: &Verdict, started: Instant) -> Vec<u8> {
-        let answer = review::answer(&request.uid, &verdict.patch, &verdict.warnings);
+    fn finish<O, P>(
+        &self,
+        request: &review::Request<'_, O, P>,
+        outcome: &AdmissionOutcome,
+        started: Instant,
+    ) -> Vec<u8> {
+        let answer = review::answer(&request.uid, &outcome.patch, &outcome.warnings);
         let took = started.elapsed();
-        self.metrics.admission(verdict.result.as_str(), verdict.reason, took);
+        self.metrics.admission(outcome.result.as_str(), outcome.reason, took);
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -185,17 +188,17 @@ impl Webhook {
                     name = short(&request.name),
                     operation = short(&request.operation),
                     dry_run = request.dry_run.unwrap_or_default(),
-                    result = verdict.result.as_str(),
-                    reason = verdict.reason,
-                    error = verdict.error.as_deref(),
-                    tracing = verdict.tracing,
-                    operations = verdict.patch.len(),
+                    result = outcome.result.as_str(),
+                    reason = outcome.reason,
+                    error = outcome.error.as_deref(),
+                    tracing = outcome.tracing,
+                    operations = outcome.patch.len(),
                     micros = took.as_micros() as u64,
                     "admission"
                 )
             };
         }
-        match verdict.result {
+        match outcome.result {
             Answered::Failed => line!(warn),
             Answered::Injected | Answered::Unchanged | Answered::Removed | Answered::Left => line!(info),
         }
@@ -204,19 +207,19 @@ impl Webhook {
 }
 
 /// A body, and the room that it takes until it is answered.
-struct Arrived<'w> {
+struct ReceivedBody<'w> {
     bytes: Vec<u8>,
     room: Option<SemaphorePermit<'w>>,
 }
 
 /// A request that gets no AdmissionReview back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct Rejection {
     status: StatusCode,
     reason: String,
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         (self.status, format!("{}\n", self.reason)).into_response()
     }
@@ -227,16 +230,18 @@ fn short(name: &str) -> &str {
     &name[..name.floor_char_boundary(253)]
 }
 
-async fn mutate(State(webhook): State<Arc<Webhook>>, request: Request) -> Result<Response, Refused> {
+async fn mutate(State(webhook): State<Arc<Webhook>>, request: Request) -> Result<Response, Rejection> {
     let started = Instant::now();
     let deadline = Moment::now() + DEADLINE;
     let _in_flight = webhook.metrics.in_flight();
-    let refuse = |refusal: Refusal| webhook.refuse(refusal, refusal.message().to_owned(), started);
+    let refuse = |refusal: RequestRefusal| webhook.refuse(refusal, refusal.message().to_owned(), started);
 
     let arrived = timeout_at(deadline, webhook.read(request.into_body())).await;
-    let arrived = arrived.map_err(|_| refuse(Refusal::TooSlow))?.map_err(refuse)?;
+    let arrived = arrived.map_err(|_| refuse(RequestRefusal::TooSlow))?.map_err(refuse)?;
     let turn = match arrived.room {
-        Some(_) => Some(timeout_at(deadline, webhook.turn.acquire()).await.map_err(|_| refuse(Refusal::TooBusy))?),
+        Some(_) => {
+            Some(timeout_at(deadline, webhook.turn.acquire()).await.map_err(|_| refuse(RequestRefusal::TooBusy))?)
+        }
         None => None,
     };
     let answer = webhook.answer(&arrived.bytes)?;

@@ -16,8 +16,8 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use super::memory::chain;
 use crate::names;
+use crate::webhook::policy_cache::error_chain;
 
 /// What only the leader does, for ever: the configuration's owner is `namespace`, whoever writes the configuration anew.
 pub async fn keep(client: &Client, namespace: &str) -> Infallible {
@@ -28,7 +28,7 @@ pub async fn keep(client: &Client, namespace: &str) -> Infallible {
         let configuration = match seen.next().await {
             Some(Ok(configuration)) => configuration,
             Some(Err(error)) => {
-                tracing::warn!(error = chain(&error), "watch of the webhook configuration failed; trying again");
+                tracing::warn!(error = error_chain(&error), "watch of the webhook configuration failed; trying again");
                 continue;
             }
             None => pending().await,
@@ -43,17 +43,17 @@ pub async fn keep(client: &Client, namespace: &str) -> Infallible {
             tracing::info!(namespace, "the webhook configuration goes with the operator's namespace");
             Ok::<_, kube::Error>(())
         };
-        match timeout(CALL, owned).await {
+        match timeout(CALL_TIMEOUT, owned).await {
             Ok(Ok(())) => {}
             // Somebody else wrote, and the watch says what.
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => {}
             Ok(Err(error)) => {
-                tracing::warn!(error = chain(&error), "failed to set the owner of the webhook configuration")
+                tracing::warn!(error = error_chain(&error), "failed to set the owner of the webhook configuration")
             }
             Err(_) => tracing::warn!("failed to set the owner of the webhook configuration: no answer"),
         }
         // Whoever takes it away all the time is not answered more often than this.
-        sleep(BREATH).await;
+        sleep(RETRY_INTERVAL).await;
     }
 }
 
@@ -74,8 +74,8 @@ fn ownership(configuration: &ObjectMeta, namespace: &str, uid: Option<&str>) -> 
     (owners != owned).then(|| json!({ "metadata": metadata }))
 }
 
-const CALL: Duration = Duration::from_secs(10);
-const BREATH: Duration = Duration::from_secs(1);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -11,10 +11,10 @@ use k8s_openapi::ByteString;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::verdict::place;
-use crate::core::kind::Kind;
-use crate::core::view::{Fields, Metadata, NonNull, Text, Workload};
+use crate::core::inject::view::{Fields, Metadata, NonNull, Text, Workload};
+use crate::core::selection::kind::Kind;
 use crate::names;
+use crate::webhook::outcome::place;
 
 /// The request of an AdmissionReview; `Object` is what the new object is read as, `Old` the old one.
 #[derive(Debug)]
@@ -34,9 +34,9 @@ pub(super) struct Request<'a, Object, Old> {
 }
 
 /// A request whose object was read together with it: one pass over the bytes.
-pub(super) type Read<'a> = Request<'a, Workload<'a>, IgnoredAny>;
+pub(super) type WorkloadRequest<'a> = Request<'a, Workload<'a>, IgnoredAny>;
 /// A request whose objects were skipped, since the object is none that we know.
-pub(super) type Skipped<'a> = Request<'a, IgnoredAny, IgnoredAny>;
+pub(super) type IgnoredRequest<'a> = Request<'a, IgnoredAny, IgnoredAny>;
 
 /// What an object of a request is read as, once its kind is known.
 pub(super) trait Readable<'de>: Sized {
@@ -136,8 +136,10 @@ impl<'de: 'a, 'a, Object: Readable<'de>, Old: Readable<'de>> Visitor<'de> for Re
                 "subResource" => request.sub_resource = map.next_value::<NonNull<'de>>()?.0,
                 "dryRun" => request.dry_run = map.next_value()?,
                 "userInfo" => request.user_info = map.next_value::<Fields<_>>()?.0,
-                "object" => request.object = map.next_value_seed(As(request.kind.known(), PhantomData))?,
-                "oldObject" => request.old_object = map.next_value_seed(As(request.kind.known(), PhantomData))?,
+                "object" => request.object = map.next_value_seed(WorkloadOfKind(request.kind.known(), PhantomData))?,
+                "oldObject" => {
+                    request.old_object = map.next_value_seed(WorkloadOfKind(request.kind.known(), PhantomData))?
+                }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -148,9 +150,9 @@ impl<'de: 'a, 'a, Object: Readable<'de>, Old: Readable<'de>> Visitor<'de> for Re
 }
 
 /// Reads an object as one of a kind.
-struct As<Object>(Option<Kind>, PhantomData<Object>);
+struct WorkloadOfKind<Object>(Option<Kind>, PhantomData<Object>);
 
-impl<'de, Object: Readable<'de>> DeserializeSeed<'de> for As<Object> {
+impl<'de, Object: Readable<'de>> DeserializeSeed<'de> for WorkloadOfKind<Object> {
     type Value = Option<Object>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -187,7 +189,7 @@ impl<'a, Object: Readable<'a>, Old: Readable<'a>> Request<'a, Object, Old> {
     pub fn is_ours(&self) -> bool {
         let on_its_way = |kind: Kind| match &*self.operation {
             "CREATE" => true,
-            "UPDATE" => kind.has_second_chance(),
+            "UPDATE" => kind.template_is_mutable(),
             _ => false,
         };
         self.sub_resource.is_empty() && self.kind.known().is_some_and(on_its_way)
@@ -202,17 +204,17 @@ impl<'a, Object: Readable<'a>, Old: Readable<'a>> Request<'a, Object, Old> {
 /// Whether a request leaves the touch annotation as it was.
 pub(super) fn is_untouched(body: &[u8]) -> bool {
     #[derive(Deserialize)]
-    struct Touched<'a> {
+    struct TouchedObject<'a> {
         #[serde(borrow, default)]
         metadata: Metadata<'a>,
     }
-    impl<'de> Readable<'de> for Touched<'de> {
+    impl<'de> Readable<'de> for TouchedObject<'de> {
         fn read<D: Deserializer<'de>>(_: Option<Kind>, deserializer: D) -> Result<Option<Self>, D::Error> {
             Option::deserialize(deserializer)
         }
     }
-    let Ok(request) = Request::<'_, Touched<'_>, Touched<'_>>::parse(body) else { return true };
-    let touch = |object: &Option<Touched<'_>>| {
+    let Ok(request) = Request::<'_, TouchedObject<'_>, TouchedObject<'_>>::parse(body) else { return true };
+    let touch = |object: &Option<TouchedObject<'_>>| {
         object.as_ref().and_then(|o| o.metadata.annotation(names::ANNOTATION_TOUCH)).map(str::to_owned)
     };
     touch(&request.object) == touch(&request.old_object)

@@ -82,9 +82,9 @@ fn counted(webhook: &Webhook, line: &str) -> bool {
 }
 
 fn webhook() -> Webhook {
-    let memory = Memory::default();
-    memory.fill(Vec::new(), ["bank"]);
-    Webhook::new(Arc::new(memory), Arc::default(), Platform::default())
+    let cache = PolicyCache::default();
+    cache.fill(Vec::new(), ["bank"]);
+    Webhook::new(Arc::new(cache), Arc::default(), Platform::default())
 }
 
 fn review(uid: &str) -> Vec<u8> {

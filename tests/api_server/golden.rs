@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use agent_tracing::core::decide::{Decision, decide};
-use agent_tracing::core::select::Surroundings;
+use agent_tracing::core::selection::SelectionContext;
 use agent_tracing::core::settings::Platform;
 use serde_json::{Value, json};
 
@@ -83,7 +83,7 @@ fn what_the_api_server_stores_is_not_wired_again() {
             let mut live = admin.create(&moved(object, &namespace.0), STRICT).unwrap();
             live["metadata"]["namespace"] = json!(home);
             let here: Vec<_> = policies.iter().filter(|policy| policy.namespace == home).cloned().collect();
-            let around = Surroundings {
+            let context = SelectionContext {
                 namespace: &home,
                 injection_enabled: true,
                 platform: &Platform::default(),
@@ -91,7 +91,7 @@ fn what_the_api_server_stores_is_not_wired_again() {
                 policies: &here,
                 renews: true,
             };
-            let Decision::Wire { injection, .. } = decide(&workload(&live).unwrap(), &around) else {
+            let Decision::Wire { injection, .. } = decide(&workload(&live).unwrap(), &context) else {
                 continue;
             };
             assert!(injection.was_wired, "{}: the record came back", case.display());

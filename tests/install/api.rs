@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use agent_tracing::core::kind::Kind;
+use agent_tracing::core::selection::kind::Kind;
 use agent_tracing::names;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use agent_tracing::core::kind::Kind;
+use agent_tracing::core::selection::kind::Kind;
 use agent_tracing::names;
 use serde_json::{Value, json};
 
@@ -143,7 +143,7 @@ fn names_are_those_of_the_code() {
         })
         .collect();
     kinds.sort();
-    let mut wired = Kind::ALL.map(|kind| (Some(kind.group()), kind.plural(), kind.has_second_chance()));
+    let mut wired = Kind::ALL.map(|kind| (Some(kind.group()), kind.plural(), kind.template_is_mutable()));
     wired.sort();
     assert_eq!(kinds, wired);
 }

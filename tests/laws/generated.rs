@@ -1,8 +1,8 @@
 //! Workloads and wirings as people might have them.
 
 use agent_tracing::api::{CaBundleScope, CaBundleStrategy, ConfigMapKey};
-use agent_tracing::core::kind::Kind;
-use agent_tracing::core::policy::CaChoice;
+use agent_tracing::core::selection::kind::Kind;
+use agent_tracing::core::settings::policy::CaChoice;
 use agent_tracing::core::wiring::{Entry, Group, Wiring};
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -5,9 +5,9 @@ mod injectors;
 
 use agent_tracing::api::ContainerNames;
 use agent_tracing::cli::documents::workload_kind;
-use agent_tracing::core::inject::{Injection, inject, uninject};
+use agent_tracing::core::inject::view::Workload;
+use agent_tracing::core::inject::{InjectionResult, inject, uninject};
 use agent_tracing::core::settings::{MergeCa, Platform};
-use agent_tracing::core::view::Workload;
 use agent_tracing::core::wiring::Wiring;
 use json_patch::Patch;
 use proptest::prelude::*;
@@ -182,7 +182,7 @@ fn config(cases: u32) -> ProptestConfig {
 
 const EDIT: &str = "edited by the user";
 
-fn injection(document: &Value, wiring: &Wiring) -> Injection {
+fn injection(document: &Value, wiring: &Wiring) -> InjectionResult {
     inject(&workload(document), wiring, &ContainerNames::default(), &platform()).unwrap()
 }
 

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent_tracing::api::{AgentTracing, MlflowMode, MlflowStatus};
-use agent_tracing::core::policy::Policy;
+use agent_tracing::core::inject::view::Workload;
+use agent_tracing::core::settings::policy::Policy;
 use agent_tracing::core::settings::{self, Platform};
-use agent_tracing::core::view::Workload;
 use agent_tracing::names;
 use agent_tracing::telemetry::Metrics;
-use agent_tracing::webhook::memory::Memory;
+use agent_tracing::webhook::policy_cache::PolicyCache;
 use agent_tracing::webhook::{self, Webhook};
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
@@ -75,9 +75,9 @@ pub fn policies_of(file: &Path) -> Vec<Policy> {
 pub async fn admit(tracings: Vec<AgentTracing>, workload: &Value) -> Vec<json_patch::PatchOperation> {
     let namespace = workload["metadata"]["namespace"].as_str().unwrap_or("default");
     let kind = self::workload(workload).unwrap().kind;
-    let memory = Arc::new(Memory::default());
-    memory.fill(tracings, [namespace]);
-    let webhook = Webhook::new(memory, Arc::new(Metrics::default()), Platform::default());
+    let cache = Arc::new(PolicyCache::default());
+    cache.fill(tracings, [namespace]);
+    let webhook = Webhook::new(cache, Arc::new(Metrics::default()), Platform::default());
     let review = json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",

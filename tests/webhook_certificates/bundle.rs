@@ -1,6 +1,6 @@
 //! Somebody overwrites caBundle on the way through a rotation.
 
-use agent_tracing::webhook::rotation::Authorities;
+use agent_tracing::tls::rotation::AuthoritySet;
 use k8s_openapi::ByteString;
 use serde_json::json;
 
@@ -21,7 +21,7 @@ async fn a_bundle_of_garbage_is_put_right_within_a_minute_in_every_phase() {
 
 #[tokio::test]
 async fn a_foreign_authority_in_the_bundle_goes_within_a_minute_in_every_phase() {
-    let foreign = Authorities::generate(start() + 240 * DAY).unwrap().bundle();
+    let foreign = AuthoritySet::generate(start() + 240 * DAY).unwrap().bundle();
     in_every_phase(|_| foreign.clone().into_bytes()).await;
     in_every_phase(|bundle| [bundle, foreign.as_bytes()].concat()).await;
 }
@@ -32,7 +32,7 @@ async fn a_bundle_without_the_next_authority_is_put_right_and_the_next_one_waits
     let (whole, marked) = (world.cluster.bundle(), world.now());
     world.walk(40 * MINUTE).await;
     let old = certificates(&whole)[0].clone();
-    overwrite(&mut world, agent_tracing::core::ca_bundle::block(&old).into_bytes());
+    overwrite(&mut world, agent_tracing::core::ca_bundle::pem_block(&old).into_bytes());
     world.step(2 * MINUTE).await;
     world.step(2 * MINUTE).await;
     assert_eq!(world.cluster.bundle(), whole);

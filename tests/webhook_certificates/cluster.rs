@@ -5,7 +5,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agent_tracing::webhook::rotation::Authorities;
+use agent_tracing::tls::rotation::AuthoritySet;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{Method, Request, Response, StatusCode};
 use futures::{StreamExt, stream};
@@ -201,7 +201,7 @@ pub fn secret(data: Value) -> Value {
 }
 
 /// The Secret as the operator writes it.
-pub fn secret_of(authorities: &Authorities) -> Value {
+pub fn secret_of(authorities: &AuthoritySet) -> Value {
     secret(json!(authorities.data()))
 }
 

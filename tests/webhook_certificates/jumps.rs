@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, secret_of};
 use crate::walk::{DAY, MINUTE, World, start};
-use agent_tracing::webhook::rotation::Authorities;
+use agent_tracing::tls::rotation::AuthoritySet;
 
 #[tokio::test]
 async fn a_start_200_days_later_signs_anew_with_the_same_authority() {
@@ -23,7 +23,7 @@ async fn a_start_when_the_authority_has_expired_makes_another() {
 }
 
 async fn is_reissued(now: jiff::Timestamp) {
-    let old = Authorities::generate(start()).unwrap();
+    let old = AuthoritySet::generate(start()).unwrap();
     let cluster = Cluster::new();
     cluster.set("secrets", Some(secret_of(&old)));
     let mut world = World::begin(cluster, now).await;

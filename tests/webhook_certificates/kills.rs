@@ -69,7 +69,7 @@ fn is_rotated(world: &World) {
     let now = world.certificates();
     assert_eq!(now.len(), 1);
     assert_eq!(certificates(&world.cluster.bundle()), now);
-    let validity = agent_tracing::webhook::serving::Validity::of(&now[0]).unwrap();
+    let validity = agent_tracing::tls::serving::Validity::of(&now[0]).unwrap();
     assert!(validity.from > start() + 242 * DAY, "it is the old one");
     assert!(world.replicas.iter().all(|replica| replica.is_ready_now()));
 }

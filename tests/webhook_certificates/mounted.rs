@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_tracing::core::ca_bundle::block;
-use agent_tracing::webhook::certs::Source;
-use agent_tracing::webhook::clock::Clock;
+use agent_tracing::core::ca_bundle::pem_block;
+use agent_tracing::tls::CertificateSource;
+use agent_tracing::tls::clock::Clock;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -23,8 +23,8 @@ use crate::walk::{DAY, MINUTE, Walked, call, settled, start};
 #[tokio::test]
 async fn a_pod_starts_without_its_certificate_says_what_to_type_and_is_ready_when_it_comes() {
     for (source, command) in [
-        (Source::CertManager, "kubectl describe -n operators certificate agent-tracing-webhook"),
-        (Source::ServiceCa, "kubectl describe -n operators service agent-tracing-webhook"),
+        (CertificateSource::CertManager, "kubectl describe -n operators certificate agent-tracing-webhook"),
+        (CertificateSource::ServiceCa, "kubectl describe -n operators service agent-tracing-webhook"),
     ] {
         let scene = Scene::begin(source, "absent").await;
         scene.after(MINUTE).await;
@@ -49,7 +49,7 @@ async fn a_pod_starts_without_its_certificate_says_what_to_type_and_is_ready_whe
 
 #[tokio::test]
 async fn a_swapped_link_is_served_from_the_next_handshake_on() {
-    let scene = Scene::begin(Source::CertManager, "swapped").await;
+    let scene = Scene::begin(CertificateSource::CertManager, "swapped").await;
     let maker = Maker::new("one");
     scene.publishes(&maker);
     let pairs = [maker.pair(HOST, 90), maker.pair(HOST, 91), maker.pair(HOST, 92)];
@@ -69,7 +69,7 @@ async fn a_swapped_link_is_served_from_the_next_handshake_on() {
 
 #[tokio::test]
 async fn whatever_cannot_be_served_leaves_the_one_before_in_place() {
-    let scene = Scene::begin(Source::CertManager, "broken").await;
+    let scene = Scene::begin(CertificateSource::CertManager, "broken").await;
     let maker = Maker::new("one");
     scene.publishes(&maker);
     let good = maker.pair(HOST, 90);
@@ -101,7 +101,7 @@ async fn whatever_cannot_be_served_leaves_the_one_before_in_place() {
 
 #[tokio::test]
 async fn a_certificate_that_nobody_renews_is_told_when_it_is_over() {
-    let scene = Scene::begin(Source::ServiceCa, "expired").await;
+    let scene = Scene::begin(CertificateSource::ServiceCa, "expired").await;
     let maker = Maker::new("one");
     scene.publishes(&maker);
     scene.mounts(&maker.pair(HOST, 2));
@@ -117,7 +117,7 @@ async fn a_certificate_that_nobody_renews_is_told_when_it_is_over() {
 
 #[tokio::test]
 async fn what_stands_between_a_certificate_and_the_bundle_is_served_with_it() {
-    let scene = Scene::begin(Source::CertManager, "chain").await;
+    let scene = Scene::begin(CertificateSource::CertManager, "chain").await;
     let root = Maker::new("root");
     let between = root.below("between");
     let pair = between.pair(HOST, 90);
@@ -125,7 +125,7 @@ async fn what_stands_between_a_certificate_and_the_bundle_is_served_with_it() {
     scene.mounts(&pair);
     scene.after(MINUTE).await;
     assert!(!scene.replica.is_ready_now());
-    scene.mounts(&Pair { chain: format!("{}{}", pair.chain, block(&between.certificate)), ..pair.clone() });
+    scene.mounts(&Pair { chain: format!("{}{}", pair.chain, pem_block(&between.certificate)), ..pair.clone() });
     scene.after(MINUTE).await;
     assert!(scene.replica.is_ready_now(), "{}", scene.replica.readiness.report().1);
     assert_eq!(scene.shown().await.unwrap(), pair.leaf);
@@ -133,7 +133,7 @@ async fn what_stands_between_a_certificate_and_the_bundle_is_served_with_it() {
 
 #[tokio::test]
 async fn a_bundle_that_no_longer_vouches_for_the_certificate_ends_readiness() {
-    let scene = Scene::begin(Source::CertManager, "vouch").await;
+    let scene = Scene::begin(CertificateSource::CertManager, "vouch").await;
     let (one, two) = (Maker::new("same"), Maker::new("same"));
     scene.publishes(&one);
     scene.mounts(&one.pair(HOST, 90));
@@ -153,7 +153,7 @@ struct Scene {
 }
 
 impl Scene {
-    async fn begin(source: Source, name: &str) -> Self {
+    async fn begin(source: CertificateSource, name: &str) -> Self {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("certificates-{name}-{source:?}"));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
@@ -180,7 +180,7 @@ impl Scene {
     /// As cert-manager's cainjector does it.
     fn publishes(&self, maker: &Maker) {
         let mut configuration = self.cluster.get(CONFIGURATION).unwrap();
-        let bundle = ByteString(block(&maker.certificate).into_bytes());
+        let bundle = ByteString(pem_block(&maker.certificate).into_bytes());
         configuration["webhooks"][0]["clientConfig"]["caBundle"] = json!(bundle);
         self.cluster.set(CONFIGURATION, Some(configuration));
     }
@@ -241,6 +241,6 @@ impl Maker {
         params.not_after = time(start() + SignedDuration::from_hours(24 * days));
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &self.issuer).unwrap().der().clone();
-        Pair { chain: block(&leaf), key: key.serialize_pem(), leaf }
+        Pair { chain: pem_block(&leaf), key: key.serialize_pem(), leaf }
     }
 }

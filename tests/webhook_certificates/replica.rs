@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use agent_tracing::http_server::{Drain, Limits, serve};
 use agent_tracing::telemetry::{Metrics, Readiness};
-use agent_tracing::webhook::certs::{CHECKS, Certificates, Options, Source};
-use agent_tracing::webhook::clock::{Clock, WallClock};
-use agent_tracing::webhook::server::{Drain, Limits, serve};
+use agent_tracing::tls::clock::{Clock, WallClock};
+use agent_tracing::tls::{CHECKS, CertificateOptions, CertificateSource, Certificates};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -34,18 +34,18 @@ pub enum Leads {
 impl Replica {
     /// By the wall clock.
     pub async fn start(cluster: &Cluster, leads: Leads) -> Self {
-        let mut replica = Self::with(cluster, Arc::new(WallClock), Source::SelfManaged, Path::new("")).await;
+        let mut replica = Self::with(cluster, Arc::new(WallClock), CertificateSource::SelfManaged, Path::new("")).await;
         if leads == Leads::Yes {
             replica.lead();
         }
         replica
     }
 
-    pub async fn with(cluster: &Cluster, clock: Arc<dyn Clock>, source: Source, folder: &Path) -> Self {
+    pub async fn with(cluster: &Cluster, clock: Arc<dyn Clock>, source: CertificateSource, folder: &Path) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let readiness = Arc::new(Readiness::new(CHECKS));
         let metrics = Arc::new(Metrics::default());
-        let options = Options {
+        let options = CertificateOptions {
             namespace: "operators".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
             more_hosts: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agent_tracing::webhook::rotation::Authorities;
+use agent_tracing::tls::rotation::AuthoritySet;
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
@@ -56,7 +56,7 @@ async fn in_every_phase(spoil: impl Fn(&Value) -> Option<Value>) {
 async fn another_authority_in_the_secret_is_taken_over_by_everybody_without_a_refused_call() {
     for phase in 1..=WRITES.len() {
         let mut world = in_phase(phase).await;
-        let other = Authorities::generate(world.now()).unwrap();
+        let other = AuthoritySet::generate(world.now()).unwrap();
         world.cluster.set("secrets", Some(secret_of(&other)));
         world.walk(DAY / 2).await;
         assert_eq!(world.certificates()[0], *other.signer().certificate(), "phase {phase}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agent_tracing::webhook::rotation::Authorities;
+use agent_tracing::tls::rotation::AuthoritySet;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use serde_json::json;
@@ -35,7 +35,7 @@ async fn a_replica_that_does_not_lead_publishes_nothing_and_says_what_it_waits_f
 async fn whoever_comes_second_to_the_secret_takes_what_is_there() {
     let cluster = Cluster::new();
     // Its list was empty, its create comes too late.
-    cluster.refuse_next_create(secret_of(&Authorities::generate(Timestamp::now()).unwrap()));
+    cluster.refuse_next_create(secret_of(&AuthoritySet::generate(Timestamp::now()).unwrap()));
     let replica = Replica::start(&cluster, Leads::Yes).await;
     replica.is_ready().await;
     assert_eq!(cluster.writes(), ["patch mutatingwebhookconfigurations"]);

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_tracing::webhook::certs::Source;
-use agent_tracing::webhook::clock::Clock;
-use agent_tracing::webhook::rotation::Authorities;
+use agent_tracing::tls::CertificateSource;
+use agent_tracing::tls::clock::Clock;
+use agent_tracing::tls::rotation::AuthoritySet;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join, join_all};
 use jiff::Timestamp;
@@ -93,7 +93,7 @@ impl World {
     /// Two replicas at `now`, with an authority that was made at [`start`].
     pub async fn aged(now: Timestamp) -> Self {
         let cluster = Cluster::new();
-        cluster.set("secrets", Some(secret_of(&Authorities::generate(start()).unwrap())));
+        cluster.set("secrets", Some(secret_of(&AuthoritySet::generate(start()).unwrap())));
         Self::begin(cluster, now).await
     }
 
@@ -125,7 +125,8 @@ impl World {
     }
 
     pub async fn add_replica(&mut self) {
-        let replica = Replica::with(&self.cluster, self.clock.clone(), Source::SelfManaged, Path::new("")).await;
+        let replica =
+            Replica::with(&self.cluster, self.clock.clone(), CertificateSource::SelfManaged, Path::new("")).await;
         self.replicas.push(replica);
     }
 

@@ -14,16 +14,17 @@ use serde_json::{Value, json};
 
 use super::Error;
 use crate::api::{AgentTracing, DeletionPolicy, Reason};
-use crate::controller::observe::{self, Live};
-use crate::controller::{Context, says_terminating};
-use crate::core::desired::Desired;
-use crate::core::drift::{drifted, possible, refused};
-use crate::core::health::{Obstacle, shortened};
+use crate::controller::observe::{self, LiveChildren};
+use crate::controller::{Context, is_namespace_terminating};
+use crate::core::children::Desired;
+use crate::core::children::drift::{has_drifted, refused_changes, without_refused};
 use crate::core::settings::Settings;
+use crate::core::status::condition::ChildObstacle;
+use crate::core::status::quote::shorten;
 use crate::names;
 
 /// What the API server refused: by kind, what was asked of what, and the obstacle that this is.
-pub(in crate::controller) type Refusals = BTreeMap<&'static str, (u64, Obstacle)>;
+pub(in crate::controller) type Refusals = BTreeMap<&'static str, (u64, ChildObstacle)>;
 
 /// Brings the child objects to what is desired. What stands in the way is returned, the worst first.
 pub(in crate::controller) async fn children(
@@ -31,9 +32,9 @@ pub(in crate::controller) async fn children(
     tracing: &AgentTracing,
     settings: &Settings,
     desired: Desired,
-    live: &Live,
+    live: &LiveChildren,
     refusals: &mut Refusals,
-) -> Result<Vec<Obstacle>, Error> {
+) -> Result<Vec<ChildObstacle>, Error> {
     let Desired { deployment, service, claim, network_policy } = desired;
     let mut children = Children { ctx, settings, refusals, obstacles: Vec::new() };
 
@@ -61,7 +62,7 @@ struct Children<'a> {
     ctx: &'a Context,
     settings: &'a Settings,
     refusals: &'a mut Refusals,
-    obstacles: Vec<Obstacle>,
+    obstacles: Vec<ChildObstacle>,
 }
 
 impl Children<'_> {
@@ -70,7 +71,7 @@ impl Children<'_> {
         &mut self,
         tracing: &AgentTracing,
         desired: &PersistentVolumeClaim,
-        live: &Live,
+        live: &LiveChildren,
     ) -> Result<bool, Error> {
         let desired = encode(desired)?;
         let Settings { namespace, name: tracing_name, .. } = self.settings;
@@ -95,13 +96,13 @@ impl Children<'_> {
             return Ok(true);
         }
         if is_ours(claim, self.settings) {
-            let refused = refused(&desired, claim);
-            self.obstacles.extend(refused.iter().map(|r| Obstacle {
+            let refused = refused_changes(&desired, claim);
+            self.obstacles.extend(refused.iter().map(|r| ChildObstacle {
                 reason: Reason::StorageNotBound,
                 message: format!("{r}; change it with: kubectl edit agenttracing -n {namespace} {tracing_name}"),
             }));
         }
-        let mut desired = possible(desired, claim);
+        let mut desired = without_refused(desired, claim);
         self.hold_size(&mut desired, claim).await?;
         self.bring::<PersistentVolumeClaim>(desired, Some(claim)).await?;
         Ok(true)
@@ -111,7 +112,7 @@ impl Children<'_> {
     async fn hold_size(&mut self, desired: &mut Value, claim: &Value) -> Result<(), Error> {
         const SIZE: &str = "/spec/resources/requests/storage";
         let (Some(wanted), Some(found)) = (desired.pointer_mut(SIZE), claim.pointer(SIZE)) else { return Ok(()) };
-        if !drifted(&json!({"requests": {"storage": &*wanted}}), &json!({"requests": {"storage": found}})) {
+        if !has_drifted(&json!({"requests": {"storage": &*wanted}}), &json!({"requests": {"storage": found}})) {
             return Ok(());
         }
         let asked = std::mem::replace(wanted, found.clone());
@@ -169,7 +170,7 @@ impl Children<'_> {
                 return Ok(());
             }
             // What is being deleted comes back after it is gone.
-            if live.pointer("/metadata/deletionTimestamp").is_some() || !drifted(&desired, live) {
+            if live.pointer("/metadata/deletionTimestamp").is_some() || !has_drifted(&desired, live) {
                 return Ok(());
             }
         }
@@ -195,8 +196,8 @@ impl Children<'_> {
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
                 let obstacle = self.refused(&kind, &name, &status);
-                let said = shortened(&status.message);
-                match says_terminating(&status.message) {
+                let said = shorten(&status.message);
+                match is_namespace_terminating(&status.message) {
                     true => tracing::debug!(kind, namespace, name, said, "refused: the namespace is going"),
                     false => tracing::warn!(kind, namespace, name, said, "refused"),
                 }
@@ -211,22 +212,22 @@ impl Children<'_> {
         }
     }
 
-    fn refused(&self, kind: &str, name: &str, status: &Status) -> Obstacle {
+    fn refused(&self, kind: &str, name: &str, status: &Status) -> ChildObstacle {
         let Settings { namespace, name: tracing, .. } = self.settings;
-        let said = shortened(&status.message);
+        let said = shorten(&status.message);
         let edit = format!("kubectl edit agenttracing -n {namespace} {tracing}");
         if status.code == 403 {
             let next = match said.contains("quota") {
                 true => format!("make room or lower the demand: kubectl describe resourcequota -n {namespace}"),
                 false => format!("see what forbids it: kubectl describe agenttracing -n {namespace} {tracing}"),
             };
-            return Obstacle {
+            return ChildObstacle {
                 reason: Reason::CreateForbidden,
                 message: format!("The API server forbids {kind} {name} ({said}); {next}"),
             };
         }
         let reason = if kind == "PersistentVolumeClaim" { Reason::StorageNotBound } else { Reason::InvalidSpec };
-        Obstacle {
+        ChildObstacle {
             reason,
             message: format!("The API server refuses {kind} {name} ({said}); change the field concerned: {edit}"),
         }
@@ -253,7 +254,7 @@ impl Children<'_> {
     }
 
     fn obstacle(&mut self, reason: Reason, message: String) {
-        self.obstacles.push(Obstacle { reason, message });
+        self.obstacles.push(ChildObstacle { reason, message });
     }
 }
 
@@ -277,7 +278,7 @@ pub(in crate::controller) fn is_ours(live: &Value, settings: &Settings) -> bool 
 }
 
 /// Whether an absent claim has been there: MLflow answered once, and its Deployment (if that is there) mounts the claim.
-fn was_in_use(tracing: &AgentTracing, live: &Live, name: &str) -> bool {
+fn was_in_use(tracing: &AgentTracing, live: &LiveChildren, name: &str) -> bool {
     let mounted = |deployment: &Value| {
         let volumes = deployment.pointer("/spec/template/spec/volumes").and_then(Value::as_array);
         let claims =

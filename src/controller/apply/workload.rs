@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::Error;
 use crate::controller::{Context, observe};
-use crate::core::canary::{self, Answer};
 use crate::core::decide::Fallback;
-use crate::core::health::shortened;
-use crate::core::kind::Kind;
+use crate::core::inject::canary::{self, Answer};
+use crate::core::selection::kind::Kind;
+use crate::core::status::quote::shorten;
 use crate::names;
 
 /// A workload that is written.
@@ -102,11 +102,11 @@ pub(in crate::controller) async fn would_create(ctx: &Context, kind: Kind, names
     let params = PostParams { dry_run: true, field_manager: Some(names::FIELD_MANAGER.to_owned()) };
     let request = Request::new(observe::url(kind, Some(namespace))).create(&params, object.to_string().into_bytes());
     let Ok(request) = request else { return Answer::Unclear };
-    ctx.traffic.turn().await;
+    ctx.budget.wait_for_write().await;
     match ctx.client.request_text(request).await {
         Ok(_) => Answer::Admitted,
         Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
-            Answer::Refused(shortened(&canary::without_generated_names(&status.message)))
+            Answer::Refused(shorten(&canary::without_generated_names(&status.message)))
         }
         Err(error) => {
             tracing::debug!(namespace, %error, "a dry run failed");

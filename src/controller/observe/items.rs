@@ -1,7 +1,7 @@
 //! Lists, read item by item: a page of 25 objects may have 35 MB, and several passes read one at a time (review B3).
 
 /// Most bytes of an item. The API server stores none that is half as large.
-pub(super) const MOST: usize = 4 << 20;
+pub(super) const MAX_ITEM_BYTES: usize = 4 << 20;
 /// How deep in the text items lie: in the list, in its array.
 const IN_ARRAY: usize = 2;
 
@@ -10,7 +10,7 @@ const IN_ARRAY: usize = 2;
 pub(super) struct Items {
     /// The list without its items.
     list: Vec<u8>,
-    /// What has arrived of an item, up to [`MOST`].
+    /// What has arrived of an item, up to [`MAX_ITEM_BYTES`].
     item: Vec<u8>,
     /// Bytes of it that have arrived.
     size: usize,
@@ -41,7 +41,7 @@ impl Items {
             let is_inside = self.is_inside();
             if was_inside || is_inside {
                 self.size += 1;
-                if self.size <= MOST {
+                if self.size <= MAX_ITEM_BYTES {
                     self.item.push(*byte);
                 }
             } else if !(*byte == b',' && self.in_array && self.depth == IN_ARRAY) {
@@ -49,7 +49,7 @@ impl Items {
             }
             if was_inside && !is_inside {
                 let size = std::mem::take(&mut self.size);
-                each(if size > MOST { Item::TooLarge(size) } else { Item::Whole(&self.item) })?;
+                each(if size > MAX_ITEM_BYTES { Item::TooLarge(size) } else { Item::Whole(&self.item) })?;
                 self.item.clear();
             }
         }
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn an_item_that_is_too_large_is_counted_and_not_kept() {
-        let large = format!("{{\"a\":\"{}\"}}", "x".repeat(MOST));
+        let large = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_ITEM_BYTES));
         let text = format!("{{\"items\":[{{}},{large},{{}}]}}");
         let (mut items, mut found) = (Items::default(), Vec::new());
         for part in text.as_bytes().chunks(100_000) {
@@ -156,7 +156,7 @@ mod tests {
                 Ok::<_, ()>(())
             };
             items.feed(part, each).unwrap();
-            assert!(items.item.len() <= MOST);
+            assert!(items.item.len() <= MAX_ITEM_BYTES);
         }
         assert_eq!(found, [2, large.len(), 2]);
     }

@@ -18,12 +18,14 @@ use serde_json::value::RawValue;
 use super::Error;
 use super::items::{Item, Items};
 use crate::controller::Context;
-use crate::core::evidence::PodAges;
-use crate::core::kind::Kind;
-use crate::core::rollout::touched_at;
-use crate::core::select::Surroundings;
-use crate::core::trouble;
-use crate::core::workload::{Judged, PodGroups, Rollout, Standing, account_to_bind, judge, keep_recent, progress};
+use crate::core::selection::SelectionContext;
+use crate::core::selection::kind::Kind;
+use crate::core::workloads::evidence::PodAges;
+use crate::core::workloads::pod_failures;
+use crate::core::workloads::rollout::touched_at;
+use crate::core::workloads::{
+    Assessment, InjectionState, PodGroups, RolloutProgress, account_to_bind, assess, progress, retain_recent,
+};
 use crate::names;
 
 /// Most objects of one page: what the API server makes of it, and what is read anew where the connection breaks.
@@ -31,14 +33,14 @@ const PAGE: u32 = 25;
 /// The same where only metadata is read.
 const METADATA_PAGE: u32 = 100;
 /// Workloads whose pods are looked at in one pass, and pods of each.
-const MOST_UNWELL: usize = 20;
-const MOST_PODS: u32 = 20;
+const MAX_UNAVAILABLE: usize = 20;
+const MAX_PODS: u32 = 20;
 /// Pods of all Jobs of a namespace, of those that do not run.
-const MOST_JOB_PODS: u32 = 100;
+const MAX_JOB_PODS: u32 = 100;
 /// Pages of a workload's pods.
-const MOST_PAGES: usize = 20;
+const MAX_PAGES: usize = 20;
 /// How long after its time a pod is still said to end.
-const LOST: SignedDuration = SignedDuration::from_mins(1);
+const MIN_AGE_OF_LOST_PODS: SignedDuration = SignedDuration::from_mins(1);
 /// An evicted pod stays and sends nothing.
 const NOT_ENDED: &str = "status.phase!=Failed,status.phase!=Succeeded";
 const NOT_RUNNING: &str = "status.phase!=Running,status.phase!=Succeeded";
@@ -47,7 +49,7 @@ const NOT_RUNNING: &str = "status.phase!=Running,status.phase!=Succeeded";
 #[derive(Debug, Default)]
 pub(in crate::controller) struct Workloads {
     /// Those that concern the AgentTracing.
-    pub judged: Vec<Judged>,
+    pub assessments: Vec<Assessment>,
     /// Service accounts of all that any AgentTracing of mode CR has.
     pub accounts: BTreeSet<String>,
 }
@@ -68,39 +70,39 @@ pub(in crate::controller) fn url(kind: Kind, namespace: Option<&str>) -> String 
 pub(in crate::controller) async fn workloads(
     ctx: &Context,
     tracing: &str,
-    around: &Surroundings<'_>,
+    context: &SelectionContext<'_>,
     now: Timestamp,
 ) -> Result<Workloads, Error> {
     let mut found = Workloads::default();
     let (mut pods, mut finished) = (PodGroups::default(), Vec::new());
-    let shares = around.policies.iter().any(|policy| policy.bound.is_some());
+    let shares = context.policies.iter().any(|policy| policy.bound.is_some());
     for kind in Kind::ALL {
         let each = |item: &str| {
-            let judged = judge(kind, item, tracing, around)?;
-            match judged.map(|j| Judged { standing: j.standing.lightened(), ..j }) {
+            let assessment = assess(kind, item, tracing, context)?;
+            match assessment.map(|j| Assessment { injection_state: j.injection_state.shrink(), ..j }) {
                 Some(pod) if kind == Kind::Pod => pods.add(pod),
                 Some(job) if job.is_finished() => {
                     finished.push(job);
                     // A namespace may keep thousands of them.
                     if finished.len() >= 2 * PAGE as usize {
-                        keep_recent(&mut finished, now);
+                        retain_recent(&mut finished, now);
                     }
                 }
-                other => found.judged.extend(other),
+                other => found.assessments.extend(other),
             }
             if shares {
-                found.accounts.extend(account_to_bind(kind, item, around)?);
+                found.accounts.extend(account_to_bind(kind, item, context)?);
             }
             Ok(())
         };
         // Of Pods only those matter that are wired by themselves.
         let opted_in = format!("{}=true", names::LABEL_INJECT);
         let labels = (kind == Kind::Pod).then_some(opted_in.as_str());
-        for_each(&ctx.client, kind, Some(around.namespace), labels, each).await?;
+        for_each(&ctx.client, kind, Some(context.namespace), labels, each).await?;
     }
-    keep_recent(&mut finished, now);
-    found.judged.extend(finished);
-    found.judged.extend(pods.into_groups());
+    retain_recent(&mut finished, now);
+    found.assessments.extend(finished);
+    found.assessments.extend(pods.into_groups());
     Ok(found)
 }
 
@@ -161,10 +163,10 @@ pub(in crate::controller) async fn workload(
     kind: Kind,
     name: &str,
     tracing: &str,
-    around: &Surroundings<'_>,
-) -> Result<Option<Judged>, Error> {
-    let Some(text) = read(&ctx.client, kind, around.namespace, name).await? else { return Ok(None) };
-    judge(kind, &text, tracing, around).map_err(|source| decode(kind, around.namespace, name, source))
+    context: &SelectionContext<'_>,
+) -> Result<Option<Assessment>, Error> {
+    let Some(text) = read(&ctx.client, kind, context.namespace, name).await? else { return Ok(None) };
+    assess(kind, &text, tracing, context).map_err(|source| decode(kind, context.namespace, name, source))
 }
 
 /// A workload as it is; `None` where it is gone.
@@ -221,32 +223,32 @@ pub(in crate::controller) struct Troubles {
 pub(in crate::controller) async fn troubles(
     ctx: &Context,
     namespace: &str,
-    workloads: &mut [Judged],
+    workloads: &mut [Assessment],
     now: Timestamp,
 ) -> Result<Troubles, Error> {
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
     let mut found = Troubles::default();
-    let unwell = |j: &&mut Judged| {
-        let Rollout { complete, wanted, available, .. } = j.rollout;
-        j.standing == Standing::Current && wanted > 0 && (!complete || available < wanted)
+    let unwell = |j: &&mut Assessment| {
+        let RolloutProgress { complete, wanted, available, .. } = j.rollout;
+        j.injection_state == InjectionState::Current && wanted > 0 && (!complete || available < wanted)
     };
     let mut unwell: Vec<_> = workloads.iter_mut().filter(unwell).collect();
     // What was changed last comes first: a dead workload of long ago must not hide that a new `merge-ca` fails.
     unwell.sort_by_key(|j| std::cmp::Reverse(touched_at(j)));
-    for workload in unwell.into_iter().take(MOST_UNWELL) {
+    for workload in unwell.into_iter().take(MAX_UNAVAILABLE) {
         let read = |source| Error::Read { what: format!("the pods of {namespace}/{}", workload.name), source };
-        let params = ListParams::default().labels(&workload.pods).limit(MOST_PODS);
+        let params = ListParams::default().labels(&workload.pods).limit(MAX_PODS);
         let pods = api.list(&params).await.map_err(read)?.items;
         let record = workload.record.as_deref();
-        if workload.merge_ca.present && trouble::lacks_merge_ca(&pods, record, now) {
+        if workload.merge_ca.present && pod_failures::lacks_merge_ca(&pods, record, now) {
             found.not_started.insert(workload.resource());
         }
-        if workload.merge_ca.present && trouble::lacks_pods(workload, &pods, now) {
+        if workload.merge_ca.present && pod_failures::lacks_pods(workload, &pods, now) {
             found.without_pods.insert(workload.resource());
         }
         // What a container says is nearer to the cause than that a deadline was exceeded.
-        if let Some(trouble) = trouble::of_pods(&pods, record, now) {
-            workload.rollout.trouble = Some(trouble);
+        if let Some(failure) = pod_failures::of_pods(&pods, record, now) {
+            workload.rollout.failure = Some(failure);
         }
     }
     jobs_without_merge_ca(&api, namespace, workloads, &mut found, now).await?;
@@ -258,7 +260,7 @@ pub(in crate::controller) async fn troubles(
 async fn jobs_without_merge_ca(
     api: &Api<Pod>,
     namespace: &str,
-    workloads: &mut [Judged],
+    workloads: &mut [Assessment],
     found: &mut Troubles,
     now: Timestamp,
 ) -> Result<(), Error> {
@@ -266,15 +268,16 @@ async fn jobs_without_merge_ca(
     if at_work.is_empty() {
         return Ok(());
     }
-    let params = ListParams::default().labels(names::LABEL_JOB_NAME).fields(NOT_RUNNING).limit(MOST_JOB_PODS);
+    let params = ListParams::default().labels(names::LABEL_JOB_NAME).fields(NOT_RUNNING).limit(MAX_JOB_PODS);
     let read = |source| Error::Read { what: format!("the pods of the Jobs of {namespace}"), source };
     let pods = api.list(&params).await.map_err(read)?.items;
     for workload in &mut at_work {
-        let (waiting, again) = trouble::jobs_without_merge_ca(&pods, &workload.jobs, workload.record.as_deref(), now);
+        let (waiting, again) =
+            pod_failures::jobs_without_merge_ca(&pods, &workload.jobs, workload.record.as_deref(), now);
         workload.merge_ca.waiting = waiting;
-        let Judged { kind, merge_ca, standing, .. } = &**workload;
+        let Assessment { kind, merge_ca, injection_state, .. } = &**workload;
         // A Job is never changed.
-        if !merge_ca.present || *standing != Standing::Current || !kind.has_second_chance() {
+        if !merge_ca.present || *injection_state != InjectionState::Current || !kind.template_is_mutable() {
             continue;
         }
         if again {
@@ -298,19 +301,19 @@ fn is_run_of(job: &str, prefix: &str) -> bool {
 pub(in crate::controller) async fn pod_ages(
     ctx: &Context,
     namespace: &str,
-    judged: &Judged,
+    assessment: &Assessment,
     now: Timestamp,
 ) -> Result<PodAges, Error> {
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
-    let read = |source| Error::Read { what: format!("the pods of {namespace}/{}", judged.name), source };
+    let read = |source| Error::Read { what: format!("the pods of {namespace}/{}", assessment.name), source };
     // A CronJob selects no pods; those of its Jobs are named after it.
-    let (labels, prefix) = match judged.kind {
-        Kind::CronJob => (names::LABEL_JOB_NAME, Some(format!("{}-", judged.name))),
-        _ => (judged.pods.as_str(), None),
+    let (labels, prefix) = match assessment.kind {
+        Kind::CronJob => (names::LABEL_JOB_NAME, Some(format!("{}-", assessment.name))),
+        _ => (assessment.pods.as_str(), None),
     };
     let mut params = ListParams::default().labels(labels).fields(NOT_ENDED).limit(METADATA_PAGE);
     let mut found = PodAges::default();
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let list = api.list_metadata(&params).await.map_err(read)?;
         for pod in &list.items {
             let job = pod.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_JOB_NAME));
@@ -318,13 +321,13 @@ pub(in crate::controller) async fn pod_ages(
                 continue;
             }
             let end = pod.metadata.deletion_timestamp.as_ref().map(|end| end.0);
-            if end.is_some_and(|end| now.duration_since(end) > LOST) {
+            if end.is_some_and(|end| now.duration_since(end) > MIN_AGE_OF_LOST_PODS) {
                 continue;
             }
             let record = pod.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_RECORD));
             // One without a record was never told where MLflow is.
-            found.has_earlier |= record.is_some() && record != judged.record.as_ref();
-            if record.is_some() && record == judged.record.as_ref() {
+            found.has_earlier |= record.is_some() && record != assessment.record.as_ref();
+            if record.is_some() && record == assessment.record.as_ref() {
                 let created = pod.metadata.creation_timestamp.as_ref().map(|at| at.0);
                 found.oldest = [found.oldest, created].into_iter().flatten().min();
             }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Suspect;
 
 /// Most suspects that are remembered: users choose the labels that name them. The daily look finds the others.
-const MOST: usize = 10_000;
+const MAX_SUSPECTS: usize = 10_000;
 
 /// AgentTracings of which something may carry the wiring although they are gone.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub(in crate::controller) struct Suspects {
 impl Suspects {
     pub(in crate::controller) fn add(&self, suspect: Suspect) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() < MOST && all.insert(suspect) {
+        if all.len() < MAX_SUSPECTS && all.insert(suspect) {
             self.added.notify_one();
         }
     }
@@ -118,11 +118,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn suspects_are_remembered_once_and_not_without_end() {
         let suspects = Suspects::default();
-        for n in 0..2 * MOST {
+        for n in 0..2 * MAX_SUSPECTS {
             suspects.add(suspect(n));
             suspects.add(suspect(0));
         }
-        assert_eq!(suspects.gathered(Duration::from_secs(5)).await.len(), MOST);
+        assert_eq!(suspects.gathered(Duration::from_secs(5)).await.len(), MAX_SUSPECTS);
         suspects.add(suspect(1));
         assert_eq!(suspects.gathered(Duration::from_secs(5)).await, HashSet::from([suspect(1)]));
     }

@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use crate::api::AgentTracing;
 use crate::core::decide::{Decision, decide};
-use crate::core::kind::Kind;
-use crate::core::policy::Policy;
-use crate::core::select::Surroundings;
+use crate::core::inject::view::Workload;
+use crate::core::selection::SelectionContext;
+use crate::core::selection::kind::Kind;
 use crate::core::settings::Platform;
-use crate::core::view::Workload;
+use crate::core::settings::policy::Policy;
 use crate::names;
 
 #[derive(Clone, Default)]
@@ -261,7 +261,7 @@ impl State {
             .collect();
         let mut platform = Platform::default();
         platform.merge_ca.image = self.webhooks_merge_ca.clone().unwrap_or(platform.merge_ca.image);
-        let around = Surroundings {
+        let context = SelectionContext {
             namespace: "bank-agents",
             injection_enabled: true,
             platform: &platform,
@@ -271,7 +271,7 @@ impl State {
         };
         let text = workload.to_string();
         let kind = Kind::ALL.into_iter().find(|kind| path.contains(&format!("/{}/", kind.plural()))).unwrap();
-        if let Decision::Wire { injection, .. } = decide(&Workload::parse(kind, &text).unwrap(), &around) {
+        if let Decision::Wire { injection, .. } = decide(&Workload::parse(kind, &text).unwrap(), &context) {
             json_patch::patch(workload, &injection.patch).unwrap();
         }
     }

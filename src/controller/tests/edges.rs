@@ -117,9 +117,9 @@ async fn passes_that_fail_again_and_again_are_told_in_the_status_and_forgotten_o
     world.api.refuse(SERVICE, 500, "etcd is full");
     for pass in 1..=3 {
         let tracing: AgentTracing = serde_json::from_value(world.api.get(TRACING).unwrap()).unwrap();
-        let steps = Steps::begin(&world.ctx.options.metrics);
+        let steps = StepTimer::begin(&world.ctx.options.metrics);
         let error = reconcile::reconcile(&tracing, &world.ctx, &steps).await.unwrap_err();
-        reconcile::tell_failure(&tracing, &world.ctx, &error).await;
+        reconcile::write_failure(&tracing, &world.ctx, &error).await;
         reconcile::failed_again(&world.ctx, tracing.metadata.uid.as_deref().unwrap());
         assert_eq!(world.status().is_null(), pass < 3, "one alone mends itself");
     }

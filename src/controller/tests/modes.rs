@@ -109,7 +109,7 @@ fn settings(world: &World) -> crate::core::settings::Settings {
 
 /// A server that answered, with a client that reaches the stand-in whatever its address says.
 fn answered(world: &World) -> server::Server {
-    let client = mlflow::Mlflow::new(&world.ctx.http().unwrap(), &world.mlflow.uri());
+    let client = mlflow::MlflowClient::new(&world.ctx.http().unwrap(), &world.mlflow.uri());
     server::Server::that_answered("https://mlflow.example.com:8443", client)
 }
 

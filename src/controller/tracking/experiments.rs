@@ -7,9 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::{MAX_QUESTIONS, Question, writes};
 use crate::api::{MlflowStatus, Reason};
 use crate::core::status::Experiments;
-use crate::core::workload::{Judged, Standing, Target};
-use crate::core::writes::Writes;
-use crate::mlflow::{self, Experiment, Mlflow, Stage};
+use crate::core::status::writes::Writes;
+use crate::core::workloads::{Assessment, InjectionState, TraceDestination};
+use crate::mlflow::{self, Experiment, MlflowClient, Stage};
 
 /// How often an experiment is looked at again: one that agents write to, so that its loss is told within a minute; one that
 /// nobody writes to yet; and one that is not well.
@@ -22,7 +22,7 @@ pub(super) const UNKNOWN_TROUBLE: &str = "BAD_REQUEST";
 
 /// What is remembered between passes.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct ExperimentCache {
     checked: BTreeMap<String, Checked>,
     /// Those for which the server failed when it was asked last.
     failed: BTreeMap<String, Failed>,
@@ -36,7 +36,7 @@ pub(super) struct Memory {
 struct Checked {
     /// When; `None` where it is to be looked at again at once.
     at: Option<Timestamp>,
-    found: Result<Known, (Reason, String)>,
+    found: Result<ExperimentRef, (Reason, String)>,
 }
 
 #[derive(Debug)]
@@ -49,12 +49,12 @@ struct Failed {
 
 /// An experiment whose name was seen to be the wanted one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct ExperimentRef {
     pub id: String,
     created: Option<i64>,
 }
 
-impl Known {
+impl ExperimentRef {
     /// One of which nothing but the id is known, as the user wrote it.
     pub fn by_id(id: &str) -> Self {
         Self { id: id.to_owned(), created: None }
@@ -72,7 +72,7 @@ impl Known {
 pub(super) struct Ensured {
     pub experiments: Experiments,
     /// Those seen in this MLflow under their name: only their ids are used to look for traces.
-    pub verified: BTreeMap<String, Known>,
+    pub verified: BTreeMap<String, ExperimentRef>,
     /// Whether one of them is not the one that it was: the server has another database.
     pub anew: bool,
     /// Whether some are still to be asked for at once.
@@ -83,13 +83,15 @@ pub(super) struct Ensured {
 
 /// Makes sure that the workloads' experiments exist.
 pub(super) async fn ensure(
-    mlflow: Option<&Mlflow>,
+    mlflow: Option<&MlflowClient>,
     question: Question<'_>,
-    memory: &mut Memory,
+    memory: &mut ExperimentCache,
     now: Timestamp,
 ) -> Ensured {
-    let in_use = names(question.workloads, |standing| *standing == Standing::Current);
-    let planned = |standing: &Standing| matches!(standing, Standing::Wanting { .. } | Standing::Waiting(_));
+    let in_use = names(question.workloads, |injection_state| *injection_state == InjectionState::Current);
+    let planned = |injection_state: &InjectionState| {
+        matches!(injection_state, InjectionState::OutOfDate { .. } | InjectionState::Blocked(_))
+    };
     let needed: BTreeSet<&str> = names(question.workloads, planned).union(&in_use).copied().collect();
     memory.checked.retain(|name, _| needed.contains(name.as_str()));
     memory.failed.retain(|name, _| needed.contains(name.as_str()));
@@ -109,28 +111,28 @@ pub(super) async fn ensure(
     out
 }
 
-fn names(workloads: &[Judged], standing: impl Fn(&Standing) -> bool) -> BTreeSet<&str> {
-    let chosen = workloads.iter().filter(|judged| standing(&judged.standing));
+fn names(workloads: &[Assessment], injection_state: impl Fn(&InjectionState) -> bool) -> BTreeSet<&str> {
+    let chosen = workloads.iter().filter(|assessment| injection_state(&assessment.injection_state));
     chosen
-        .filter_map(|judged| match &judged.experiment {
-            Target::Name(name) => Some(name.as_str()),
-            Target::Id(_) | Target::Unknown => None,
+        .filter_map(|assessment| match &assessment.experiment {
+            TraceDestination::Name(name) => Some(name.as_str()),
+            TraceDestination::Id(_) | TraceDestination::Unknown => None,
         })
         .collect()
 }
 
 /// Asks for one. Says whether there is sense in asking for the next.
 async fn ask(
-    mlflow: &Mlflow,
+    mlflow: &MlflowClient,
     name: &str,
     question: Question<'_>,
-    memory: &mut Memory,
+    memory: &mut ExperimentCache,
     out: &mut Ensured,
     now: Timestamp,
 ) -> bool {
     let settings = question.settings;
     let found = match mlflow.ensure_experiment(name, settings.policy.experiment.restore_deleted).await {
-        Ok(Experiment { stage: Stage::Active, id, created }) => Ok(Known { id, created }),
+        Ok(Experiment { stage: Stage::Active, id, created }) => Ok(ExperimentRef { id, created }),
         Ok(Experiment { stage: Stage::Deleted, .. }) => {
             Err((Reason::ExperimentDeleted, "was deleted in MLflow, which loses its traces".to_owned()))
         }
@@ -167,7 +169,7 @@ async fn ask(
     true
 }
 
-impl Memory {
+impl ExperimentCache {
     /// A server that comes back, or is another one, may have lost its data.
     fn note_server(&mut self, answered: Option<&MlflowStatus>) {
         let Some(MlflowStatus { url, version, .. }) = answered else {
@@ -201,14 +203,14 @@ impl Memory {
         let at = |name: &str| self.checked.get(name).and_then(|checked| checked.at);
         let is_due = |name: &&&str| {
             let found = self.checked.get(**name).map(|checked| &checked.found);
-            let pace = match found {
+            let rollout_strategy = match found {
                 Some(Err(_)) => RETRY,
                 Some(Ok(_)) if !in_use.contains(**name) => RECHECK,
                 _ => RECHECK_IN_USE,
             };
             match self.failed.get(**name) {
                 Some(failed) => now.duration_since(failed.at) >= RETRY,
-                None => at(name).is_none_or(|at| now.duration_since(at) >= pace),
+                None => at(name).is_none_or(|at| now.duration_since(at) >= rollout_strategy),
             }
         };
         let order = |name: &&&str| (self.failed.get(**name).map(|failed| failed.at), at(name));
@@ -216,7 +218,7 @@ impl Memory {
     }
 
     /// Whether an experiment is the one that it was, as far as anything was known of it.
-    fn is_as_known(&self, name: &str, found: &Known, question: Question<'_>) -> bool {
+    fn is_as_known(&self, name: &str, found: &ExperimentRef, question: Question<'_>) -> bool {
         match self.checked.get(name).map(|checked| &checked.found) {
             Some(Ok(known)) => known.is_same(found),
             Some(Err(_)) => true,
@@ -258,7 +260,7 @@ mod tests {
         Timestamp::from_second(1_000_000 + second).unwrap()
     }
 
-    fn failed(memory: &mut Memory, name: &str, second: i64, writes: Writes) {
+    fn failed(memory: &mut ExperimentCache, name: &str, second: i64, writes: Writes) {
         let times = memory.failed.get(name).map_or(1, |failed| failed.times + 1);
         memory.failed.insert(name.to_owned(), Failed { at: at(second), times, writes: Some(writes) });
     }
@@ -266,10 +268,10 @@ mod tests {
     /// With a read-only database the experiment of a new workload cannot be made: all others were then never looked at again.
     #[test]
     fn one_that_cannot_be_made_keeps_no_other_from_being_looked_at() {
-        let (needed, mut memory) = (BTreeSet::from(["new", "old"]), Memory::default());
-        let known = Known { id: "4".to_owned(), created: None };
+        let (needed, mut memory) = (BTreeSet::from(["new", "old"]), ExperimentCache::default());
+        let known = ExperimentRef { id: "4".to_owned(), created: None };
         memory.checked.insert("old".to_owned(), Checked { at: Some(at(0)), found: Ok(known) });
-        let due = |memory: &Memory, second| memory.next_due(&needed, &needed, at(second));
+        let due = |memory: &ExperimentCache, second| memory.next_due(&needed, &needed, at(second));
         assert_eq!(due(&memory, 0), Some("new"));
         failed(&mut memory, "new", 0, Writes::Refused("it fails (500)".to_owned()));
         assert_eq!(due(&memory, 20), None, "it comes again after a while");
@@ -280,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_server_that_makes_no_experiment_is_told_when_it_failed_twice_and_at_once_when_it_is_full() {
-        let mut memory = Memory::default();
+        let mut memory = ExperimentCache::default();
         let refused = || Writes::Refused("it fails (500)".to_owned());
         failed(&mut memory, "new", 0, refused());
         assert_eq!(memory.writes(), None);

@@ -3,12 +3,12 @@
 //! Nobody can look into a running pod with the right to read alone, but into its logs. So both merges name each certificate
 //! beyond the public ones, the operator's by its fingerprint, the agent's shell, which has no hash, by how it ends.
 
-use super::Held;
+use super::BundledCertificate;
 
 /// Certificates that are named, at most. An administrator's bundle has a few hundred; a log is no place for thousands.
-const MOST: usize = 500;
+const MAX_NAMED_CERTIFICATES: usize = 500;
 /// What is shorter could end more than one certificate.
-const TELLING: usize = 16;
+const FINGERPRINT_DIGITS: usize = 16;
 
 const PREFIX: &str = "merge-ca: ";
 const FINGERPRINT: &str = "holds sha256 ";
@@ -17,9 +17,9 @@ const CLOSING: &str = "named ";
 const FAILED: &str = "failed to write ";
 
 /// The lines about these certificates, once they are in a bundle. The last one says that nothing before it is cut.
-pub fn lines<'h>(held: impl Iterator<Item = &'h Held>) -> Vec<String> {
-    let all: Vec<_> = held.collect();
-    let named = all.iter().take(MOST);
+pub fn lines<'h>(certificates: impl Iterator<Item = &'h BundledCertificate>) -> Vec<String> {
+    let all: Vec<_> = certificates.collect();
+    let named = all.iter().take(MAX_NAMED_CERTIFICATES);
     let mut lines: Vec<_> = named.map(|h| format!("{FINGERPRINT}{} {}", h.fingerprint, h.subject)).collect();
     lines.push(format!("{CLOSING}{} of {} certificates beyond the public ones", lines.len(), all.len()));
     lines
@@ -27,36 +27,36 @@ pub fn lines<'h>(held: impl Iterator<Item = &'h Held>) -> Vec<String> {
 
 /// What a log says of the bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum LogContent {
     /// Nothing: it is cut, or older than these lines.
     Nothing,
     /// There is no bundle.
     NotWritten,
     /// These are in it.
-    Holds(Named),
+    Holds(NamedCertificates),
 }
 
 /// The certificates that a log names, or that a bundle holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Named {
+pub struct NamedCertificates {
     fingerprints: Vec<String>,
     endings: Vec<String>,
     /// How many there are, with those that are not named.
     all: usize,
 }
 
-impl FromIterator<Held> for Named {
-    fn from_iter<I: IntoIterator<Item = Held>>(all: I) -> Self {
-        let fingerprints: Vec<_> = all.into_iter().map(|held| held.fingerprint).collect();
+impl FromIterator<BundledCertificate> for NamedCertificates {
+    fn from_iter<I: IntoIterator<Item = BundledCertificate>>(all: I) -> Self {
+        let fingerprints: Vec<_> = all.into_iter().map(|certificate| certificate.fingerprint).collect();
         Self { all: fingerprints.len(), fingerprints, endings: Vec::new() }
     }
 }
 
-impl Named {
+impl NamedCertificates {
     /// Whether it is named.
-    pub fn has(&self, held: &Held) -> bool {
-        let ends = |ending: &String| ending.ends_with(&held.end) || held.end.ends_with(ending);
-        self.fingerprints.contains(&held.fingerprint) || self.endings.iter().any(ends)
+    pub fn has(&self, certificate: &BundledCertificate) -> bool {
+        let ends = |ending: &String| ending.ends_with(&certificate.end) || certificate.end.ends_with(ending);
+        self.fingerprints.contains(&certificate.fingerprint) || self.endings.iter().any(ends)
     }
 
     /// Whether every one is named, so that one that is not is not there.
@@ -66,23 +66,23 @@ impl Named {
 }
 
 /// Reads a log.
-pub fn read(log: &str) -> Told {
-    let (mut named, mut all) = (Named::default(), None);
+pub fn read(log: &str) -> LogContent {
+    let (mut named, mut all) = (NamedCertificates::default(), None);
     for line in log.lines().filter_map(|line| line.strip_prefix(PREFIX)) {
         if line.starts_with(FAILED) {
-            return Told::NotWritten;
+            return LogContent::NotWritten;
         } else if let Some(rest) = line.strip_prefix(FINGERPRINT) {
             named.fingerprints.extend(rest.split(' ').next().map(str::to_owned));
         } else if let Some(ending) = line.strip_prefix(ENDING) {
             let ending = ending.trim_end_matches('=');
-            named.endings.extend((ending.len() >= TELLING).then(|| ending.to_owned()));
+            named.endings.extend((ending.len() >= FINGERPRINT_DIGITS).then(|| ending.to_owned()));
         } else if let Some(rest) = line.strip_prefix(CLOSING) {
             all = rest.split(' ').nth(2).and_then(|all| all.parse().ok());
         }
     }
     match all {
-        Some(all) => Told::Holds(Named { all, ..named }),
-        None => Told::Nothing,
+        Some(all) => LogContent::Holds(NamedCertificates { all, ..named }),
+        None => LogContent::Nothing,
     }
 }
 
@@ -90,8 +90,8 @@ pub fn read(log: &str) -> Told {
 mod tests {
     use super::*;
 
-    fn held(fingerprint: &str, end: &str) -> Held {
-        Held {
+    fn certificate(fingerprint: &str, end: &str) -> BundledCertificate {
+        BundledCertificate {
             source: 0,
             fingerprint: fingerprint.to_owned(),
             end: end.to_owned(),
@@ -103,19 +103,19 @@ mod tests {
         lines.iter().map(|line| format!("merge-ca: {line}\n")).collect()
     }
 
-    fn named(log: &str) -> Named {
+    fn named(log: &str) -> NamedCertificates {
         match read(log) {
-            Told::Holds(named) => named,
+            LogContent::Holds(named) => named,
             other => panic!("{other:?}: {log}"),
         }
     }
 
     #[test]
     fn what_is_written_is_read_whatever_a_certificate_calls_itself() {
-        let all = [held("aa", "x"), held("bb", "y")];
+        let all = [certificate("aa", "x"), certificate("bb", "y")];
         let named = named(&written(&lines(all.iter())));
-        assert!(all.iter().all(|held| named.has(held)) && named.is_whole());
-        assert!(!named.has(&held("cc", "z")));
+        assert!(all.iter().all(|certificate| named.has(certificate)) && named.is_whole());
+        assert!(!named.has(&certificate("cc", "z")));
     }
 
     #[test]
@@ -123,31 +123,31 @@ mod tests {
         let end = "qLxG0vqX9b7JfW2mKcQ1ZpTn5sYdHuRe";
         for ending in [&end[4..], end, &format!("MIIB{end}"), &format!("{end}==")] {
             let named = named(&format!("merge-ca: holds ending {ending}\nmerge-ca: named 1 of 1 certificates\n"));
-            assert!(named.has(&held("aa", end)) && named.is_whole(), "{ending}");
-            assert!(!named.has(&held("aa", "another's end, which is as long")), "{ending}");
+            assert!(named.has(&certificate("aa", end)) && named.is_whole(), "{ending}");
+            assert!(!named.has(&certificate("aa", "another's end, which is as long")), "{ending}");
         }
         let short = named("merge-ca: holds ending uRe=\nmerge-ca: named 1 of 1 certificates\n");
-        assert!(!short.has(&held("aa", end)) && !short.is_whole(), "that many certificates could end so");
+        assert!(!short.has(&certificate("aa", end)) && !short.is_whole(), "that many certificates could end so");
     }
 
     #[test]
     fn more_than_a_log_should_hold_are_counted() {
-        let many: Vec<_> = (0..=MOST).map(|n| held(&format!("{n:064x}"), "")).collect();
+        let many: Vec<_> = (0..=MAX_NAMED_CERTIFICATES).map(|n| certificate(&format!("{n:064x}"), "")).collect();
         let lines = lines(many.iter());
-        assert_eq!(lines.len(), MOST + 1);
+        assert_eq!(lines.len(), MAX_NAMED_CERTIFICATES + 1);
         let named = named(&written(&lines));
-        assert!(named.has(&many[0]) && !named.has(&many[MOST]) && !named.is_whole());
+        assert!(named.has(&many[0]) && !named.has(&many[MAX_NAMED_CERTIFICATES]) && !named.is_whole());
     }
 
     #[test]
     fn a_log_that_is_cut_or_of_before_says_nothing() {
-        let lines = lines([held("aa", "x")].iter());
-        assert_eq!(read(&written(&lines[..1])), Told::Nothing);
+        let lines = lines([certificate("aa", "x")].iter());
+        assert_eq!(read(&written(&lines[..1])), LogContent::Nothing);
         assert_eq!(
             read("merge-ca: wrote /tmp/ca-bundle/combined-ca.crt: certificates: 142 (142 of system roots)\n"),
-            Told::Nothing
+            LogContent::Nothing
         );
-        assert_eq!(read(""), Told::Nothing);
-        assert_eq!(read("merge-ca: failed to write /x: no space\n"), Told::NotWritten);
+        assert_eq!(read(""), LogContent::Nothing);
+        assert_eq!(read("merge-ca: failed to write /x: no space\n"), LogContent::NotWritten);
     }
 }

@@ -15,7 +15,7 @@ const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
 fn a_sound_certificate_comes_out_as_it_went_in() {
     let merged = merged(&[("service-ca.crt", &ca("service"))]);
     assert_eq!(merged.pem, ca("service"));
-    assert_eq!(merged.kept, [("service-ca.crt".to_owned(), 1)]);
+    assert_eq!(merged.counts, [("service-ca.crt".to_owned(), 1)]);
     assert_eq!(merged.skipped, []);
 }
 
@@ -35,14 +35,18 @@ fn sources_follow_each_other_in_their_order_and_repeated_certificates_are_counte
 fn each_certificate_of_the_bundle_says_what_it_is_and_whence_it_came() {
     let (one, two) = (ca("one"), ca("two"));
     let merged = merged(&[("first", &two), ("second", &format!("{two}{one}"))]);
-    let told: Vec<_> = merged.held.iter().map(|held| (held.source, held.subject.as_str())).collect();
+    let told: Vec<_> =
+        merged.certificates.iter().map(|certificate| (certificate.source, certificate.subject.as_str())).collect();
     assert_eq!(told, [(0, "two"), (1, "one")]);
-    for (held, pem) in merged.held.iter().zip([two, one]) {
+    for (certificate, pem) in merged.certificates.iter().zip([two, one]) {
         let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-        assert!(held.end.len() > 128 && base64.trim_end_matches('=').ends_with(&held.end), "{held:?}");
+        assert!(
+            certificate.end.len() > 128 && base64.trim_end_matches('=').ends_with(&certificate.end),
+            "{certificate:?}"
+        );
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
         let fingerprint: String = Sha256::digest(&der).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(held.fingerprint, fingerprint);
+        assert_eq!(certificate.fingerprint, fingerprint);
     }
 }
 
@@ -71,7 +75,7 @@ fn every_way_in_which_files_are_joined_and_saved_is_read() {
 fn a_broken_block_costs_no_other_its_place() {
     let (one, two) = (ca("one"), ca("two"));
     let der = CertificateDer::from_pem_slice(one.as_bytes()).unwrap();
-    let wrapped = |bytes: &[u8]| block(bytes);
+    let wrapped = |bytes: &[u8]| pem_block(bytes);
     for (broken, why) in [
         (one.replace("-----END CERTIFICATE-----\n", ""), "block 1 is broken: it has no end"),
         (one.replace("-----BEGIN CERTIFICATE-----\n", ""), "block 1 is broken: it has no beginning"),
@@ -166,7 +170,7 @@ fn a_bundle_has_limits_and_says_where_it_stopped() {
     let many = "-----BEGIN X-----\n-----END X-----\n".repeat(MAX_BLOCKS - 1);
     let merged_blocks = merged(&[("many", &format!("{many}{}{}", ca("one"), ca("two"))), ("late", &ca("three"))]);
     assert_eq!(merged_blocks.pem, ca("one"));
-    let too_much = |source: &str, block| Skipped { source: source.to_owned(), why: Why::TooMuch { block } };
+    let too_much = |source: &str, block| SkippedBlock { source: source.to_owned(), why: SkipReason::TooMuch { block } };
     let end = &merged_blocks.skipped[merged_blocks.skipped.len() - 2..];
     assert_eq!(end, [too_much("many", MAX_BLOCKS + 1), too_much("late", 1)]);
 
@@ -181,7 +185,7 @@ fn the_roots_that_the_program_carries_are_all_sound() {
     let roots = system_roots();
     let merged = merged(&[("system roots", &roots)]);
     assert_eq!(merged.pem, roots);
-    assert!(counts(&merged)[0] > 100, "{:?}", merged.kept);
+    assert!(counts(&merged)[0] > 100, "{:?}", merged.counts);
     assert_eq!(merged.skipped, []);
 }
 
@@ -211,7 +215,7 @@ proptest! {
         let kept: usize = counts(&merged).iter().sum();
         prop_assert_eq!(certificates.len(), kept);
         // rustls looks into extensions, so a damaged one may be refused, as it is one by one; OpenSSL never looks.
-        let sound = certificates.into_iter().filter(|c| POOL.contains(&block(c)));
+        let sound = certificates.into_iter().filter(|c| POOL.contains(&pem_block(c)));
         prop_assert_eq!(RootCertStore::empty().add_parsable_certificates(sound).1, 0);
         prop_assert!(merged.pem.is_empty() || merged.pem.ends_with("-----\n"));
     }
@@ -263,7 +267,7 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
         let victim = if inside { &mut der } else { &mut text };
         let at = at.index(victim.len());
         victim[at] = byte;
-        if inside { block(&der).into_bytes() } else { text }
+        if inside { pem_block(&der).into_bytes() } else { text }
     })
 }
 
@@ -293,7 +297,7 @@ fn merged(sources: &[(&str, &str)]) -> Merged {
 }
 
 fn counts(merged: &Merged) -> Vec<usize> {
-    merged.kept.iter().map(|(_, count)| *count).collect()
+    merged.counts.iter().map(|(_, count)| *count).collect()
 }
 
 fn report(merged: &Merged) -> Vec<String> {
@@ -313,7 +317,7 @@ fn certificate_of(name: &str, change: impl FnOnce(&mut CertificateParams)) -> St
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     change(&mut params);
     let der = params.self_signed(&*KEY).unwrap().der().clone();
-    block(&der)
+    pem_block(&der)
 }
 
 /// A certificate of somewhat more than a megabyte.

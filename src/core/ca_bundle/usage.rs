@@ -3,8 +3,8 @@
 
 use serde::Deserialize;
 
-use crate::core::kind::Kind;
-use crate::core::view::Workload;
+use crate::core::inject::view::Workload;
+use crate::core::selection::kind::Kind;
 use crate::names;
 
 /// Whether a workload's pods, or a pod that has not ended, mount the ConfigMap.

@@ -11,20 +11,20 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use super::own_bundle::OwnBundle;
 use super::{Fact, Facts, State, bad, good, operator_namespace, unknown};
 use crate::api::CaBundleStrategy;
-use crate::core::ca_bundle::log::{Named, Told, read};
-use crate::core::ca_bundle::{Held, OUTPUT, Source, Why, merge, system_roots};
-use crate::core::kind::Kind;
-use crate::core::record::Record;
+use crate::core::ca_bundle::log::{LogContent, NamedCertificates, read};
+use crate::core::ca_bundle::{BundledCertificate, OUTPUT, SkipReason, Source, merge, system_roots};
+use crate::core::inject::record::Record;
+use crate::core::selection::kind::Kind;
 use crate::names;
 
 /// Pods of one workload whose logs are read.
-const MOST_PODS: usize = 5;
+const MAX_PODS: usize = 5;
 /// Digits of a fingerprint that tell it from others.
 const DIGITS: usize = 16;
 
 /// What is known of certificate authorities.
 #[derive(Clone, Debug)]
-pub struct Authorities {
+pub struct CaFindings {
     /// The bundles of each workload's pods.
     pub bundles: BTreeMap<String, Vec<Bundle>>,
     /// Those that the owners of workloads make themselves.
@@ -100,15 +100,15 @@ pub fn bundle(pod: &Pod, merged: &[(String, String)]) -> Option<Bundle> {
 /// Of a workload's pods those to look at: the oldest, since what one lacks came after it.
 pub fn oldest(mut bundles: Vec<Bundle>) -> Vec<Bundle> {
     bundles.sort_by(|a, b| (a.since, &a.pod).cmp(&(b.since, &b.pod)));
-    bundles.truncate(MOST_PODS);
+    bundles.truncate(MAX_PODS);
     bundles
 }
 
 /// Whether the running pods of a workload trust what they should; `None` where it is no concern of ours.
-pub(super) fn judge(kind: Kind, workload: &str, facts: &Facts, now: Timestamp) -> Option<(State, String)> {
-    let Authorities { bundles, own, .. } = &facts.authorities;
+pub(super) fn assess(kind: Kind, workload: &str, facts: &Facts, now: Timestamp) -> Option<(State, String)> {
+    let CaFindings { bundles, own, .. } = &facts.authorities;
     let Some(bundles) = bundles.get(workload) else {
-        return own.get(workload).map(|own| own.judge(&facts.namespace));
+        return own.get(workload).map(|own| own.assess(&facts.namespace));
     };
     let found: Vec<_> = bundles.iter().map(|bundle| look(bundle, kind, workload, facts, now)).collect();
     let worst = [State::Bad, State::Unknown].into_iter().find_map(|state| found.iter().find(|(is, _)| *is == state));
@@ -133,22 +133,22 @@ fn look(bundle: &Bundle, kind: Kind, workload: &str, facts: &Facts, now: Timesta
     }
     let all: Vec<_> = texts.iter().map(|text| Source { name: "", bytes: text.as_bytes() }).collect();
     let merged = merge(&all, now);
-    if merged.skipped.iter().any(|skipped| matches!(skipped.why, Why::TooMuch { .. })) {
+    if merged.skipped.iter().any(|skipped| matches!(skipped.why, SkipReason::TooMuch { .. })) {
         return unknown(format!(
             "its ConfigMaps hold more than a bundle takes, so what is left out cannot be told; see what is there: {}",
             cat(bundle, namespace)
         ));
     }
-    let wanted: Vec<_> = merged.held.iter().filter(|held| held.source > 0).collect();
-    let trusted = match trusted(bundle, facts, now) {
-        Ok(trusted) => trusted,
-        Err((State::Unknown, _)) if wanted.is_empty() && unread.is_none() => Named::default(),
+    let wanted: Vec<_> = merged.certificates.iter().filter(|certificate| certificate.source > 0).collect();
+    let read_trust = match read_trust(bundle, facts, now) {
+        Ok(read_trust) => read_trust,
+        Err((State::Unknown, _)) if wanted.is_empty() && unread.is_none() => NamedCertificates::default(),
         Err(answer) => return answer,
     };
-    let missing: Vec<_> = wanted.iter().copied().filter(|held| !trusted.has(held)).collect();
+    let missing: Vec<_> = wanted.iter().copied().filter(|certificate| !read_trust.has(certificate)).collect();
     if let Some(first) = missing.first() {
-        if !trusted.is_whole() {
-            return untold(bundle, namespace);
+        if !read_trust.is_whole() {
+            return without_log(bundle, namespace);
         }
         let (map, key) = sources.get(first.source - 1).cloned().unwrap_or_default();
         let more = match missing.len() {
@@ -156,7 +156,7 @@ fn look(bundle: &Bundle, kind: Kind, workload: &str, facts: &Facts, now: Timesta
             all => format!(" and {} more", all - 1),
         };
         let what = format!("{} of ConfigMap {map}/{key}{more}", describe(first));
-        return bad(lacking(bundle, kind, workload, &what, facts));
+        return bad(missing_certificates(bundle, kind, workload, &what, facts));
     }
     if let Some((map, why)) = unread {
         return unknown(format!(
@@ -174,14 +174,14 @@ fn look(bundle: &Bundle, kind: Kind, workload: &str, facts: &Facts, now: Timesta
 }
 
 /// What a pod trusts beyond the public authorities, or why that cannot be told.
-fn trusted(bundle: &Bundle, facts: &Facts, now: Timestamp) -> Result<Named, (State, String)> {
+fn read_trust(bundle: &Bundle, facts: &Facts, now: Timestamp) -> Result<NamedCertificates, (State, String)> {
     let Bundle { pod, strategy, log, .. } = bundle;
     let namespace = &facts.namespace;
     if *strategy == CaBundleStrategy::ConfigMap {
         return match &facts.authorities.merged {
             Fact::Known(found) => {
                 let pem = found.as_ref().map(|found| found.pem.as_bytes()).unwrap_or_default();
-                Ok(merge(&[Source { name: names::CA_CONFIG_MAP, bytes: pem }], now).held.into_iter().collect())
+                Ok(merge(&[Source { name: names::CA_CONFIG_MAP, bytes: pem }], now).certificates.into_iter().collect())
             }
             Fact::Unknown(why) => Err(unknown(format!(
                 "ConfigMap {0} cannot be read ({why}); see whether you may: kubectl auth can-i get configmaps/{0} -n {namespace}",
@@ -196,18 +196,18 @@ fn trusted(bundle: &Bundle, facts: &Facts, now: Timestamp) -> Result<Named, (Sta
             names::MERGE_CA
         ))),
         Fact::Known(log) => match read(log) {
-            Told::Holds(named) => Ok(named),
-            Told::NotWritten => Err(bad(format!(
+            LogContent::Holds(named) => Ok(named),
+            LogContent::NotWritten => Err(bad(format!(
                 "{pod} could not write its bundle, so its agent reaches no server over TLS; see why: kubectl logs -n {namespace} \
                  {pod} -c {}",
                 names::MERGE_CA
             ))),
-            Told::Nothing => Err(untold(bundle, namespace)),
+            LogContent::Nothing => Err(without_log(bundle, namespace)),
         },
     }
 }
 
-fn untold(bundle: &Bundle, namespace: &str) -> (State, String) {
+fn without_log(bundle: &Bundle, namespace: &str) -> (State, String) {
     unknown(format!(
         "the log of init container {} of {} does not tell (it is cut, or an older operator's); see what is there: {}",
         names::MERGE_CA,
@@ -217,7 +217,7 @@ fn untold(bundle: &Bundle, namespace: &str) -> (State, String) {
 }
 
 /// What is missing, and how it comes to the pod. A pod that runs never gets it from an init container.
-fn lacking(bundle: &Bundle, kind: Kind, workload: &str, what: &str, facts: &Facts) -> String {
+fn missing_certificates(bundle: &Bundle, kind: Kind, workload: &str, what: &str, facts: &Facts) -> String {
     let Bundle { pod, strategy, .. } = bundle;
     let namespace = &facts.namespace;
     if *strategy == CaBundleStrategy::ConfigMap {
@@ -251,9 +251,9 @@ fn lacking(bundle: &Bundle, kind: Kind, workload: &str, what: &str, facts: &Fact
     format!("{pod} started without {what}{unreadable}; {remedy}")
 }
 
-fn describe(held: &Held) -> String {
-    let short: String = held.fingerprint.chars().take(DIGITS).collect();
-    match held.subject.as_str() {
+fn describe(certificate: &BundledCertificate) -> String {
+    let short: String = certificate.fingerprint.chars().take(DIGITS).collect();
+    match certificate.subject.as_str() {
         "" => format!("certificate sha256 {short}"),
         subject => format!("{subject} (sha256 {short})"),
     }

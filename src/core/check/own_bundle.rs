@@ -4,7 +4,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{Fact, State, good, unknown};
-use crate::core::record::Record;
+use crate::core::inject::record::Record;
 use crate::names;
 
 /// Words of shells and of what they run when something is not as the script expects.
@@ -47,9 +47,9 @@ pub fn own_bundle(pod: &Pod) -> Option<OwnBundle> {
 
 impl OwnBundle {
     /// Only its owner knows what belongs into it: what the init container complains of is shown, and how to look.
-    pub(super) fn judge(&self, namespace: &str) -> (State, String) {
+    pub(super) fn assess(&self, namespace: &str) -> (State, String) {
         let Self { pod, container, folder, log } = self;
-        let look = format!("kubectl exec -n {namespace} {pod} -c {container} -- grep -rc BEGIN {}", quoted(folder));
+        let look = format!("kubectl exec -n {namespace} {pod} -c {container} -- grep -rc BEGIN {}", quote(folder));
         match log {
             Fact::Known(log) => match complaint(log) {
                 Some(line) => unknown(format!(
@@ -79,7 +79,7 @@ fn complaint(log: &str) -> Option<String> {
 }
 
 /// As a shell reads it back.
-fn quoted(path: &str) -> String {
+fn quote(path: &str) -> String {
     match path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c)) {
         true => path.to_owned(),
         false => format!("'{}'", path.replace('\'', r"'\''")),
@@ -120,13 +120,13 @@ mod tests {
         assert!(own_bundle(&pod(true)).is_none(), "ours");
         let mut own = own_bundle(&pod(false)).unwrap();
         let look = "kubectl exec -n bank-agents teller-1 -c agent -- grep -rc BEGIN '/etc/merged ca'";
-        assert_eq!(own.judge("bank-agents").0, State::Good, "it said nothing");
+        assert_eq!(own.assess("bank-agents").0, State::Good, "it said nothing");
         own.log = Fact::Known(format!("merging\n{DEBIAN}"));
-        let (state, said) = own.judge("bank-agents");
+        let (state, said) = own.assess("bank-agents");
         assert_eq!(state, State::Unknown);
         assert!(said.contains(DEBIAN.trim()) && said.ends_with(look), "{said}");
         own.log = Fact::Unknown("you may not".to_owned());
-        let (state, said) = own.judge("bank-agents");
+        let (state, said) = own.assess("bank-agents");
         assert_eq!(state, State::Unknown);
         assert!(said.contains("you may not") && said.ends_with(look), "{said}");
     }

@@ -45,15 +45,15 @@ pub(super) fn facts() -> Facts {
         namespace: "bank-agents".into(),
         workload: None,
         definition: Fact::Known(true),
-        operator: Fact::Known(Some(Operator { namespace: "agent-tracing-system".into(), ready: 2 })),
+        operator: Fact::Known(Some(OperatorFacts { namespace: "agent-tracing-system".into(), ready: 2 })),
         leader: Fact::Known(Some("2026-11-21T12:00:10Z".parse().unwrap())),
-        webhook: Fact::Known(Some(Webhook { bundles: vec![authority(), authority()] })),
+        webhook: Fact::Known(Some(WebhookFacts { bundles: vec![authority(), authority()] })),
         labels: Fact::Known(Some(BTreeMap::from([(names::LABEL_INJECTION.to_owned(), names::ENABLED.to_owned())]))),
         tracings: Fact::Known(vec![serde_json::from_value(tracing()).unwrap()]),
         probe: Fact::Known(Some(true)),
         pods: Fact::Known(BTreeMap::from([(
             "deployment/teller".to_owned(),
-            Pods { running: 2, current: 2, tokenless: None },
+            PodFacts { running: 2, current: 2, tokenless: None },
         )])),
         authorities: super::authorities::tests::sound(),
     }
@@ -74,7 +74,7 @@ fn with_condition(kind: &str, status: &str, reason: &str) -> Facts {
     })
 }
 
-fn with_pods(pods: Pods) -> Facts {
+fn with_pods(pods: PodFacts) -> Facts {
     Facts { pods: Fact::Known(BTreeMap::from([("deployment/teller".to_owned(), pods)])), ..facts() }
 }
 
@@ -101,7 +101,7 @@ fn of_everything_that_can_be_broken_the_one_cause_is_named() {
         ("operator", Facts { operator: Fact::Known(None), ..facts() }, "kubectl apply -k config/default"),
         (
             "operator",
-            Facts { operator: Fact::Known(Some(Operator { namespace: "tools".into(), ready: 0 })), ..facts() },
+            Facts { operator: Fact::Known(Some(OperatorFacts { namespace: "tools".into(), ready: 0 })), ..facts() },
             "kubectl describe pods -n tools -l app.kubernetes.io/name=agent-tracing-operator",
         ),
         ("leader", Facts { leader: Fact::Known(None), ..facts() }, "kubectl logs -n agent-tracing-system"),
@@ -113,12 +113,12 @@ fn of_everything_that_can_be_broken_the_one_cause_is_named() {
         ("webhook", Facts { webhook: Fact::Known(None), ..facts() }, "kubectl apply -k config/default"),
         (
             "webhook",
-            Facts { webhook: Fact::Known(Some(Webhook { bundles: vec![authority(), Vec::new()] })), ..facts() },
+            Facts { webhook: Fact::Known(Some(WebhookFacts { bundles: vec![authority(), Vec::new()] })), ..facts() },
             "kubectl get mutatingwebhookconfiguration agent-tracing-webhook -o yaml",
         ),
         (
             "webhook",
-            Facts { webhook: Fact::Known(Some(Webhook { bundles: vec![b"garbage".to_vec()] })), ..facts() },
+            Facts { webhook: Fact::Known(Some(WebhookFacts { bundles: vec![b"garbage".to_vec()] })), ..facts() },
             "holds no certificate that is valid now",
         ),
         (
@@ -151,17 +151,17 @@ fn of_everything_that_can_be_broken_the_one_cause_is_named() {
         ("deployment/teller", with_row(row("Outdated", "")), "Outdated"),
         (
             "deployment/teller",
-            with_pods(Pods { running: 2, current: 1, tokenless: None }),
+            with_pods(PodFacts { running: 2, current: 1, tokenless: None }),
             "kubectl rollout restart -n bank-agents deployment/teller",
         ),
         (
             "deployment/teller",
-            with_pods(Pods { running: 2, current: 2, tokenless: Some(("teller-1".into(), "agent".into())) }),
+            with_pods(PodFacts { running: 2, current: 2, tokenless: Some(("teller-1".into(), "agent".into())) }),
             "kubectl get pod -n bank-agents teller-1 -o yaml",
         ),
         (
             "CA bundle of deployment/teller",
-            Facts { authorities: super::authorities::tests::lacking(), ..facts() },
+            Facts { authorities: super::authorities::tests::missing_certificates(), ..facts() },
             "kubectl rollout restart -n bank-agents deployment/teller",
         ),
         (

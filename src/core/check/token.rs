@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::core::kind::Kind;
-use crate::core::record::Record;
-use crate::core::view::Workload;
+use crate::core::inject::record::Record;
+use crate::core::inject::view::Workload;
+use crate::core::selection::kind::Kind;
 use crate::core::wiring::AUTH_GROUP;
 use crate::names;
 

@@ -3,10 +3,10 @@
 use json_patch::PatchOperation;
 use serde_json::{Value, json};
 
+use super::record::Record;
+use super::view::{Metadata, Workload};
 use super::{add, pointer, remove};
-use crate::core::kind::Kind;
-use crate::core::record::Record;
-use crate::core::view::{Metadata, Workload};
+use crate::core::selection::kind::Kind;
 use crate::names;
 
 /// Parents of ours that the record may name.
@@ -22,7 +22,7 @@ const MAX_ANNOTATIONS: usize = 262_144;
 /// alone is worth no rollout.
 ///
 /// False where the template's annotations would become longer than the API server takes: it would refuse the user's object.
-pub(super) fn bring(
+pub(super) fn annotate_template(
     workload: &Workload<'_>,
     mut record: Record,
     renews: bool,

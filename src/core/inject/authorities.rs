@@ -8,30 +8,30 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::fingerprint::{of_container, of_mount, of_volume};
-use super::list::{Piece, taken};
+use super::list::{ManagedEntry, foreign_entry};
 use super::pod::{live_init_containers, live_volumes};
-use super::{INIT_CONTAINERS, Place, add, pointer, remove, test};
+use super::record::{Record, value_hash};
+use super::view::{Amounts, Container, ContainerResources, Mount, PodSpec, Volume, Workload};
+use super::{ContainerRef, INIT_CONTAINERS, add, pointer, remove, test};
 use crate::api::{CaBundleStrategy, ConfigMapKey};
 use crate::core::ca_bundle::AGENT_SCRIPT;
-use crate::core::kind::Kind;
-use crate::core::policy::CaChoice;
-use crate::core::record::{Record, value_hash};
+use crate::core::selection::kind::Kind;
 use crate::core::settings::Platform;
-use crate::core::view::{Amounts, Container, Mount, PodSpec, Resources, Volume, Workload};
+use crate::core::settings::policy::CaChoice;
 use crate::names;
 
 /// What the pod gets.
 #[derive(Default)]
-pub(in crate::core) struct Pieces {
-    pub volumes: Vec<Piece>,
-    pub init_containers: Vec<Piece>,
-    pub image_pull_secrets: Vec<Piece>,
+pub(in crate::core) struct ManagedEntries {
+    pub volumes: Vec<ManagedEntry>,
+    pub init_containers: Vec<ManagedEntry>,
+    pub image_pull_secrets: Vec<ManagedEntry>,
     /// The first init container that is an agent (a native side container).
     pub agent: Option<usize>,
 }
 
 /// What a pod and one of its agents say that the init container has to follow.
-pub(super) struct Surroundings<'a> {
+pub(super) struct PodContext<'a> {
     pub pod: &'a PodSpec<'a>,
     /// The container that is wired; of several, the one that people mean when they name none, or the first.
     pub agent: &'a Container<'a>,
@@ -41,14 +41,14 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// The mount of the merged authorities.
-pub(super) fn mount() -> Piece {
+pub(super) fn mount() -> ManagedEntry {
     let value = json!({"name": names::CA_VOLUME, "mountPath": names::CA_FOLDER, "readOnly": true});
     let fingerprint = Mount::deserialize(&value).map(|m| of_mount(&m)).unwrap_or_default();
-    Piece { name: names::CA_FOLDER.to_owned(), value, fingerprint }
+    ManagedEntry { name: names::CA_FOLDER.to_owned(), value, fingerprint }
 }
 
 /// What the choice means for this pod.
-pub(super) fn pieces(choice: &CaChoice, around: &Surroundings<'_>) -> Pieces {
+pub(super) fn managed_entries(choice: &CaChoice, context: &PodContext<'_>) -> ManagedEntries {
     let CaChoice { strategy, scope: _, config_maps } = choice;
     if *strategy == CaBundleStrategy::ConfigMap {
         let items = json!([{"key": names::CA_FILE, "path": names::CA_FILE}]);
@@ -56,33 +56,37 @@ pub(super) fn pieces(choice: &CaChoice, around: &Surroundings<'_>) -> Pieces {
             "name": names::CA_VOLUME,
             "configMap": {"name": names::CA_CONFIG_MAP, "items": items, "optional": true},
         });
-        return Pieces { volumes: vec![volume(merged)], ..Pieces::default() };
+        return ManagedEntries { volumes: vec![volume(merged)], ..ManagedEntries::default() };
     }
     let folder = json!({"name": names::CA_VOLUME, "emptyDir": {"sizeLimit": SIZE_LIMIT}});
     let sources = json!({"name": names::CA_SOURCES_VOLUME, "projected": {"sources": sources(config_maps)}});
     let pull_secrets = match strategy {
-        CaBundleStrategy::InitContainer => around.platform.merge_ca.pull_secrets.as_slice(),
+        CaBundleStrategy::InitContainer => context.platform.merge_ca.pull_secrets.as_slice(),
         CaBundleStrategy::AgentInitContainer | CaBundleStrategy::ConfigMap => &[],
     };
-    Pieces {
+    ManagedEntries {
         volumes: vec![volume(folder), volume(sources)],
-        init_containers: vec![init_container(*strategy, around)],
+        init_containers: vec![init_container(*strategy, context)],
         image_pull_secrets: pull_secrets
             .iter()
-            .map(|name| Piece { name: name.clone(), value: json!({"name": name}), fingerprint: value_hash(name) })
+            .map(|name| ManagedEntry {
+                name: name.clone(),
+                value: json!({"name": name}),
+                fingerprint: value_hash(name),
+            })
             .collect(),
-        agent: around.init_agent,
+        agent: context.init_agent,
     }
 }
 
 /// What the choice means for the pod of a workload of which the first container is the agent.
-pub(in crate::core) fn merge_ca_pieces(
+pub(in crate::core) fn merge_ca_entries(
     workload: &Workload<'_>,
     choice: &CaChoice,
     platform: &Platform,
-) -> Option<Pieces> {
+) -> Option<ManagedEntries> {
     let pod = &workload.pod;
-    Some(pieces(choice, &Surroundings { pod, agent: pod.containers.first()?, init_agent: None, platform }))
+    Some(managed_entries(choice, &PodContext { pod, agent: pod.containers.first()?, init_agent: None, platform }))
 }
 
 /// Every one may be absent: a pod must start without any of them.
@@ -110,8 +114,8 @@ pub fn ca_sources<'c>(choices: impl Iterator<Item = &'c CaChoice>) -> Vec<(Strin
     known.into_iter().chain(users).filter(|source| seen.insert(source.clone())).collect()
 }
 
-fn init_container(strategy: CaBundleStrategy, around: &Surroundings<'_>) -> Piece {
-    let Surroundings { pod, agent, init_agent: _, platform } = *around;
+fn init_container(strategy: CaBundleStrategy, context: &PodContext<'_>) -> ManagedEntry {
+    let PodContext { pod, agent, init_agent: _, platform } = *context;
     let mounts = json!([
         {"name": names::CA_VOLUME, "mountPath": names::CA_FOLDER},
         {"name": names::CA_SOURCES_VOLUME, "mountPath": names::CA_SOURCES_FOLDER, "readOnly": true},
@@ -150,13 +154,13 @@ fn init_container(strategy: CaBundleStrategy, around: &Surroundings<'_>) -> Piec
     }
     container["volumeMounts"] = mounts;
     let fingerprint = Container::deserialize(&container).map(|c| of_container(&c)).unwrap_or_default();
-    Piece { name: names::MERGE_CA.to_owned(), value: container, fingerprint }
+    ManagedEntry { name: names::MERGE_CA.to_owned(), value: container, fingerprint }
 }
 
 /// What the agent asks for, and nothing where it asks for nothing: so the pod asks for no more than without us, keeps its QoS
 /// class, and whatever quota or LimitRange lets the agent in lets its init container in.
 fn resources(agent: &Container<'_>) -> Option<Value> {
-    let Resources { limits, requests } = agent.resources.as_ref()?;
+    let ContainerResources { limits, requests } = agent.resources.as_ref()?;
     let amounts = [("limits", limits), ("requests", requests)].map(|(field, amounts)| {
         let amounts = amounts.as_ref().filter(|amounts| **amounts != Amounts::default())?;
         Some((field.to_owned(), serde_json::to_value(amounts).ok()?))
@@ -166,17 +170,17 @@ fn resources(agent: &Container<'_>) -> Option<Value> {
 }
 
 /// Brings image and resources of an init container that is ours up to date. Neither is worth a rollout of its own.
-pub(super) fn renew(kind: Kind, pod: &PodSpec<'_>, wanted: &Pieces, patch: &mut Vec<PatchOperation>) {
-    let Some(piece) = wanted.init_containers.first() else { return };
+pub(super) fn renew(kind: Kind, pod: &PodSpec<'_>, wanted: &ManagedEntries, patch: &mut Vec<PatchOperation>) {
+    let Some(managed) = wanted.init_containers.first() else { return };
     let mut found = pod.init_containers.iter().flatten().enumerate();
-    let Some((index, container)) = found.find(|(_, container)| *container.name == *piece.name) else { return };
+    let Some((index, container)) = found.find(|(_, container)| *container.name == *managed.name) else { return };
     let index = index.to_string();
     let at = |field: &str| pointer(&[kind.template(), &["spec", INIT_CONTAINERS, &index, field]].concat());
     let mut changes = Vec::new();
-    if piece.value["image"] != json!(&*container.image) {
-        changes.push(add(at("image"), piece.value["image"].clone()));
+    if managed.value["image"] != json!(&*container.image) {
+        changes.push(add(at("image"), managed.value["image"].clone()));
     }
-    match (piece.value.get("resources"), resources(container)) {
+    match (managed.value.get("resources"), resources(container)) {
         (Some(wanted), found) if found.as_ref() != Some(wanted) => changes.push(add(at("resources"), wanted.clone())),
         (None, Some(_)) => changes.push(remove(at("resources"))),
         _ => {}
@@ -191,14 +195,14 @@ pub(super) fn renew(kind: Kind, pod: &PodSpec<'_>, wanted: &Pieces, patch: &mut 
 pub(super) fn obstacle<'w>(
     workload: &Workload<'_>,
     record: Option<&Record>,
-    mut agents: impl Iterator<Item = Place<'w, 'w>>,
+    mut agents: impl Iterator<Item = ContainerRef<'w, 'w>>,
 ) -> Option<String> {
     let none = Record::default();
     let record = record.unwrap_or(&none);
     let spec = &workload.pod;
     let volumes = live_volumes(spec, &record.pod);
     let names = [names::CA_VOLUME, names::CA_SOURCES_VOLUME];
-    if let Some(name) = taken(&volumes, &record.pod.volumes, &names) {
+    if let Some(name) = foreign_entry(&volumes, &record.pod.volumes, &names) {
         return Some(format!("volume/{name}"));
     }
     let mut claims = workload.claims.iter().filter_map(|claim| claim.metadata.name.as_deref());
@@ -206,14 +210,14 @@ pub(super) fn obstacle<'w>(
         return Some(format!("volumeClaimTemplate/{name}"));
     }
     let containers = live_init_containers(spec, record);
-    if let Some(name) = taken(&containers, &record.pod.init_containers, &[names::MERGE_CA]) {
+    if let Some(name) = foreign_entry(&containers, &record.pod.init_containers, &[names::MERGE_CA]) {
         return Some(format!("initContainer/{name}"));
     }
     // Names are unique over init and main containers.
     if spec.containers.iter().any(|container| &*container.name == names::MERGE_CA) {
         return Some(format!("container/{}", names::MERGE_CA));
     }
-    agents.find_map(|place| in_the_way(spec, record, place.container))
+    agents.find_map(|container_ref| in_the_way(spec, record, container_ref.container))
 }
 
 fn in_the_way(pod: &PodSpec<'_>, record: &Record, container: &Container<'_>) -> Option<String> {
@@ -276,9 +280,9 @@ fn normalized(path: &str) -> PathBuf {
     out
 }
 
-fn volume(value: Value) -> Piece {
+fn volume(value: Value) -> ManagedEntry {
     let view = Volume::deserialize(&value).unwrap_or_default();
-    Piece { name: view.name.to_string(), fingerprint: of_volume(&view), value: value.clone() }
+    ManagedEntry { name: view.name.to_string(), fingerprint: of_volume(&view), value: value.clone() }
 }
 
 /// ConfigMaps and their keys with certificate authorities that OpenShift and OpenShift AI put into every namespace.
@@ -296,12 +300,12 @@ const NON_ROOT: i64 = 65532;
 mod tests {
     use super::*;
     use crate::api::{CaBundleScope, ContainerNames};
-    use crate::core::inject::{Injection, inject};
+    use crate::core::inject::view::Workload;
+    use crate::core::inject::{InjectionResult, inject};
     use crate::core::settings::MergeCa;
-    use crate::core::view::Workload;
     use crate::core::wiring::{Entry, Group, TRACKING_URI, Wiring};
 
-    fn injected(spec: Value, platform: &Platform) -> Injection {
+    fn injected(spec: Value, platform: &Platform) -> InjectionResult {
         let workload = json!({"metadata": {"name": "till"}, "spec": {"template": {"spec": spec}}});
         let wiring = wiring(CaBundleStrategy::InitContainer);
         inject(&Workload::read(Kind::Deployment, &workload).unwrap(), &wiring, &ContainerNames::default(), platform)
@@ -322,7 +326,7 @@ mod tests {
     }
 
     /// What the patch puts at or below a list of the pod.
-    fn added(injection: &Injection, list: &str) -> Value {
+    fn added(injection: &InjectionResult, list: &str) -> Value {
         let patch = serde_json::to_value(&injection.patch).unwrap();
         let path = format!("/spec/template/spec/{list}");
         let of_list =

@@ -5,24 +5,24 @@ use std::collections::BTreeMap;
 use json_patch::PatchOperation;
 use serde_json::{Value, json};
 
-use super::{Note, Place, add, pointer, remove, test};
-use crate::core::kind::Kind;
-use crate::core::record::{Record, RecordedContainer, value_hash};
-use crate::core::view::{Container, EnvEntry};
+use super::record::{Record, RecordedContainer, value_hash};
+use super::view::{Container, EnvEntry};
+use super::{ContainerRef, Note, add, pointer, remove, test};
+use crate::core::selection::kind::Kind;
 use crate::core::wiring::{
     AUTH_GROUP, EXPERIMENT_GROUP, Entry, Group, INSECURE_TLS, OTLP_DUAL_EXPORT, OTLP_ENDPOINTS, OTLP_EXPORTER,
     REQUESTS_CA_BUNDLE, REQUESTS_TRUST, SERVER_CERT_PATH, TRACKING_URI,
 };
 
 /// A container's environment, divided into ours and the user's.
-pub(super) struct Present<'w, 'a> {
+pub(super) struct EnvOwnership<'w, 'a> {
     /// Ours, untouched: index and entry by name.
     ours: BTreeMap<&'w str, Vec<(usize, &'w EnvEntry<'a>)>>,
     /// The user's names, also those that were ours before the user edited them; each as often as it is there.
     users: Vec<&'w str>,
 }
 
-impl<'w, 'a> Present<'w, 'a> {
+impl<'w, 'a> EnvOwnership<'w, 'a> {
     pub(super) fn of(container: &'w Container<'a>, recorded: Option<&RecordedContainer>) -> Self {
         let mut ours: BTreeMap<&str, Vec<_>> = BTreeMap::new();
         let mut users = Vec::new();
@@ -49,35 +49,41 @@ impl<'w, 'a> Present<'w, 'a> {
 }
 
 /// The user's choice wins, by group.
-pub(super) fn wanted<'e>(env: &'e [Entry], present: &Present<'_, '_>) -> Vec<&'e Entry> {
-    if present.user_sets(TRACKING_URI) {
+pub(super) fn wanted<'e>(env: &'e [Entry], ownership: &EnvOwnership<'_, '_>) -> Vec<&'e Entry> {
+    if ownership.user_sets(TRACKING_URI) {
         return Vec::new();
     }
-    let own_experiment = EXPERIMENT_GROUP.iter().any(|name| present.user_sets(name));
-    let own_auth = AUTH_GROUP.iter().any(|name| present.user_sets(name));
-    let own_trust = REQUESTS_TRUST.iter().any(|name| present.user_sets(name));
-    let diverts = diverting(env, present);
+    let own_experiment = EXPERIMENT_GROUP.iter().any(|name| ownership.user_sets(name));
+    let own_auth = AUTH_GROUP.iter().any(|name| ownership.user_sets(name));
+    let own_trust = REQUESTS_TRUST.iter().any(|name| ownership.user_sets(name));
+    let diverts = diverting_variable(env, ownership);
     env.iter()
         .filter(|e| match e.group {
             Group::Address => true,
             Group::Experiment => !own_experiment,
             Group::Auth => !own_auth,
             // The SDK refuses to work with both: zero traces.
-            Group::CaBundle if e.name == SERVER_CERT_PATH && present.user_sets(INSECURE_TLS) => false,
+            Group::CaBundle if e.name == SERVER_CERT_PATH && ownership.user_sets(INSECURE_TLS) => false,
             Group::CaBundle if e.name == REQUESTS_CA_BUNDLE => !own_trust,
-            Group::OtlpExporter => diverts.is_some() && !present.user_sets(&e.name),
-            Group::CaBundle | Group::Single => !present.user_sets(&e.name),
+            Group::OtlpExporter => diverts.is_some() && !ownership.user_sets(&e.name),
+            Group::CaBundle | Group::Single => !ownership.user_sets(&e.name),
         })
         .collect()
 }
 
 /// The variable that would take the SDK's traces to another place than MLflow alone.
-fn diverting(env: &[Entry], present: &Present<'_, '_>) -> Option<&'static str> {
-    let is_set = |name: &str| present.user_sets(name) || env.iter().any(|e| e.group == Group::Single && e.name == name);
+fn diverting_variable(env: &[Entry], ownership: &EnvOwnership<'_, '_>) -> Option<&'static str> {
+    let is_set =
+        |name: &str| ownership.user_sets(name) || env.iter().any(|e| e.group == Group::Single && e.name == name);
     OTLP_ENDPOINTS.into_iter().find(|name| is_set(name)).filter(|_| !is_set(OTLP_DUAL_EXPORT))
 }
 
-pub(super) fn notes(container: &Container<'_>, env: &[Entry], present: &Present<'_, '_>, wired: bool) -> Vec<Note> {
+pub(super) fn notes(
+    container: &Container<'_>,
+    env: &[Entry],
+    ownership: &EnvOwnership<'_, '_>,
+    wired: bool,
+) -> Vec<Note> {
     let has = |group| env.iter().any(|e| e.group == group);
     let (auth, ca) = (has(Group::Auth), has(Group::CaBundle));
     let trust = env.iter().any(|e| e.name == REQUESTS_CA_BUNDLE);
@@ -89,7 +95,7 @@ pub(super) fn notes(container: &Container<'_>, env: &[Entry], present: &Present<
             || env.iter().any(|e| e.name == ***name)
     };
     let mut variables: Vec<String> = Vec::new();
-    for name in present.users.iter().filter(concerns_us) {
+    for name in ownership.users.iter().filter(concerns_us) {
         if !variables.iter().any(|known| known == name) {
             variables.push((*name).to_owned());
         }
@@ -98,8 +104,8 @@ pub(super) fn notes(container: &Container<'_>, env: &[Entry], present: &Present<
     let kept = (!variables.is_empty()).then(|| Note::KeptByUser { container: name(), variables });
     let sources = wired && container.env_from.as_ref().is_some_and(|sources| !sources.is_empty());
     let sources = sources.then(|| Note::MayOverrideEnvFrom { container: name() });
-    let otlp =
-        diverting(env, present).filter(|_| wired && has(Group::OtlpExporter) && !present.user_sets(OTLP_EXPORTER));
+    let otlp = diverting_variable(env, ownership)
+        .filter(|_| wired && has(Group::OtlpExporter) && !ownership.user_sets(OTLP_EXPORTER));
     let otlp = otlp.map(|variable| Note::OtlpEndpoint { container: name(), variable });
     kept.into_iter().chain(sources).chain(otlp).collect()
 }
@@ -107,20 +113,20 @@ pub(super) fn notes(container: &Container<'_>, env: &[Entry], present: &Present<
 /// Changed values first (their index still holds), then removals from the end, then appends.
 pub(super) fn container_patch(
     kind: Kind,
-    place: &Place<'_, '_>,
-    present: &Present<'_, '_>,
+    container_ref: &ContainerRef<'_, '_>,
+    ownership: &EnvOwnership<'_, '_>,
     wanted: &[&Entry],
     record: &mut Record,
     patch: &mut Vec<PatchOperation>,
 ) {
-    let name: &str = &place.container.name;
-    let index = place.index.to_string();
-    let at = |rest: &[&str]| pointer(&[kind.template(), &["spec", place.list, &index, "env"], rest].concat());
+    let name: &str = &container_ref.container.name;
+    let index = container_ref.index.to_string();
+    let at = |rest: &[&str]| pointer(&[kind.template(), &["spec", container_ref.list, &index, "env"], rest].concat());
     let created = format!("{name}.env");
 
-    let is_ours = |entry_name: &str| present.ours.contains_key(entry_name) && !present.user_sets(entry_name);
+    let is_ours = |entry_name: &str| ownership.ours.contains_key(entry_name) && !ownership.user_sets(entry_name);
     let mut removals = Vec::new();
-    for (entry_name, entries) in &present.ours {
+    for (entry_name, entries) in &ownership.ours {
         let wanted_value = wanted.iter().find(|e| e.name == *entry_name).filter(|_| is_ours(entry_name));
         for (nth, (index, entry)) in entries.iter().enumerate() {
             match wanted_value {
@@ -139,7 +145,7 @@ pub(super) fn container_patch(
     let appended: Vec<Value> =
         wanted.iter().filter(|e| !is_ours(&e.name)).map(|e| json!({"name": e.name, "value": e.value})).collect();
 
-    let length = place.container.env.as_ref().map_or(0, Vec::len);
+    let length = container_ref.container.env.as_ref().map_or(0, Vec::len);
     if !removals.is_empty() && removals.len() == length && appended.is_empty() && record.created(&created) {
         patch.extend(removals.iter().map(|(index, entry_name)| test(at(&[&index.to_string(), "name"]), entry_name)));
         patch.push(remove(at(&[])));
@@ -153,7 +159,7 @@ pub(super) fn container_patch(
     if appended.is_empty() {
         return;
     }
-    if place.container.env.is_none() {
+    if container_ref.container.env.is_none() {
         record.note_created(&created);
         patch.push(add(at(&[]), Value::Array(appended)));
     } else {

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::core::record::{Record, short_hash};
-use crate::core::view::{ConfigMapVolume, Container, Mount, Volume};
+use super::record::{Record, short_hash};
+use super::view::{ConfigMapVolume, Container, Mount, Volume};
 use crate::names;
 
 pub(super) fn of_volume(volume: &Volume<'_>) -> String {
@@ -182,7 +182,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::core::record::RecordedPod;
+    use crate::core::inject::record::RecordedPod;
 
     fn parsed(text: &str) -> Value {
         serde_json::from_str(text).unwrap()

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use json_patch::PatchOperation;
 use serde_json::Value;
 
+use super::record::Record;
 use super::{add, pointer, remove, replace, test};
-use crate::core::record::Record;
 
 /// An entry of a list that is keyed by name.
-pub(in crate::core) struct Piece {
+pub(in crate::core) struct ManagedEntry {
     pub name: String,
     pub value: Value,
     pub fingerprint: String,
@@ -17,7 +17,7 @@ pub(in crate::core) struct Piece {
 
 /// A list of the pod as it is: names and fingerprints in their order; `None` where there is no list. An entry that is as the
 /// record says, or with more than that, has the recorded fingerprint.
-pub(super) type Live = Option<Vec<(String, String)>>;
+pub(super) type LiveEntries = Option<Vec<(String, String)>>;
 
 /// Where a list stands, and the name under which the record keeps that we made it.
 pub(super) struct List<'a> {
@@ -32,7 +32,11 @@ pub(super) struct List<'a> {
 }
 
 /// Whether somebody else has an entry of one of these names.
-pub(super) fn taken<'a>(live: &'a Live, recorded: &BTreeMap<String, String>, names: &[&str]) -> Option<&'a str> {
+pub(super) fn foreign_entry<'a>(
+    live: &'a LiveEntries,
+    recorded: &BTreeMap<String, String>,
+    names: &[&str],
+) -> Option<&'a str> {
     let foreign = |(name, fingerprint): &&(String, String)| {
         names.contains(&name.as_str()) && recorded.get(name).is_none_or(|hash| hash != fingerprint)
     };
@@ -40,10 +44,10 @@ pub(super) fn taken<'a>(live: &'a Live, recorded: &BTreeMap<String, String>, nam
 }
 
 /// Brings one list to what is wanted; returns what the record says of it from now on.
-pub(super) fn bring(
+pub(super) fn reconcile_list(
     list: &List<'_>,
-    live: &Live,
-    wanted: &[Piece],
+    live: &LiveEntries,
+    wanted: &[ManagedEntry],
     recorded: &BTreeMap<String, String>,
     record: &mut Record,
     patch: &mut Vec<PatchOperation>,
@@ -55,24 +59,24 @@ pub(super) fn bring(
     let (mut removals, mut moved) = (Vec::new(), Vec::new());
     for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| is_ours(entry)) {
         let text = index.to_string();
-        match wanted.iter().find(|piece| piece.name == entry.0) {
+        match wanted.iter().find(|managed| managed.name == entry.0) {
             // Behind an agent that needs it our init container would come too late, or never.
             Some(_) if list.before.is_some_and(|before| index > before) => {
                 moved.push(entry.0.as_str());
                 removals.push((index, entry.0.as_str()));
             }
-            Some(piece) if piece.fingerprint == entry.1 => {}
-            Some(piece) => {
+            Some(managed) if managed.fingerprint == entry.1 => {}
+            Some(managed) => {
                 patch.push(test(at(&[&text, list.key]), &entry.0));
-                patch.push(replace(at(&[&text]), piece.value.clone()));
+                patch.push(replace(at(&[&text]), managed.value.clone()));
             }
             None if list.used.contains(&entry.0.as_str()) => {}
             None => removals.push((index, entry.0.as_str())),
         }
     }
-    let is_moved = |piece: &Piece| moved.contains(&piece.name.as_str());
-    let missing = |piece: &&Piece| is_moved(piece) || !entries.iter().any(|(name, _)| *name == piece.name);
-    let appended: Vec<Value> = wanted.iter().filter(missing).map(|piece| piece.value.clone()).collect();
+    let is_moved = |managed: &ManagedEntry| moved.contains(&managed.name.as_str());
+    let missing = |managed: &&ManagedEntry| is_moved(managed) || !entries.iter().any(|(name, _)| *name == managed.name);
+    let appended: Vec<Value> = wanted.iter().filter(missing).map(|managed| managed.value.clone()).collect();
     removals.reverse();
     if !removals.is_empty() && removals.len() == entries.len() && appended.is_empty() && record.created(&list.created) {
         patch.extend(removals.iter().map(|(index, name)| test(at(&[&index.to_string(), list.key]), name)));
@@ -92,6 +96,6 @@ pub(super) fn bring(
         }
     }
     // An entry of the user's under this name is none of ours, and stays out of the record.
-    let ours = |piece: &&Piece| entries.iter().all(|entry| entry.0 != piece.name || is_ours(entry));
-    wanted.iter().filter(ours).map(|piece| (piece.name.clone(), piece.fingerprint.clone())).collect()
+    let ours = |managed: &&ManagedEntry| entries.iter().all(|entry| entry.0 != managed.name || is_ours(entry));
+    wanted.iter().filter(ours).map(|managed| (managed.name.clone(), managed.fingerprint.clone())).collect()
 }

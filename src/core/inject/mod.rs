@@ -5,11 +5,14 @@
 
 mod annotations;
 mod authorities;
+pub mod canary;
 mod env;
 mod fingerprint;
 mod list;
 mod notes;
 mod pod;
+pub mod record;
+pub mod view;
 
 use std::collections::BTreeMap;
 
@@ -17,22 +20,22 @@ use json_patch::jsonptr::{PointerBuf, Token};
 use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation};
 use serde_json::{Value, json};
 
-use super::kind::Kind;
-use super::record::{Record, RecordError, RecordedContainer, WIRING_VERSION, short_hash, value_hash};
+use self::record::{Record, RecordError, RecordedContainer, WIRING_VERSION, short_hash, value_hash};
+use self::view::{Container, Metadata, PodSpec, Workload};
 use super::settings::Platform;
-use super::view::{Container, Metadata, PodSpec, Workload};
-use super::wiring::{Entry, Group, TRACKING_URI, Wiring, expanded};
+use super::wiring::{Entry, Group, TRACKING_URI, Wiring, expand};
 use crate::api::{ContainerNames, Reason};
+use crate::core::selection::kind::Kind;
 use crate::names;
 pub use authorities::ca_sources;
-pub(in crate::core) use authorities::{Pieces, merge_ca_pieces};
-use env::Present;
-use list::{List, Piece};
+pub(in crate::core) use authorities::{ManagedEntries, merge_ca_entries};
+use env::EnvOwnership;
+use list::{List, ManagedEntry};
 pub use notes::Note;
 
 /// What injection found and wants changed.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Injection {
+pub struct InjectionResult {
     /// The patch; empty when the template already is as wanted.
     pub patch: Vec<PatchOperation>,
     /// Hash of the wanted wiring, after the user's own values were taken into account.
@@ -71,24 +74,30 @@ pub fn inject(
     wiring: &Wiring,
     choice: &ContainerNames,
     platform: &Platform,
-) -> Result<Injection, RecordError> {
+) -> Result<InjectionResult, RecordError> {
     let old = existing_record(workload)?;
     let mut record = Record { tracing: wiring.tracing.clone(), version: WIRING_VERSION, ..Record::default() };
     record.created = old.as_ref().map(|r| r.created.clone()).unwrap_or_default();
-    let recorded = |place: &Place<'_, '_>| old.as_ref().and_then(|r| r.containers.get(&*place.container.name));
-
-    let mut out = Injection { was_wired: old.is_some(), ..Injection::default() };
-    let annotation = workload.annotation(names::ANNOTATION_CONTAINERS);
-    let named: Vec<bool> =
-        containers(workload).map(|place| place.may_be_wired && is_chosen(&place, choice, annotation)).collect();
-    let can_log = |place: &Place<'_, '_>| {
-        let has_token = |automounts| workload.gives_token(place.container, automounts);
-        wiring.token.is_none_or(has_token) || Present::of(place.container, recorded(place)).needs_no_token()
+    let recorded = |container_ref: &ContainerRef<'_, '_>| {
+        old.as_ref().and_then(|r| r.containers.get(&*container_ref.container.name))
     };
-    let chosen: Vec<bool> = containers(workload).zip(&named).map(|(place, named)| *named && can_log(&place)).collect();
+
+    let mut out = InjectionResult { was_wired: old.is_some(), ..InjectionResult::default() };
+    let annotation = workload.annotation(names::ANNOTATION_CONTAINERS);
+    let named: Vec<bool> = containers(workload)
+        .map(|container_ref| container_ref.may_be_wired && is_chosen(&container_ref, choice, annotation))
+        .collect();
+    let can_log = |container_ref: &ContainerRef<'_, '_>| {
+        let has_token = |automounts| workload.gives_token(container_ref.container, automounts);
+        wiring.token.is_none_or(has_token)
+            || EnvOwnership::of(container_ref.container, recorded(container_ref)).needs_no_token()
+    };
+    let chosen: Vec<bool> =
+        containers(workload).zip(&named).map(|(container_ref, named)| *named && can_log(&container_ref)).collect();
 
     // The authorities need the whole pod: where something of the user's is in their place, all of their part is withheld.
-    let agents = || containers(workload).zip(&chosen).filter(|(_, chosen)| **chosen).map(|(place, _)| place);
+    let agents =
+        || containers(workload).zip(&chosen).filter(|(_, chosen)| **chosen).map(|(container_ref, _)| container_ref);
     let obstacle = wiring.ca.as_ref().and_then(|_| authorities::obstacle(workload, old.as_ref(), agents()));
     let with_ca = wiring.ca.as_ref().filter(|_| obstacle.is_none());
     if let Some(what) = obstacle {
@@ -99,36 +108,37 @@ pub fn inject(
     let default_container =
         workload.template_metadata().and_then(|m| m.annotation(names::ANNOTATION_DEFAULT_CONTAINER));
     let (mut agent, mut init_agent): (Option<&Container<'_>>, _) = (None, None);
-    for ((place, chosen), named) in containers(workload).zip(&chosen).zip(&named) {
-        let ours = recorded(&place);
-        let present = Present::of(place.container, ours);
-        let mut wanted = if *chosen { env::wanted(&wiring.env, &present) } else { Vec::new() };
+    for ((container_ref, chosen), named) in containers(workload).zip(&chosen).zip(&named) {
+        let ours = recorded(&container_ref);
+        let ownership = EnvOwnership::of(container_ref.container, ours);
+        let mut wanted = if *chosen { env::wanted(&wiring.env, &ownership) } else { Vec::new() };
         if with_ca.is_none() {
             wanted.retain(|entry| entry.group != Group::CaBundle);
         }
         if *chosen {
-            out.notes.extend(env::notes(place.container, &wiring.env, &present, !wanted.is_empty()));
+            out.notes.extend(env::notes(container_ref.container, &wiring.env, &ownership, !wanted.is_empty()));
         }
-        env::container_patch(workload.kind, &place, &present, &wanted, &mut record, &mut out.patch);
+        env::container_patch(workload.kind, &container_ref, &ownership, &wanted, &mut record, &mut out.patch);
         let mount = with_ca.filter(|_| !wanted.is_empty()).map(|_| authorities::mount());
-        let mounts = bring_mounts(workload.kind, &place, mount.as_slice(), ours, &mut record, &mut out.patch);
+        let mounts =
+            reconcile_mounts(workload.kind, &container_ref, mount.as_slice(), ours, &mut record, &mut out.patch);
         if *named && !chosen {
-            out.notes.push(Note::NoToken { container: place.container.name.to_string() });
+            out.notes.push(Note::NoToken { container: container_ref.container.name.to_string() });
         }
         if wanted.is_empty() {
             continue;
         }
-        note_losses(&wanted, place.container, &workload.pod, &mut out.notes);
-        if agent.is_none() || default_container == Some(&place.container.name) {
-            agent = Some(place.container);
+        note_losses(&wanted, container_ref.container, &workload.pod, &mut out.notes);
+        if agent.is_none() || default_container == Some(&container_ref.container.name) {
+            agent = Some(container_ref.container);
         }
-        if place.list == INIT_CONTAINERS {
-            init_agent.get_or_insert(place.index);
+        if container_ref.list == INIT_CONTAINERS {
+            init_agent.get_or_insert(container_ref.index);
         }
         let env: BTreeMap<_, _> = wanted.iter().map(|e| (e.name.clone(), value_hash(&e.value))).collect();
-        hashed.push(place.container.name.to_string());
+        hashed.push(container_ref.container.name.to_string());
         hashed.extend(wanted.iter().flat_map(|e| [e.name.clone(), e.value.clone()]));
-        record.containers.insert(place.container.name.to_string(), RecordedContainer { env, mounts });
+        record.containers.insert(container_ref.container.name.to_string(), RecordedContainer { env, mounts });
     }
     let Some(agent) = agent else {
         let reason = match (chosen.contains(&true), named.contains(&true)) {
@@ -136,35 +146,41 @@ pub fn inject(
             (false, true) => Reason::NoServiceAccountToken,
             (false, false) => Reason::NoContainers,
         };
-        return Ok(Injection { patch: uninject(workload)?, skipped: Some(reason), ..out });
+        return Ok(InjectionResult { patch: uninject(workload)?, skipped: Some(reason), ..out });
     };
-    let around = authorities::Surroundings { pod: &workload.pod, agent, init_agent, platform };
-    let pieces = with_ca.map(|choice| authorities::pieces(choice, &around)).unwrap_or_default();
-    hashed.extend(pieces.volumes.iter().chain(&pieces.init_containers).map(|piece| piece.fingerprint.clone()));
+    let context = authorities::PodContext { pod: &workload.pod, agent, init_agent, platform };
+    let managed_entries = with_ca.map(|choice| authorities::managed_entries(choice, &context)).unwrap_or_default();
+    hashed.extend(
+        managed_entries
+            .volumes
+            .iter()
+            .chain(&managed_entries.init_containers)
+            .map(|managed| managed.fingerprint.clone()),
+    );
     let old = old.unwrap_or_default();
     let before = out.patch.len();
-    record.pod = pod::bring_pod(workload.kind, around.pod, &pieces, &old, &mut record, &mut out.patch);
+    record.pod = pod::reconcile_pod(workload.kind, context.pod, &managed_entries, &old, &mut record, &mut out.patch);
     if old.pod.init_containers != record.pod.init_containers {
-        fingerprint::note_context(&mut record, pieces.init_containers.first().map(|piece| &piece.value));
+        fingerprint::note_context(&mut record, managed_entries.init_containers.first().map(|managed| &managed.value));
     } else if wiring.renews
         && !out.patch[before..].iter().any(|change| change.path().as_str().contains(INIT_CONTAINERS))
     {
-        authorities::renew(workload.kind, around.pod, &pieces, &mut out.patch);
+        authorities::renew(workload.kind, context.pod, &managed_entries, &mut out.patch);
     }
     record.hash = short_hash(hashed.iter().map(String::as_str));
     out.hash = record.hash.clone();
     label_patch(&workload.metadata, &wiring.tracing, &mut record, &mut out.patch);
     let is_new = !old.pod.volumes.contains_key(names::CA_VOLUME);
-    if !annotations::bring(workload, record, wiring.renews || is_new, &mut out.patch) {
+    if !annotations::annotate_template(workload, record, wiring.renews || is_new, &mut out.patch) {
         let skipped = Some(Reason::AnnotationsTooLong);
-        return Ok(Injection { patch: uninject(workload)?, hash: String::new(), skipped, ..out });
+        return Ok(InjectionResult { patch: uninject(workload)?, hash: String::new(), skipped, ..out });
     }
     Ok(out)
 }
 
 /// What keeps a container's traces from where it is wired to; what is said of the pod is said once.
 fn note_losses(wanted: &[&Entry], container: &Container<'_>, pod: &PodSpec<'_>, notes: &mut Vec<Note>) {
-    let uri = wanted.iter().find(|entry| entry.name == TRACKING_URI).and_then(|entry| expanded(&entry.value));
+    let uri = wanted.iter().find(|entry| entry.name == TRACKING_URI).and_then(|entry| expand(&entry.value));
     for note in notes::losses(container, pod, &uri.unwrap_or_default()) {
         if !notes.contains(&note) {
             notes.push(note);
@@ -172,48 +188,55 @@ fn note_losses(wanted: &[&Entry], container: &Container<'_>, pod: &PodSpec<'_>, 
     }
 }
 
-fn bring_mounts(
+fn reconcile_mounts(
     kind: Kind,
-    place: &Place<'_, '_>,
-    wanted: &[Piece],
+    container_ref: &ContainerRef<'_, '_>,
+    wanted: &[ManagedEntry],
     recorded: Option<&RecordedContainer>,
     record: &mut Record,
     patch: &mut Vec<PatchOperation>,
 ) -> BTreeMap<String, String> {
-    let index = place.index.to_string();
+    let index = container_ref.index.to_string();
     let list = List {
-        path: [kind.template(), &["spec", place.list, &index, "volumeMounts"]].concat(),
+        path: [kind.template(), &["spec", container_ref.list, &index, "volumeMounts"]].concat(),
         key: "mountPath",
-        created: format!("{}.volumeMounts", &*place.container.name),
+        created: format!("{}.volumeMounts", &*container_ref.container.name),
         used: Vec::new(),
         before: None,
     };
     let none = BTreeMap::new();
     let recorded = recorded.map_or(&none, |r| &r.mounts);
-    list::bring(&list, &pod::live_mounts(place.container), wanted, recorded, record, patch)
+    list::reconcile_list(&list, &pod::live_mounts(container_ref.container), wanted, recorded, record, patch)
 }
 
 /// Takes out what the record says is ours and still has our value. No record, no patch.
 pub fn uninject(workload: &Workload<'_>) -> Result<Vec<PatchOperation>, RecordError> {
     let Some(mut record) = existing_record(workload)? else { return Ok(Vec::new()) };
     let mut patch = Vec::new();
-    for place in containers(workload) {
-        let ours = record.containers.get(&*place.container.name).cloned();
-        let present = Present::of(place.container, ours.as_ref());
-        env::container_patch(workload.kind, &place, &present, &[], &mut record, &mut patch);
-        bring_mounts(workload.kind, &place, &[], ours.as_ref(), &mut record, &mut patch);
+    for container_ref in containers(workload) {
+        let ours = record.containers.get(&*container_ref.container.name).cloned();
+        let ownership = EnvOwnership::of(container_ref.container, ours.as_ref());
+        env::container_patch(workload.kind, &container_ref, &ownership, &[], &mut record, &mut patch);
+        reconcile_mounts(workload.kind, &container_ref, &[], ours.as_ref(), &mut record, &mut patch);
     }
     let ours = record.clone();
-    pod::bring_pod(workload.kind, &workload.pod, &authorities::Pieces::default(), &ours, &mut record, &mut patch);
+    pod::reconcile_pod(
+        workload.kind,
+        &workload.pod,
+        &authorities::ManagedEntries::default(),
+        &ours,
+        &mut record,
+        &mut patch,
+    );
     if let Some(metadata) = workload.template_metadata() {
         patch.extend(annotations::removal(workload.kind, metadata, &record));
     }
-    patch.extend(remainder(&workload.metadata, record.created(CREATED_LABELS)));
+    patch.extend(remove_leftovers(&workload.metadata, record.created(CREATED_LABELS)));
     Ok(patch)
 }
 
 /// Takes out what we put on a workload's own metadata; `made_labels` says that it had no labels before.
-pub fn remainder(metadata: &Metadata<'_>, made_labels: bool) -> Vec<PatchOperation> {
+pub fn remove_leftovers(metadata: &Metadata<'_>, made_labels: bool) -> Vec<PatchOperation> {
     let mut patch = Vec::new();
     if let Some(labels) = &metadata.labels
         && labels.contains_key(names::LABEL_WIRED)
@@ -237,7 +260,7 @@ pub fn existing_record(workload: &Workload<'_>) -> Result<Option<Record>, Record
 }
 
 /// A container and where it stands in the template.
-struct Place<'w, 'a> {
+struct ContainerRef<'w, 'a> {
     list: &'static str,
     index: usize,
     /// All of `containers`, and of the init containers those that are native side containers.
@@ -246,15 +269,15 @@ struct Place<'w, 'a> {
 }
 
 /// Every container: one that may no longer be wired can still carry what we added.
-fn containers<'w, 'a>(workload: &'w Workload<'a>) -> impl Iterator<Item = Place<'w, 'a>> {
+fn containers<'w, 'a>(workload: &'w Workload<'a>) -> impl Iterator<Item = ContainerRef<'w, 'a>> {
     let spec = &workload.pod;
-    let main = spec.containers.iter().enumerate().map(|(index, container)| Place {
+    let main = spec.containers.iter().enumerate().map(|(index, container)| ContainerRef {
         list: "containers",
         index,
         may_be_wired: true,
         container,
     });
-    let init = spec.init_containers.iter().flatten().enumerate().map(|(index, container)| Place {
+    let init = spec.init_containers.iter().flatten().enumerate().map(|(index, container)| ContainerRef {
         list: INIT_CONTAINERS,
         index,
         may_be_wired: container.restart_policy.as_deref() == Some("Always"),
@@ -267,8 +290,8 @@ fn is_side_container(name: &str) -> bool {
     SIDE_CONTAINERS.contains(&name) || name.starts_with("envoy")
 }
 
-fn is_chosen(place: &Place<'_, '_>, choice: &ContainerNames, annotation: Option<&str>) -> bool {
-    let name: &str = &place.container.name;
+fn is_chosen(container_ref: &ContainerRef<'_, '_>, choice: &ContainerNames, annotation: Option<&str>) -> bool {
+    let name: &str = &container_ref.container.name;
     if choice.exclude.iter().any(|n| n == name) {
         return false;
     }

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::super::shared::{authority, host, origin};
-use super::super::view::{Container, PodSpec};
-use super::super::wiring::expanded;
+use super::super::wiring::expand;
+use super::view::{Container, PodSpec};
+use crate::core::url::{authority, host, origin};
 
 /// Something the user should know about a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,7 +115,8 @@ fn other_dns(pod: &PodSpec<'_>) -> Option<&'static str> {
 /// Whether Python's requests would go through a proxy: it reads both spellings of each variable, the lower case first, and
 /// compares ends of names. What cannot be seen is not told.
 fn is_proxied(container: &Container<'_>, uri: &str, host: &str) -> bool {
-    let either = |lower: &str| seen(container, lower).or_else(|| seen(container, &lower.to_ascii_uppercase()));
+    let either =
+        |lower: &str| env_value(container, lower).or_else(|| env_value(container, &lower.to_ascii_uppercase()));
     let scheme = uri.split("://").next().unwrap_or_default().to_ascii_lowercase();
     let is_set = |value: Option<String>| value.is_none_or(|proxy| !proxy.is_empty());
     if ![format!("{scheme}_proxy"), "all_proxy".to_owned()].iter().filter_map(|name| either(name)).any(is_set) {
@@ -128,18 +129,18 @@ fn is_proxied(container: &Container<'_>, uri: &str, host: &str) -> bool {
             entries.any(|entry| entry == "*" || host.ends_with(entry) || full.ends_with(entry))
         })
     };
-    !["no_proxy", "NO_PROXY"].into_iter().filter_map(|name| seen(container, name)).any(exempts)
+    !["no_proxy", "NO_PROXY"].into_iter().filter_map(|name| env_value(container, name)).any(exempts)
 }
 
 /// A variable as the process sees it: `None` where it is not set, and within where its value comes from elsewhere.
-fn seen(container: &Container<'_>, name: &str) -> Option<Option<String>> {
+fn env_value(container: &Container<'_>, name: &str) -> Option<Option<String>> {
     let entry = container.env.iter().flatten().rev().find(|entry| &*entry.name == name)?;
     let literal = entry.value_from.is_none().then(|| entry.value.as_deref().unwrap_or_default());
-    Some(literal.and_then(expanded))
+    Some(literal.and_then(expand))
 }
 
 fn literal_of(container: &Container<'_>, name: &str) -> Option<String> {
-    seen(container, name)?
+    env_value(container, name)?
 }
 
 #[cfg(test)]
@@ -147,8 +148,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::core::kind::Kind;
-    use crate::core::view::Workload;
+    use crate::core::inject::view::Workload;
+    use crate::core::selection::kind::Kind;
 
     const URI: &str = "http://tracing-mlflow.agents.svc:5500";
 

@@ -2,18 +2,18 @@
 
 use json_patch::PatchOperation;
 
-use super::authorities::Pieces;
+use super::authorities::ManagedEntries;
 use super::fingerprint::{of_container_as, of_mount, of_volume_as};
-use super::list::{List, Live, bring};
-use crate::core::kind::Kind;
-use crate::core::record::{Record, RecordedPod, value_hash};
-use crate::core::view::{Container, Mount, PodSpec, Volume};
+use super::list::{List, LiveEntries, reconcile_list};
+use super::record::{Record, RecordedPod, value_hash};
+use super::view::{Container, Mount, PodSpec, Volume};
+use crate::core::selection::kind::Kind;
 
 /// Brings the pod's lists to what is wanted.
-pub(super) fn bring_pod(
+pub(super) fn reconcile_pod(
     kind: Kind,
     pod: &PodSpec<'_>,
-    wanted: &Pieces,
+    wanted: &ManagedEntries,
     old: &Record,
     record: &mut Record,
     patch: &mut Vec<PatchOperation>,
@@ -26,13 +26,13 @@ pub(super) fn bring_pod(
         before: None,
     };
     let recorded = &old.pod;
-    let Pieces { volumes, init_containers, image_pull_secrets, agent } = wanted;
+    let ManagedEntries { volumes, init_containers, image_pull_secrets, agent } = wanted;
     let of_volumes = List { used: used_volumes(pod, old), ..list("volumes") };
     // Init containers run in their order, and an agent that is one needs the bundle when it starts.
     let of_init_containers = List { before: *agent, ..list("initContainers") };
     RecordedPod {
-        volumes: bring(&of_volumes, &live_volumes(pod, recorded), volumes, &recorded.volumes, record, patch),
-        init_containers: bring(
+        volumes: reconcile_list(&of_volumes, &live_volumes(pod, recorded), volumes, &recorded.volumes, record, patch),
+        init_containers: reconcile_list(
             &of_init_containers,
             &live_init_containers(pod, old),
             init_containers,
@@ -40,7 +40,7 @@ pub(super) fn bring_pod(
             record,
             patch,
         ),
-        image_pull_secrets: bring(
+        image_pull_secrets: reconcile_list(
             &list("imagePullSecrets"),
             &pod.image_pull_secrets
                 .as_ref()
@@ -72,18 +72,18 @@ fn used_volumes<'w>(pod: &'w PodSpec<'_>, old: &Record) -> Vec<&'w str> {
     used
 }
 
-pub(super) fn live_volumes(pod: &PodSpec<'_>, recorded: &RecordedPod) -> Live {
+pub(super) fn live_volumes(pod: &PodSpec<'_>, recorded: &RecordedPod) -> LiveEntries {
     let of = |volume: &Volume<'_>| of_volume_as(volume, recorded.volumes.get(&*volume.name));
     pod.volumes.as_ref().map(|list| list.iter().map(|volume| (volume.name.to_string(), of(volume))).collect())
 }
 
-pub(super) fn live_init_containers(pod: &PodSpec<'_>, recorded: &Record) -> Live {
+pub(super) fn live_init_containers(pod: &PodSpec<'_>, recorded: &Record) -> LiveEntries {
     let of = |container: &Container<'_>| of_container_as(container, recorded);
     let list = pod.init_containers.as_ref();
     list.map(|list| list.iter().map(|container| (container.name.to_string(), of(container))).collect())
 }
 
-pub(super) fn live_mounts(container: &Container<'_>) -> Live {
+pub(super) fn live_mounts(container: &Container<'_>) -> LiveEntries {
     let mounts = container.volume_mounts.as_ref();
     mounts.map(|list| list.iter().map(|m| (m.mount_path.trim_end_matches('/').to_owned(), of_mount(m))).collect())
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::{CaBundleScope, CaBundleStrategy};
-use crate::core::policy::CaChoice;
+use crate::core::settings::policy::CaChoice;
 use crate::core::wiring::{Entry, TRACKING_URI};
 
 fn wiring(renews: bool) -> Wiring {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Problem, Settings};
 use crate::api::MlflowMode;
-use crate::core::record::short_hash;
+use crate::core::inject::record::short_hash;
 use crate::names;
 
 /// Beginnings of the names of the cluster's own namespaces, which are never wired, whatever their labels say. `default` is an

@@ -9,7 +9,7 @@ const MESSAGE: usize = 2048;
 const COMMAND: usize = 1024;
 
 /// A text of at most so many characters; one that is cut ends with `…`.
-pub fn clipped(text: &str, most: usize) -> String {
+pub fn clip(text: &str, most: usize) -> String {
     match text.chars().count() > most {
         true => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
         false => text.to_owned(),
@@ -17,7 +17,7 @@ pub fn clipped(text: &str, most: usize) -> String {
 }
 
 /// A message of at most so many characters. It loses its middle: it ends with the command to type.
-fn clipped_message(text: &str) -> String {
+fn clip_message(text: &str) -> String {
     let length = text.chars().count();
     if length <= MESSAGE {
         return text.to_owned();
@@ -27,30 +27,30 @@ fn clipped_message(text: &str) -> String {
 }
 
 /// A status whose texts and lists its schema admits.
-pub(super) fn bounded(status: AgentTracingStatus) -> AgentTracingStatus {
+pub(super) fn clip_all(status: AgentTracingStatus) -> AgentTracingStatus {
     let mut status = status;
     for condition in &mut status.conditions {
-        condition.message = clipped_message(&condition.message);
+        condition.message = clip_message(&condition.message);
     }
     for experiment in &mut status.experiments {
-        experiment.name = clipped(&experiment.name, 512);
-        experiment.id = clipped(&experiment.id, 64);
+        experiment.name = clip(&experiment.name, 512);
+        experiment.id = clip(&experiment.id, 64);
     }
     if let Some(mlflow) = &mut status.mlflow {
-        mlflow.version = clipped(&mlflow.version, 64);
+        mlflow.version = clip(&mlflow.version, 64);
     }
     if let Some(refused) = &mut status.merge_ca {
-        refused.message = clipped(&refused.message, 1024);
+        refused.message = clip(&refused.message, 1024);
     }
     for workload in &mut status.workloads {
         let WorkloadStatus { kind, name, state: _, reason, message, experiment, last_trace_time: _, notes } = workload;
-        *kind = clipped(kind, 63);
-        *name = clipped(name, 253);
-        *reason = reason.as_deref().map(|reason| clipped(reason, 64));
-        *message = message.as_deref().map(clipped_message);
-        *experiment = experiment.as_deref().map(|experiment| clipped(experiment, 512));
+        *kind = clip(kind, 63);
+        *name = clip(name, 253);
+        *reason = reason.as_deref().map(|reason| clip(reason, 64));
+        *message = message.as_deref().map(clip_message);
+        *experiment = experiment.as_deref().map(|experiment| clip(experiment, 512));
         notes.truncate(16);
-        notes.iter_mut().for_each(|note| *note = clipped(note, 256));
+        notes.iter_mut().for_each(|note| *note = clip(note, 256));
     }
     status
 }
@@ -62,10 +62,10 @@ mod tests {
     #[test]
     fn a_long_message_keeps_its_beginning_and_its_command() {
         let long = format!("It waits: {}; look with: kubectl get pods", "ü".repeat(5000));
-        let message = clipped_message(&long);
+        let message = clip_message(&long);
         assert_eq!(message.chars().count(), MESSAGE);
         assert!(message.starts_with("It waits") && message.ends_with("kubectl get pods"));
-        assert_eq!(clipped_message("short"), "short");
-        assert_eq!(clipped("abcdef", 4), "abc…");
+        assert_eq!(clip_message("short"), "short");
+        assert_eq!(clip("abcdef", 4), "abc…");
     }
 }

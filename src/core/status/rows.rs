@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::condition::ConditionUpdate;
 use super::traces::{self, has_ended_silently};
-use super::{About, Evidence, Findings, is_counted, logs};
+use super::{Evidence, Findings, TracingRef, is_counted, logs};
 use crate::api::{AgentTracingStatus, Reason, RolloutPolicy, StateCount, WorkloadState, WorkloadStatus};
 use crate::core::decide::Fallback;
-use crate::core::health::Verdict;
-use crate::core::kind::Kind;
-use crate::core::rollout::{Rest, halt, is_stuck, next_touch};
+use crate::core::selection::kind::Kind;
 use crate::core::wiring::Missing;
-use crate::core::workload::{Judged, Standing, Target};
+use crate::core::workloads::rollout::{TouchBlocker, halt, is_stuck, next_touch};
+use crate::core::workloads::{Assessment, InjectionState, TraceDestination};
 use crate::names;
 
 /// How many workloads are in which state; the list in status has only the worst of them.
@@ -26,16 +26,16 @@ const MAX_JOBS: usize = 5;
 
 /// The list, the worst first, and the states of all.
 pub(super) fn list(
-    about: &About<'_>,
-    found: &Findings<'_>,
+    tracing_ref: &TracingRef<'_>,
+    findings: &Findings<'_>,
     old: &AgentTracingStatus,
     now: Timestamp,
 ) -> (Vec<WorkloadStatus>, States) {
     let mut rows = Vec::new();
     let mut states = States::new();
-    for judged in found.workloads {
-        let Some(row) = row(about, judged, found, old, now) else { continue };
-        if !judged.is_finished() && judged.standing != Standing::Elsewhere {
+    for assessment in findings.workloads {
+        let Some(row) = row(tracing_ref, assessment, findings, old, now) else { continue };
+        if !assessment.is_finished() && assessment.injection_state != InjectionState::OwnedByOther {
             *states.entry(row.state).or_default() += 1;
         }
         rows.push(row);
@@ -59,78 +59,80 @@ pub(super) fn counts(states: &States) -> Vec<StateCount> {
 
 /// The row of a workload; `None` where it is not this AgentTracing's.
 fn row(
-    about: &About<'_>,
-    judged: &Judged,
-    found: &Findings<'_>,
+    tracing_ref: &TracingRef<'_>,
+    assessment: &Assessment,
+    findings: &Findings<'_>,
     old: &AgentTracingStatus,
     now: Timestamp,
 ) -> Option<WorkloadStatus> {
-    let namespace = about.namespace;
-    let resource = judged.resource();
-    let (state, reason, message) = match &judged.standing {
+    let namespace = tracing_ref.namespace;
+    let resource = assessment.resource();
+    let (state, reason, message) = match &assessment.injection_state {
         // Nothing is rolled by the operator then, also not to take something out.
-        Standing::Stray(_) if found.pace.policy == RolloutPolicy::Manual && judged.rollout.has_to_lose() => {
+        InjectionState::ToRemove(_)
+            if findings.rollout_strategy.policy == RolloutPolicy::Manual && assessment.rollout.has_to_lose() =>
+        {
             let message = format!(
                 "It is not selected any more and loses its wiring with its next own change, as injection.rollout.policy Manual says; \
                  change it now with: kubectl rollout restart -n {namespace} {resource}"
             );
             (WorkloadState::Outdated, None, Some(message))
         }
-        Standing::Stray(_) => return None,
-        Standing::Elsewhere => {
+        InjectionState::ToRemove(_) => return None,
+        InjectionState::OwnedByOther => {
             let message = format!(
                 "An older AgentTracing of this namespace has it; see which: kubectl get agenttracing -n {namespace} \
                  --sort-by=.metadata.creationTimestamp"
             );
             (WorkloadState::Skipped, Some(Reason::Conflict.as_str().to_owned()), Some(message))
         }
-        Standing::Current if is_stuck(judged, now.as_second()) => {
-            let trouble = judged.rollout.trouble.as_ref();
-            let (reason, what) = trouble.map(|t| (t.reason.clone(), t.message.clone())).unwrap_or_default();
+        InjectionState::Current if is_stuck(assessment, now.as_second()) => {
+            let failure = assessment.rollout.failure.as_ref();
+            let (reason, what) = failure.map(|t| (t.reason.clone(), t.message.clone())).unwrap_or_default();
             let message = format!(
                 "It does not come back with the wiring ({what}), so no other workload is changed; see why: kubectl describe \
                  pods -n {namespace}{}",
-                selector(judged)
+                selector(assessment)
             );
             (WorkloadState::Halted, Some(reason), Some(message))
         }
-        Standing::Current if !judged.merge_ca.waiting.is_empty() => {
+        InjectionState::Current if !assessment.merge_ca.waiting.is_empty() => {
             let reason = Reason::MergeCAImage.as_str().to_owned();
-            (WorkloadState::Halted, Some(reason), Some(why_jobs_wait(namespace, judged)))
+            (WorkloadState::Halted, Some(reason), Some(why_jobs_wait(namespace, assessment)))
         }
-        Standing::Current if judged.merge_ca.fallback.is_some() => {
-            let state = if judged.rollout.complete { WorkloadState::Injected } else { WorkloadState::RollingOut };
-            let (reason, message) = without_merge_ca(about, judged);
+        InjectionState::Current if assessment.merge_ca.fallback.is_some() => {
+            let state = if assessment.rollout.complete { WorkloadState::Injected } else { WorkloadState::RollingOut };
+            let (reason, message) = without_merge_ca(tracing_ref, assessment);
             (state, Some(reason.as_str().to_owned()), Some(message))
         }
-        Standing::Current if judged.rollout.on_delete && !judged.rollout.complete => {
+        InjectionState::Current if assessment.rollout.on_delete && !assessment.rollout.complete => {
             let message = format!(
                 "Its strategy is OnDelete: its pods get the wiring when somebody deletes them: {}",
-                deletion(namespace, judged)
+                deletion(namespace, assessment)
             );
             (WorkloadState::Outdated, None, Some(message))
         }
-        Standing::Current if judged.rollout.complete => (WorkloadState::Injected, None, None),
-        Standing::Current => {
-            let why = judged.rollout.trouble.as_ref().map(|t| format!(" ({})", t.message)).unwrap_or_default();
+        InjectionState::Current if assessment.rollout.complete => (WorkloadState::Injected, None, None),
+        InjectionState::Current => {
+            let why = assessment.rollout.failure.as_ref().map(|t| format!(" ({})", t.message)).unwrap_or_default();
             let message = format!(
                 "Its pods are being replaced{why}; watch with: kubectl rollout status -n {namespace} {resource}"
             );
             (WorkloadState::RollingOut, None, Some(message))
         }
-        Standing::Waiting(missing) => {
+        InjectionState::Blocked(missing) => {
             let what = match missing {
                 Missing::TrackingUri => "MLflow has answered once".to_owned(),
                 Missing::ExperimentId => "its experiment exists in MLflow".to_owned(),
-                Missing::Binding => format!("service account {} may write to MLflow", judged.account),
+                Missing::Binding => format!("service account {} may write to MLflow", assessment.account),
             };
             let message = format!(
                 "It is wired as soon as {what}; watch with: kubectl get agenttracing -n {namespace} {} --watch",
-                about.name
+                tracing_ref.name
             );
             (WorkloadState::Pending, Some(Reason::WaitingForMLflow.as_str().to_owned()), Some(message))
         }
-        Standing::Newer => {
+        InjectionState::FutureVersion => {
             let message = format!(
                 "A newer operator wired it; upgrade this one: kubectl get deployment -A -l {}={}",
                 names::LABEL_NAME,
@@ -138,18 +140,18 @@ fn row(
             );
             (WorkloadState::Outdated, None, Some(message))
         }
-        Standing::Wanting { .. } => {
-            let state = if judged.wired { WorkloadState::Outdated } else { WorkloadState::Pending };
-            let (state, message) = match next_touch(judged, found.pace, now.as_second()) {
-                Err(Rest::Paused) => (
+        InjectionState::OutOfDate { .. } => {
+            let state = if assessment.wired { WorkloadState::Outdated } else { WorkloadState::Pending };
+            let (state, message) = match next_touch(assessment, findings.rollout_strategy, now.as_second()) {
+                Err(TouchBlocker::Paused) => (
                     state,
                     format!("It is paused and waits; resume it with: kubectl rollout resume -n {namespace} {resource}"),
                 ),
-                Err(Rest::Manual) => (
+                Err(TouchBlocker::Manual) => (
                     WorkloadState::Outdated,
                     format!(
                         "It gets its wiring with its next own change, as injection.rollout.policy Manual says; change it now with: {}",
-                        match judged.kind.rolls() {
+                        match assessment.kind.rolls() {
                             true => format!("kubectl rollout restart -n {namespace} {resource}"),
                             false => format!(
                                 "kubectl annotate -n {namespace} {resource} --overwrite {}=now",
@@ -158,18 +160,18 @@ fn row(
                         }
                     ),
                 ),
-                Err(Rest::Contested) => (
+                Err(TouchBlocker::Contested) => (
                     WorkloadState::Contested,
                     // Who only takes out owns no field: the API server does not tell of them.
                     format!(
                         "The wiring was taken out three times within ten minutes, so it is left alone until the spec changes; last \
                          written, beside us, by {}: let it keep what it did not write, or opt out: kubectl label -n {namespace} \
                          {resource} {}=false",
-                        judged.last_manager.as_deref().unwrap_or("somebody"),
+                        assessment.last_manager.as_deref().unwrap_or("somebody"),
                         names::LABEL_INJECT
                     ),
                 ),
-                _ => match halt(found.workloads, now.as_second()) {
+                _ => match halt(findings.workloads, now.as_second()) {
                     Some(culprit) => (
                         state,
                         format!(
@@ -178,12 +180,12 @@ fn row(
                             culprit.resource()
                         ),
                     ),
-                    None if !found.mlflow_answers() => (
+                    None if !findings.mlflow_answers() => (
                         state,
                         format!(
                             "It waits until MLflow answers, since agents look for it once, when they start; see why it does not: kubectl \
                              describe agenttracing -n {namespace} {}",
-                            about.name
+                            tracing_ref.name
                         ),
                     ),
                     None => (
@@ -194,60 +196,70 @@ fn row(
             };
             (state, None, Some(message))
         }
-        Standing::Skipped { reason, .. } => {
-            (WorkloadState::Skipped, Some(reason.as_str().to_owned()), Some(why_skipped(namespace, judged, *reason)))
-        }
+        InjectionState::Skipped { reason, .. } => (
+            WorkloadState::Skipped,
+            Some(reason.as_str().to_owned()),
+            Some(why_skipped(namespace, assessment, *reason)),
+        ),
     };
     let skipped = state == WorkloadState::Skipped;
-    let kind = judged.listed_kind();
-    let previous = old.workloads.iter().find(|w| w.kind == kind && w.name == judged.name);
+    let kind = assessment.listed_kind();
+    let previous = old.workloads.iter().find(|w| w.kind == kind && w.name == assessment.name);
     let previous = previous.and_then(|w| w.last_trace_time.clone());
     Some(WorkloadStatus {
         kind: kind.to_owned(),
-        name: judged.name.clone(),
+        name: assessment.name.clone(),
         state,
         reason,
         message,
-        experiment: judged.experiment.display().filter(|_| !skipped),
-        last_trace_time: match found.traces.get(&judged.uid) {
+        experiment: assessment.experiment.display().filter(|_| !skipped),
+        last_trace_time: match findings.traces.get(&assessment.uid) {
             // Of what is being replaced nothing is known yet, and the old pods' traces say nothing of the new ones.
             Some(Evidence::NotAsked) => previous.filter(|_| state == WorkloadState::Injected),
             Some(found_of) => match found_of.last_trace() {
-                Some(time) if previous.is_none() || found.refresh_trace_times => Some(time.to_string()),
+                Some(time) if previous.is_none() || findings.refresh_trace_times => Some(time.to_string()),
                 Some(_) => previous,
                 None => None,
             },
             None => None,
         },
-        notes: notes(about, judged, found, now),
+        notes: notes(tracing_ref, assessment, findings, now),
     })
 }
 
 /// The option that names a workload's pods; one that is too long to type names none.
-fn selector(judged: &Judged) -> String {
-    match judged.pods.len() {
-        1..=512 => format!(" -l {}", judged.pods),
+fn selector(assessment: &Assessment) -> String {
+    match assessment.pods.len() {
+        1..=512 => format!(" -l {}", assessment.pods),
         _ => String::new(),
     }
 }
 
 /// Never a command that deletes more than the workload's own pods.
-fn deletion(namespace: &str, judged: &Judged) -> String {
-    match selector(judged).as_str() {
-        "" => format!("kubectl get -n {namespace} {} -o jsonpath='{{.spec.selector}}'", judged.resource()),
+fn deletion(namespace: &str, assessment: &Assessment) -> String {
+    match selector(assessment).as_str() {
+        "" => format!("kubectl get -n {namespace} {} -o jsonpath='{{.spec.selector}}'", assessment.resource()),
         selector => format!("kubectl delete pods -n {namespace}{selector}"),
     }
 }
 
-fn notes(about: &About<'_>, judged: &Judged, found: &Findings<'_>, now: Timestamp) -> Vec<String> {
+fn notes(
+    tracing_ref: &TracingRef<'_>,
+    assessment: &Assessment,
+    findings: &Findings<'_>,
+    now: Timestamp,
+) -> Vec<String> {
     let mut notes = Vec::new();
-    if has_ended_silently(judged, found, now) {
-        notes.push(format!("NoTraces: its pods ended and left none; read the log: {}", logs(about.namespace, judged)));
+    if has_ended_silently(assessment, findings, now) {
+        notes.push(format!(
+            "NoTraces: its pods ended and left none; read the log: {}",
+            logs(tracing_ref.namespace, assessment)
+        ));
     }
-    notes.extend(traces::note(found, judged));
-    notes.extend(judged.notes.iter().cloned());
-    let sharers = || found.workloads.iter().filter(|j| is_counted(j) && j.experiment == judged.experiment);
-    if is_counted(judged) && judged.experiment != Target::Unknown && sharers().nth(1).is_some() {
+    notes.extend(traces::note(findings, assessment));
+    notes.extend(assessment.notes.iter().cloned());
+    let sharers = || findings.workloads.iter().filter(|j| is_counted(j) && j.experiment == assessment.experiment);
+    if is_counted(assessment) && assessment.experiment != TraceDestination::Unknown && sharers().nth(1).is_some() {
         notes
             .push(format!("SharedExperiment: {} workloads log to it, so traces are not told apart", sharers().count()));
     }
@@ -255,20 +267,20 @@ fn notes(about: &About<'_>, judged: &Judged, found: &Findings<'_>, now: Timestam
 }
 
 /// Condition `WorkloadsReady` where these have Jobs that do not begin.
-pub(super) fn jobs_wait(workloads: &str, details: &str) -> Verdict {
+pub(super) fn jobs_wait(workloads: &str, details: &str) -> ConditionUpdate {
     let message = format!(
         "Jobs wait for init container {}, whose image cannot be pulled or started: {workloads}; see what to do: {details}",
         names::MERGE_CA
     );
-    Verdict::bad(Reason::RolloutHalted, message)
+    ConditionUpdate::bad(Reason::RolloutHalted, message)
 }
 
 /// Why a workload takes its certificate authorities from the ConfigMap, and what makes its init container possible again.
-fn without_merge_ca(about: &About<'_>, judged: &Judged) -> (Reason, String) {
-    let About { namespace, name, .. } = *about;
-    let (image, resource) = (&judged.merge_ca.image, judged.resource());
+fn without_merge_ca(tracing_ref: &TracingRef<'_>, assessment: &Assessment) -> (Reason, String) {
+    let TracingRef { namespace, name, .. } = *tracing_ref;
+    let (image, resource) = (&assessment.merge_ca.image, assessment.resource());
     let instead = format!("it takes its authorities from ConfigMap {}", names::CA_CONFIG_MAP);
-    match judged.merge_ca.fallback {
+    match assessment.merge_ca.fallback {
         Some(Fallback::RefusedInNamespace) => {
             let message = format!(
                 "The cluster does not admit init container {} with image {image} in this namespace, so {instead}; allow the image (or \
@@ -300,18 +312,18 @@ fn without_merge_ca(about: &About<'_>, judged: &Judged) -> (Reason, String) {
 }
 
 /// A Job keeps the template that it was made with, so that nobody but its owner can help it.
-fn why_jobs_wait(namespace: &str, judged: &Judged) -> String {
+fn why_jobs_wait(namespace: &str, assessment: &Assessment) -> String {
     let what = format!("init container {}, whose image cannot be pulled or started", names::MERGE_CA);
-    if judged.kind == Kind::Job {
+    if assessment.kind == Kind::Job {
         return format!(
             "It waits for {what}, and goes on by itself once it can; see why not: kubectl describe pods -n {namespace} -l {}={}",
             names::LABEL_JOB_NAME,
-            judged.name
+            assessment.name
         );
     }
-    let waiting = &judged.merge_ca.waiting;
+    let waiting = &assessment.merge_ca.waiting;
     let named = &waiting[..waiting.len().min(MAX_JOBS)];
-    let next = match judged.merge_ca.fallback {
+    let next = match assessment.merge_ca.fallback {
         Some(_) => format!(" (those after them take their authorities from ConfigMap {})", names::CA_CONFIG_MAP),
         None => String::new(),
     };
@@ -326,9 +338,9 @@ fn why_jobs_wait(namespace: &str, judged: &Judged) -> String {
     )
 }
 
-fn why_skipped(namespace: &str, judged: &Judged, reason: Reason) -> String {
-    let resource = judged.resource();
-    let template = judged.kind.template().join(".");
+fn why_skipped(namespace: &str, assessment: &Assessment, reason: Reason) -> String {
+    let resource = assessment.resource();
+    let template = assessment.kind.template().join(".");
     match reason {
         Reason::OptedOut => format!(
             "It is labelled {0}=false; to wire it: kubectl label -n {namespace} {resource} {0}-",
@@ -343,7 +355,7 @@ fn why_skipped(namespace: &str, judged: &Judged, reason: Reason) -> String {
              {resource} -o jsonpath='{{.{template}.spec.containers[*].name}}'",
             names::ANNOTATION_CONTAINERS
         ),
-        Reason::NoServiceAccountToken if judged.kind == Kind::Pod => format!(
+        Reason::NoServiceAccountToken if assessment.kind == Kind::Pod => format!(
             "Its pods get no service account token, without which MLflow refuses them; set automountServiceAccountToken to true in what \
              makes them, seen here: kubectl get -n {namespace} {resource} -o yaml"
         ),
@@ -353,8 +365,12 @@ fn why_skipped(namespace: &str, judged: &Judged, reason: Reason) -> String {
         ),
         Reason::NoServiceAccountToken => {
             let setting = serde_json::json!({"spec": {"automountServiceAccountToken": true}});
-            let patch =
-                judged.kind.template().iter().rev().fold(setting, |inner, field| serde_json::json!({ *field: inner }));
+            let patch = assessment
+                .kind
+                .template()
+                .iter()
+                .rev()
+                .fold(setting, |inner, field| serde_json::json!({ *field: inner }));
             format!(
                 "Its pods get no service account token, without which MLflow refuses them; let them have it: kubectl patch -n \
                  {namespace} {resource} --type merge -p '{patch}'"
@@ -363,7 +379,7 @@ fn why_skipped(namespace: &str, judged: &Judged, reason: Reason) -> String {
         Reason::Windows => {
             format!("Windows pods are not wired; see its node selector: kubectl get -n {namespace} {resource} -o yaml")
         }
-        Reason::CreatedUnwired if judged.kind == Kind::Pod => format!(
+        Reason::CreatedUnwired if assessment.kind == Kind::Pod => format!(
             "Pods of it were created before they could be wired, and a Pod is never changed; delete them, so that what made them makes \
              them again: kubectl delete -n {namespace} {resource}"
         ),

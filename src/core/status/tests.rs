@@ -2,11 +2,11 @@ mod traces;
 
 use super::*;
 use crate::api::{EnsuredExperiment, WorkloadState};
-use crate::core::otlp::Endpoint;
-use crate::core::view::Workload;
+use crate::core::inject::view::Workload;
 use crate::core::wiring::Missing;
-use crate::core::workload::tests::standing as standing_of;
-use crate::core::workload::{ListedPod, MergeCaState, Rollout, Target, Trouble};
+use crate::core::wiring::otlp::Endpoint;
+use crate::core::workloads::tests::injection_state as standing_of;
+use crate::core::workloads::{ListedPod, MergeCaState, RolloutFailure, RolloutProgress, TraceDestination};
 
 const NOW: &str = "2026-11-21T10:30:00Z";
 
@@ -20,24 +20,28 @@ fn tracing(status: Option<AgentTracingStatus>) -> AgentTracing {
     AgentTracing { status, ..serde_yaml::from_str(yaml).unwrap() }
 }
 
-fn workload(name: &str, standing: Standing) -> Judged {
-    Judged {
-        rollout: Rollout { complete: true, available_since: Some(at("2026-11-21T10:00:00Z")), ..Rollout::default() },
-        experiment: Target::Name(name.into()),
-        ..standing_of(name, standing)
+fn workload(name: &str, injection_state: InjectionState) -> Assessment {
+    Assessment {
+        rollout: RolloutProgress {
+            complete: true,
+            available_since: Some(at("2026-11-21T10:00:00Z")),
+            ..RolloutProgress::default()
+        },
+        experiment: TraceDestination::Name(name.into()),
+        ..standing_of(name, injection_state)
     }
 }
 
-fn skipped(name: &str, reason: Reason, deliberate: bool) -> Judged {
-    workload(name, Standing::Skipped { reason, deliberate, leftover: Vec::new() })
+fn skipped(name: &str, reason: Reason, deliberate: bool) -> Assessment {
+    workload(name, InjectionState::Skipped { reason, deliberate, leftover: Vec::new() })
 }
 
 /// Everything is well, unless a test says otherwise.
 struct Scene {
-    mlflow: Verdict,
+    mlflow: ConditionUpdate,
     labelled: bool,
     excluded: bool,
-    workloads: Vec<Judged>,
+    workloads: Vec<Assessment>,
     webhook_silent: bool,
     experiments: Experiments,
     traces: BTreeMap<String, Evidence>,
@@ -47,9 +51,9 @@ struct Scene {
 }
 
 impl Scene {
-    fn of(workloads: impl IntoIterator<Item = Judged>) -> Self {
+    fn of(workloads: impl IntoIterator<Item = Assessment>) -> Self {
         Self {
-            mlflow: Verdict::good(Reason::Available, "MLflow answers; see its page with: kubectl port-forward"),
+            mlflow: ConditionUpdate::good(Reason::Available, "MLflow answers; see its page with: kubectl port-forward"),
             labelled: true,
             excluded: false,
             workloads: workloads.into_iter().collect(),
@@ -84,7 +88,7 @@ impl Scene {
             labelled: self.labelled,
             excluded: self.excluded,
             workloads: &self.workloads,
-            pace: Pace::default(),
+            rollout_strategy: RolloutStrategy::default(),
             webhook_silent: self.webhook_silent,
             experiments: &self.experiments,
             traces: &self.traces,
@@ -117,8 +121,8 @@ fn is(status: &str, reason: &str) -> (String, String) {
 
 #[test]
 fn a_server_that_nobody_may_ask_leaves_nothing_pending() {
-    let mut unlisted = Scene::of([workload("teller", Standing::Current)]);
-    unlisted.mlflow = Verdict::unknown(Reason::NotObservable, "nobody may ask");
+    let mut unlisted = Scene::of([workload("teller", InjectionState::Current)]);
+    unlisted.mlflow = ConditionUpdate::unknown(Reason::NotObservable, "nobody may ask");
     let creating = (Reason::Creating, "is created as soon as MLflow answers".to_owned());
     unlisted.experiments.problems.insert("teller".into(), creating);
     let condition = unlisted.condition(ConditionType::ExperimentsReady);
@@ -128,8 +132,8 @@ fn a_server_that_nobody_may_ask_leaves_nothing_pending() {
 
 #[test]
 fn ready_is_the_worst_of_the_others_and_what_passes_by_itself_comes_last() {
-    let mut scene = Scene::of([workload("teller", Standing::Waiting(Missing::TrackingUri))]);
-    scene.mlflow = Verdict::bad(Reason::Progressing, "MLflow is starting");
+    let mut scene = Scene::of([workload("teller", InjectionState::Blocked(Missing::TrackingUri))]);
+    scene.mlflow = ConditionUpdate::bad(Reason::Progressing, "MLflow is starting");
     assert_eq!(scene.ready(), is("False", "Progressing"));
     scene.labelled = false;
     assert_eq!(scene.ready(), is("False", "NamespaceNotLabelled"));
@@ -139,8 +143,8 @@ fn ready_is_the_worst_of_the_others_and_what_passes_by_itself_comes_last() {
 
 #[test]
 fn an_experiment_from_elsewhere_is_not_observable() {
-    let mut scene = Scene::of([workload("teller", Standing::Current)]);
-    scene.workloads[0].experiment = Target::Unknown;
+    let mut scene = Scene::of([workload("teller", InjectionState::Current)]);
+    scene.workloads[0].experiment = TraceDestination::Unknown;
     let condition = scene.condition(ConditionType::TracesFlowing);
     assert_eq!((condition.status, condition.reason), is("Unknown", "NotObservable"));
     assert_eq!(scene.ready(), is("True", "WaitingForTraces"));
@@ -150,8 +154,8 @@ fn an_experiment_from_elsewhere_is_not_observable() {
 fn what_the_user_chose_is_listed_last_and_not_counted() {
     let scene = Scene::of([
         skipped("auditor", Reason::OptedOut, true),
-        workload("teller", Standing::Current),
-        workload("rag", Standing::Waiting(Missing::TrackingUri)),
+        workload("teller", InjectionState::Current),
+        workload("rag", InjectionState::Blocked(Missing::TrackingUri)),
         skipped("broken", Reason::RecordUnreadable, false),
     ]);
     let status = scene.status();
@@ -163,8 +167,8 @@ fn what_the_user_chose_is_listed_last_and_not_counted() {
 
 #[test]
 fn the_list_is_bounded_and_keeps_the_worst() {
-    let mut all: Vec<_> = (0..150).map(|n| workload(&format!("agent-{n:03}"), Standing::Current)).collect();
-    all.push(workload("zebra", Standing::Waiting(Missing::TrackingUri)));
+    let mut all: Vec<_> = (0..150).map(|n| workload(&format!("agent-{n:03}"), InjectionState::Current)).collect();
+    all.push(workload("zebra", InjectionState::Blocked(Missing::TrackingUri)));
     let (status, states) = Scene::of(all).status_and_states(None, NOW);
     assert_eq!(status.injected.as_deref(), Some("150/151"));
     assert_eq!(status.workloads.len(), 100);
@@ -177,17 +181,17 @@ fn the_list_is_bounded_and_keeps_the_worst() {
 
 #[test]
 fn workloads_that_all_belong_to_an_older_agent_tracing_are_a_conflict() {
-    let scene = Scene::of([workload("teller", Standing::Elsewhere)]);
+    let scene = Scene::of([workload("teller", InjectionState::OwnedByOther)]);
     assert_eq!(scene.ready(), is("False", "Conflict"));
     // Section 3, point 8: it does not also say that nothing matches.
     assert_eq!(scene.condition(ConditionType::InjectionReady).reason, "Enabled");
-    let one = Scene::of([workload("teller", Standing::Elsewhere), workload("rag", Standing::Current)]);
+    let one = Scene::of([workload("teller", InjectionState::OwnedByOther), workload("rag", InjectionState::Current)]);
     assert_eq!(one.ready(), is("True", "WaitingForTraces"));
 }
 
 #[test]
 fn a_workload_of_an_older_agent_tracing_has_a_row_and_does_not_say_that_nothing_matches() {
-    let scene = Scene::of([workload("teller", Standing::Elsewhere)]);
+    let scene = Scene::of([workload("teller", InjectionState::OwnedByOther)]);
     let (status, states) = scene.status_and_states(None, NOW);
     assert_eq!(
         (status.workloads[0].state, status.workloads[0].reason.as_deref()),
@@ -201,7 +205,7 @@ fn a_workload_of_an_older_agent_tracing_has_a_row_and_does_not_say_that_nothing_
 /// review A9
 #[test]
 fn ready_does_not_fall_because_nothing_runs_at_the_moment() {
-    let runs = Scene::of([workload("report", Standing::Current)]).status();
+    let runs = Scene::of([workload("report", InjectionState::Current)]).status();
     let nothing = Scene::of([]).status_after(Some(runs.clone()), NOW);
     assert_eq!(condition(&nothing, ConditionType::InjectionReady).reason, "Enabled");
     assert_eq!(condition(&nothing, ConditionType::Ready).status, "True");
@@ -214,12 +218,12 @@ fn ready_does_not_fall_because_nothing_runs_at_the_moment() {
 /// review A9
 #[test]
 fn a_job_that_ended_without_a_trace_is_told_and_not_counted() {
-    let ended = |kind, at_time: &str| Judged {
+    let ended = |kind, at_time: &str| Assessment {
         kind,
         ended: Some(at(at_time)),
         created: Some(at("2026-11-21T10:00:00Z")),
-        rollout: Rollout { complete: true, ..Rollout::default() },
-        ..workload("report", Standing::Current)
+        rollout: RolloutProgress { complete: true, ..RolloutProgress::default() },
+        ..workload("report", InjectionState::Current)
     };
     for (kind, injected) in [(Kind::Job, "0/0"), (Kind::CronJob, "1/1")] {
         let silent = Scene::of([ended(kind, "2026-11-21T10:28:00Z")]).evidence("report", Evidence::Nothing);
@@ -238,12 +242,12 @@ fn a_job_that_ended_without_a_trace_is_told_and_not_counted() {
 
 #[test]
 fn pods_are_listed_by_their_owner_and_no_name_is_listed_twice() {
-    let pod = |kind: &str| Judged {
+    let pod = |kind: &str| Assessment {
         kind: Kind::Pod,
         pod: Some(ListedPod { kind: kind.into(), name: "teller-1".into() }),
-        ..workload("teller", Standing::Current)
+        ..workload("teller", InjectionState::Current)
     };
-    let rows = Scene::of([pod("Rollout"), pod("Sandbox"), pod("Sandbox"), workload("teller", Standing::Current)]);
+    let rows = Scene::of([pod("Rollout"), pod("Sandbox"), pod("Sandbox"), workload("teller", InjectionState::Current)]);
     let listed: Vec<_> = rows.status().workloads.into_iter().map(|row| row.kind).collect();
     assert_eq!(listed, ["Deployment", "Rollout", "Sandbox"]);
 }
@@ -251,14 +255,14 @@ fn pods_are_listed_by_their_owner_and_no_name_is_listed_twice() {
 /// Condition messages and rows are cut where the schema would refuse the whole status.
 #[test]
 fn nothing_that_a_workload_says_makes_its_status_too_long() {
-    let trouble = Trouble { reason: "R".repeat(200), message: "m".repeat(9000), since: Some(at(NOW)) };
-    let stuck = Judged {
+    let failure = RolloutFailure { reason: "R".repeat(200), message: "m".repeat(9000), since: Some(at(NOW)) };
+    let stuck = Assessment {
         touch: Some(format!("abc/0/{}", at(NOW).as_second())),
         pods: "k".repeat(5000),
         notes: vec!["n".repeat(900); 40],
-        experiment: Target::Name("e".repeat(900)),
-        rollout: Rollout { trouble: Some(trouble), wanted: 1, deadline: 600, ..Rollout::default() },
-        ..workload("teller", Standing::Current)
+        experiment: TraceDestination::Name("e".repeat(900)),
+        rollout: RolloutProgress { failure: Some(failure), wanted: 1, deadline: 600, ..RolloutProgress::default() },
+        ..workload("teller", InjectionState::Current)
     };
     let status = Scene::of([stuck]).status();
     let row = &status.workloads[0];
@@ -275,11 +279,11 @@ fn nothing_that_a_workload_says_makes_its_status_too_long() {
 #[test]
 fn more_accounts_than_status_holds_are_told() {
     let found = |accounts: usize| {
-        let scene = Scene::of([workload("teller", Standing::Current)]);
+        let scene = Scene::of([workload("teller", InjectionState::Current)]);
         let found = Findings {
             mlflow: scene.mlflow.clone(),
             workspace: None,
-            rights: Some(Verdict::good(Reason::Bound, "bound")),
+            rights: Some(ConditionUpdate::good(Reason::Bound, "bound")),
             authorities: None,
             refused_merge_ca: None,
             accounts: (0..accounts).map(|n| format!("account-{n}")).collect(),
@@ -288,7 +292,7 @@ fn more_accounts_than_status_holds_are_told() {
             labelled: true,
             excluded: false,
             workloads: &scene.workloads,
-            pace: Pace::default(),
+            rollout_strategy: RolloutStrategy::default(),
             webhook_silent: false,
             experiments: &scene.experiments,
             traces: &scene.traces,
@@ -303,30 +307,33 @@ fn more_accounts_than_status_holds_are_told() {
 
 #[test]
 fn a_transition_time_moves_only_with_the_status() {
-    let mut scene = Scene::of([workload("teller", Standing::Current)]);
+    let mut scene = Scene::of([workload("teller", InjectionState::Current)]);
     let first = scene.status();
     scene.mlflow.message = "MLflow 3.11 answers".into();
     let later = scene.status_after(Some(first.clone()), "2026-11-21T10:40:00Z");
     let kind = ConditionType::MLflowReady;
     assert_ne!(condition(&later, kind).message, condition(&first, kind).message);
     assert_eq!(condition(&later, kind).last_transition_time, condition(&first, kind).last_transition_time);
-    scene.mlflow = Verdict::bad(Reason::Unreachable, "");
+    scene.mlflow = ConditionUpdate::bad(Reason::Unreachable, "");
     let down = scene.status_after(Some(later), "2026-11-21T10:50:00.123Z");
     assert_eq!(condition(&down, kind).last_transition_time.0, at("2026-11-21T10:50:00Z"));
 }
 
 #[test]
 fn the_same_findings_give_the_same_status_at_any_time() {
-    let scene =
-        Scene::of([workload("teller", Standing::Current), workload("rag", Standing::Waiting(Missing::TrackingUri))])
-            .evidence("teller", Evidence::Received(at(NOW)));
+    let scene = Scene::of([
+        workload("teller", InjectionState::Current),
+        workload("rag", InjectionState::Blocked(Missing::TrackingUri)),
+    ])
+    .evidence("teller", Evidence::Received(at(NOW)));
     let first = scene.status();
     assert_eq!(scene.status_after(Some(first.clone()), "2026-11-22T10:30:00Z"), first);
 }
 
 #[test]
 fn a_first_trace_time_is_written_at_once_and_a_newer_one_when_it_is_time() {
-    let mut scene = Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::Received(at(NOW)));
+    let mut scene =
+        Scene::of([workload("teller", InjectionState::Current)]).evidence("teller", Evidence::Received(at(NOW)));
     scene.refresh = false;
     let first = scene.status();
     assert_eq!(first.workloads[0].last_trace_time.as_deref(), Some(NOW));
@@ -351,8 +358,8 @@ fn mlflow_and_experiments_stay_when_nobody_answers() {
 
 #[test]
 fn workloads_of_one_experiment_say_so() {
-    let mut scene = Scene::of([workload("teller", Standing::Current), workload("rag", Standing::Current)]);
-    scene.workloads[1].experiment = Target::Name("teller".into());
+    let mut scene = Scene::of([workload("teller", InjectionState::Current), workload("rag", InjectionState::Current)]);
+    scene.workloads[1].experiment = TraceDestination::Name("teller".into());
     for row in scene.status().workloads {
         assert!(row.notes[0].starts_with("SharedExperiment: 2 workloads"), "{:?}", row.notes);
     }
@@ -360,7 +367,7 @@ fn workloads_of_one_experiment_say_so() {
 
 #[test]
 fn suspension_leaves_everything_else_as_it_was() {
-    let before = Scene::of([workload("teller", Standing::Current)]).status();
+    let before = Scene::of([workload("teller", InjectionState::Current)]).status();
     let after = suspended(&tracing(Some(before.clone())), at(NOW));
     assert_eq!(condition(&after, ConditionType::Ready).reason, "Suspended");
     assert_eq!(after.workloads, before.workloads);
@@ -371,9 +378,9 @@ fn suspension_leaves_everything_else_as_it_was() {
 fn every_message_ends_with_a_command() {
     let deleted = (Reason::ExperimentDeleted, "was deleted".to_owned());
     let mut troubled = Scene::of([
-        workload("waiting", Standing::Waiting(Missing::TrackingUri)),
-        workload("newer", Standing::Newer),
-        workload("wanting", Standing::Wanting { hash: "x".into(), patch: Vec::new() }),
+        workload("waiting", InjectionState::Blocked(Missing::TrackingUri)),
+        workload("newer", InjectionState::FutureVersion),
+        workload("wanting", InjectionState::OutOfDate { hash: "x".into(), patch: Vec::new() }),
         skipped("out", Reason::OptedOut, true),
         skipped("own", Reason::OwnTrackingURI, true),
         skipped("none", Reason::NoContainers, false),
@@ -383,23 +390,23 @@ fn every_message_ends_with_a_command() {
     troubled.webhook_silent = true;
     let waits = |kind, jobs: usize| {
         let waiting = (0..jobs).map(|n| format!("teller-{n}")).collect();
-        Judged {
+        Assessment {
             kind,
             merge_ca: MergeCaState { waiting, ..MergeCaState::default() },
-            ..workload("teller", Standing::Current)
+            ..workload("teller", InjectionState::Current)
         }
     };
     troubled.experiments.problems.insert("teller".into(), deleted);
-    let rolling = Judged { rollout: Rollout::default(), ..workload("teller", Standing::Current) };
+    let rolling = Assessment { rollout: RolloutProgress::default(), ..workload("teller", InjectionState::Current) };
     let scenes = [
         troubled,
         Scene::of([]),
-        Scene::of([workload("teller", Standing::Elsewhere)]),
+        Scene::of([workload("teller", InjectionState::OwnedByOther)]),
         Scene::of([rolling]),
-        Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::Nothing),
-        Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::WithoutSpans),
-        Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::NoExperiment),
-        Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::Stopped(at(NOW))),
+        Scene::of([workload("teller", InjectionState::Current)]).evidence("teller", Evidence::Nothing),
+        Scene::of([workload("teller", InjectionState::Current)]).evidence("teller", Evidence::WithoutSpans),
+        Scene::of([workload("teller", InjectionState::Current)]).evidence("teller", Evidence::NoExperiment),
+        Scene::of([workload("teller", InjectionState::Current)]).evidence("teller", Evidence::Stopped(at(NOW))),
         Scene { labelled: false, ..Scene::of([]) },
         Scene::of([waits(Kind::CronJob, 1)]),
         Scene::of([waits(Kind::CronJob, 100)]),

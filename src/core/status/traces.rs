@@ -6,50 +6,51 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{About, Findings, clipped, count, list, logs};
+use super::condition::ConditionUpdate;
+use super::health::port_of;
+use super::{Findings, TracingRef, clip, count, list, logs};
 use crate::api::{ConditionType, MlflowStatus, Reason};
-use crate::core::evidence::Evidence;
-use crate::core::health::{Verdict, port_of};
-use crate::core::rollout::touched_at;
-use crate::core::workload::{Judged, Standing, Target};
+use crate::core::workloads::evidence::Evidence;
+use crate::core::workloads::rollout::touched_at;
+use crate::core::workloads::{Assessment, InjectionState, TraceDestination};
 use crate::names;
 
 /// Seconds that a workload is available before its silence is worth a word.
-const SILENCE: i64 = 600;
+const SILENCE_SECONDS: i64 = 600;
 /// The same after the pods of a Job have ended: what they sent at their end has arrived by then.
-const SILENCE_AFTER_END: i64 = 120;
+const SILENCE_SECONDS_AFTER_END: i64 = 120;
 /// Most experiments that are named.
-const MOST_NAMES: usize = 5;
+const MAX_NAMES: usize = 5;
 /// Most notes of silent workloads that are repeated.
-const MOST_SEEN: usize = 3;
+const MAX_SEEN: usize = 3;
 
 /// Condition `TracesFlowing`.
-pub(super) fn flowing(
-    about: &About<'_>,
-    counted: &[&Judged],
-    found: &Findings<'_>,
+pub(super) fn traces_flowing(
+    tracing_ref: &TracingRef<'_>,
+    counted: &[&Assessment],
+    findings: &Findings<'_>,
     mlflow: Option<&MlflowStatus>,
     now: Timestamp,
-) -> Verdict {
-    let current: Vec<_> = counted.iter().copied().filter(|j| j.standing == Standing::Current).collect();
-    broken(about, &current, found, mlflow)
-        .or_else(|| silent(about, &current, found, now))
-        .or_else(|| ended_silently(about, found, now))
-        .or_else(|| received(about, &current, found, mlflow))
-        .unwrap_or_else(|| not_yet(about, &current, mlflow))
+) -> ConditionUpdate {
+    let current: Vec<_> = counted.iter().copied().filter(|j| j.injection_state == InjectionState::Current).collect();
+    broken(tracing_ref, &current, findings, mlflow)
+        .or_else(|| silent(tracing_ref, &current, findings, now))
+        .or_else(|| ended_silently(tracing_ref, findings, now))
+        .or_else(|| received(tracing_ref, &current, findings, mlflow))
+        .unwrap_or_else(|| not_yet(tracing_ref, &current, mlflow))
 }
 
-fn evidence(found: &Findings<'_>, judged: &Judged) -> Evidence {
-    found.traces.get(&judged.uid).copied().unwrap_or(Evidence::NotAsked)
+fn evidence(findings: &Findings<'_>, assessment: &Assessment) -> Evidence {
+    findings.traces.get(&assessment.uid).copied().unwrap_or(Evidence::NotAsked)
 }
 
-fn long_up(judged: &Judged, now: Timestamp) -> bool {
-    judged.rollout.available_since.is_some_and(|since| now.as_second() - since.as_second() >= SILENCE)
+fn long_up(assessment: &Assessment, now: Timestamp) -> bool {
+    assessment.rollout.available_since.is_some_and(|since| now.as_second() - since.as_second() >= SILENCE_SECONDS)
 }
 
 /// What is wrong with the traces of a workload, on its own row: conditions speak of all.
-pub(super) fn note(found: &Findings<'_>, judged: &Judged) -> Option<String> {
-    match evidence(found, judged) {
+pub(super) fn note(findings: &Findings<'_>, assessment: &Assessment) -> Option<String> {
+    match evidence(findings, assessment) {
         Evidence::WithoutSpans => {
             let reason = Reason::TracesWithoutSpans.as_str();
             Some(format!("{reason}: MLflow refuses the upload of spans to its experiment"))
@@ -64,14 +65,14 @@ pub(super) fn note(found: &Findings<'_>, judged: &Judged) -> Option<String> {
 
 /// What somebody has to mend.
 fn broken(
-    about: &About<'_>,
-    current: &[&Judged],
-    found: &Findings<'_>,
+    tracing_ref: &TracingRef<'_>,
+    current: &[&Assessment],
+    findings: &Findings<'_>,
     mlflow: Option<&MlflowStatus>,
-) -> Option<Verdict> {
-    let namespace = about.namespace;
-    let with = |test: &dyn Fn(Evidence) -> bool| -> Vec<&Judged> {
-        current.iter().copied().filter(|j| test(evidence(found, j))).collect()
+) -> Option<ConditionUpdate> {
+    let namespace = tracing_ref.namespace;
+    let with = |test: &dyn Fn(Evidence) -> bool| -> Vec<&Assessment> {
+        current.iter().copied().filter(|j| test(evidence(findings, j))).collect()
     };
     let spanless = with(&|e| e == Evidence::WithoutSpans);
     if let Some(first) = spanless.first() {
@@ -80,10 +81,10 @@ fn broken(
             experiments(&spanless),
             logs(namespace, first)
         );
-        return Some(Verdict::bad(Reason::TracesWithoutSpans, message));
+        return Some(ConditionUpdate::bad(Reason::TracesWithoutSpans, message));
     }
     let stopped = with(&|e| matches!(e, Evidence::Stopped(_)));
-    let last = |j: &&&Judged| evidence(found, j).last_trace();
+    let last = |j: &&&Assessment| evidence(findings, j).last_trace();
     if let Some(first) = stopped.iter().min_by_key(last) {
         let message = format!(
             "Traces came regularly and have stopped in {}, the last one at {}: if MLflow writes (condition MLflowReady says so) and the \
@@ -92,16 +93,16 @@ fn broken(
             last(&first).unwrap_or_default(),
             logs(namespace, first)
         );
-        return Some(Verdict::bad(Reason::TracesStopped, message));
+        return Some(ConditionUpdate::bad(Reason::TracesStopped, message));
     }
     let lost = with(&|e| e == Evidence::Nothing);
-    let url = mlflow.filter(|_| found.takes_otlp == Some(false)).map(|mlflow| mlflow.url.as_str())?;
-    let otlp = lost.iter().find_map(|j| Some((j, j.otlp.as_ref()?, j.otlp.as_ref()?.mended(url)?)));
+    let url = mlflow.filter(|_| findings.takes_otlp == Some(false)).map(|mlflow| mlflow.url.as_str())?;
+    let otlp = lost.iter().find_map(|j| Some((j, j.otlp.as_ref()?, j.otlp.as_ref()?.correct(url)?)));
     let (first, endpoint, mended) = otlp?;
     let (container, resource) = (&endpoint.container, first.resource());
     // MLflow's SDK in the same container would follow that variable too.
     let variables = format!("{mended} MLFLOW_ENABLE_OTLP_EXPORTER=false");
-    let remedy = match first.kind.has_second_chance() {
+    let remedy = match first.kind.template_is_mutable() {
         true => format!(
             "correct the variable that says so: kubectl set env -n {namespace} {resource} -c {container} {variables}"
         ),
@@ -112,23 +113,28 @@ fn broken(
         "Container {container} of {} sends its traces by OTLP to a path that this MLflow does not have; {remedy}",
         first.name
     );
-    Some(Verdict::bad(Reason::OTLPPathMissing, message))
+    Some(ConditionUpdate::bad(Reason::OTLPPathMissing, message))
 }
 
 /// Silence that somebody may want.
-fn silent(about: &About<'_>, current: &[&Judged], found: &Findings<'_>, now: Timestamp) -> Option<Verdict> {
-    let About { namespace, name, pins } = about;
-    let deleted: Vec<_> = current.iter().copied().filter(|j| evidence(found, j) == Evidence::NoExperiment).collect();
+fn silent(
+    tracing_ref: &TracingRef<'_>,
+    current: &[&Assessment],
+    findings: &Findings<'_>,
+    now: Timestamp,
+) -> Option<ConditionUpdate> {
+    let TracingRef { namespace, name, pins } = tracing_ref;
+    let deleted: Vec<_> = current.iter().copied().filter(|j| evidence(findings, j) == Evidence::NoExperiment).collect();
     if !deleted.is_empty() {
         let message = format!(
             "No trace can arrive in {}, which was deleted in MLflow; see condition ExperimentsReady: kubectl describe agenttracing -n \
              {namespace} {name}",
             experiments(&deleted)
         );
-        return Some(Verdict::bad(Reason::NoTracesFrom, message));
+        return Some(ConditionUpdate::bad(Reason::NoTracesFrom, message));
     }
     let silent: Vec<_> =
-        current.iter().copied().filter(|j| evidence(found, j) == Evidence::Nothing && long_up(j, now)).collect();
+        current.iter().copied().filter(|j| evidence(findings, j) == Evidence::Nothing && long_up(j, now)).collect();
     let first = silent.first()?;
     let message = format!(
         "No trace from {} in more than 10 minutes: {}is it in use, and does its code switch MLflow tracing on (for example \
@@ -138,46 +144,47 @@ fn silent(about: &About<'_>, current: &[&Judged], found: &Findings<'_>, now: Tim
         if *pins { "" } else { "With package mlflow-tracing in place of mlflow it needs experiment.pin: true. " },
         logs(namespace, first)
     );
-    Some(Verdict::bad(Reason::NoTracesFrom, message))
+    Some(ConditionUpdate::bad(Reason::NoTracesFrom, message))
 }
 
 /// Jobs and CronJobs whose pods ended and left no trace: nobody waits for these ten minutes.
-fn ended_silently(about: &About<'_>, found: &Findings<'_>, now: Timestamp) -> Option<Verdict> {
-    let silent: Vec<_> = found.workloads.iter().filter(|j| has_ended_silently(j, found, now)).collect();
+fn ended_silently(tracing_ref: &TracingRef<'_>, findings: &Findings<'_>, now: Timestamp) -> Option<ConditionUpdate> {
+    let silent: Vec<_> = findings.workloads.iter().filter(|j| has_ended_silently(j, findings, now)).collect();
     let first = silent.first()?;
     let message = format!(
         "The pods of {} ended, and no trace of theirs was seen: {}does their code switch MLflow tracing on, and does it wait for its \
          traces at its end (mlflow.flush_trace_async_logging())? Read the log: {}",
         list(&silent),
         seen(&silent),
-        logs(about.namespace, first)
+        logs(tracing_ref.namespace, first)
     );
-    Some(Verdict::bad(Reason::NoTracesFrom, message))
+    Some(ConditionUpdate::bad(Reason::NoTracesFrom, message))
 }
 
 /// What the templates of silent workloads already say about the reason, a few of them.
-fn seen(silent: &[&Judged]) -> String {
-    let notes = silent.iter().flat_map(|judged| judged.notes.iter().map(move |note| (judged, note)));
-    notes.take(MOST_SEEN).map(|(judged, note)| format!("{}: {}; ", judged.name, clipped(note, 192))).collect()
+fn seen(silent: &[&Assessment]) -> String {
+    let notes = silent.iter().flat_map(|assessment| assessment.notes.iter().map(move |note| (assessment, note)));
+    notes.take(MAX_SEEN).map(|(assessment, note)| format!("{}: {}; ", assessment.name, clip(note, 192))).collect()
 }
 
 /// Whether the pods of a wired Job or CronJob ended long enough ago for their traces to be there, and none is.
-pub(super) fn has_ended_silently(judged: &Judged, found: &Findings<'_>, now: Timestamp) -> bool {
-    let wired_since = touched_at(judged).max(judged.created.map(Timestamp::as_second));
-    let ended = judged.ended.map(Timestamp::as_second).filter(|ended| wired_since.is_none_or(|since| since < *ended));
-    judged.standing == Standing::Current
-        && evidence(found, judged) == Evidence::Nothing
-        && ended.is_some_and(|ended| now.as_second() - ended >= SILENCE_AFTER_END)
+pub(super) fn has_ended_silently(assessment: &Assessment, findings: &Findings<'_>, now: Timestamp) -> bool {
+    let wired_since = touched_at(assessment).max(assessment.created.map(Timestamp::as_second));
+    let ended =
+        assessment.ended.map(Timestamp::as_second).filter(|ended| wired_since.is_none_or(|since| since < *ended));
+    assessment.injection_state == InjectionState::Current
+        && evidence(findings, assessment) == Evidence::Nothing
+        && ended.is_some_and(|ended| now.as_second() - ended >= SILENCE_SECONDS_AFTER_END)
 }
 
 fn received(
-    about: &About<'_>,
-    current: &[&Judged],
-    found: &Findings<'_>,
+    tracing_ref: &TracingRef<'_>,
+    current: &[&Assessment],
+    findings: &Findings<'_>,
     mlflow: Option<&MlflowStatus>,
-) -> Option<Verdict> {
-    let About { namespace, name, .. } = about;
-    let received = with_traces(current.iter().copied(), found);
+) -> Option<ConditionUpdate> {
+    let TracingRef { namespace, name, .. } = tracing_ref;
+    let received = with_traces(current.iter().copied(), findings);
     if received.is_empty() {
         return None;
     }
@@ -191,17 +198,19 @@ fn received(
         false => format!("they are at {url}; the newest of each: kubectl describe agenttracing -n {namespace} {name}"),
     };
     let message = format!("Traces with their spans arrive in {}; {see}", experiments(&received));
-    Some(Verdict::good(Reason::TracesReceived, message))
+    Some(ConditionUpdate::good(Reason::TracesReceived, message))
 }
 
-fn with_traces<'a>(workloads: impl Iterator<Item = &'a Judged>, found: &Findings<'_>) -> Vec<&'a Judged> {
+fn with_traces<'a>(workloads: impl Iterator<Item = &'a Assessment>, findings: &Findings<'_>) -> Vec<&'a Assessment> {
     workloads
-        .filter(|j| j.standing == Standing::Current && matches!(evidence(found, j), Evidence::Received(_)))
+        .filter(|j| {
+            j.injection_state == InjectionState::Current && matches!(evidence(findings, j), Evidence::Received(_))
+        })
         .collect()
 }
 
-fn not_yet(about: &About<'_>, current: &[&Judged], mlflow: Option<&MlflowStatus>) -> Verdict {
-    let About { namespace, name, .. } = about;
+fn not_yet(tracing_ref: &TracingRef<'_>, current: &[&Assessment], mlflow: Option<&MlflowStatus>) -> ConditionUpdate {
+    let TracingRef { namespace, name, .. } = tracing_ref;
     if mlflow.is_some_and(|m| m.source == "Unobserved") {
         let message = format!(
             "Nobody but the agents may ask this MLflow, so that nobody can tell whether traces arrive; list its host in \
@@ -209,9 +218,9 @@ fn not_yet(about: &About<'_>, current: &[&Judged], mlflow: Option<&MlflowStatus>
             names::OPERATOR_NAMESPACE,
             names::MANAGED_BY
         );
-        return Verdict::unknown(Reason::NotObservable, message);
+        return ConditionUpdate::unknown(Reason::NotObservable, message);
     }
-    let unknown: Vec<_> = current.iter().copied().filter(|j| j.experiment == Target::Unknown).collect();
+    let unknown: Vec<_> = current.iter().copied().filter(|j| j.experiment == TraceDestination::Unknown).collect();
     if !unknown.is_empty() && unknown.len() == current.len() {
         let message = format!(
             "The experiment of {} comes from elsewhere (valueFrom), so nobody can look for its traces; see its \
@@ -219,17 +228,17 @@ fn not_yet(about: &About<'_>, current: &[&Judged], mlflow: Option<&MlflowStatus>
             list(&unknown),
             unknown[0].resource()
         );
-        return Verdict::unknown(Reason::NotObservable, message);
+        return ConditionUpdate::unknown(Reason::NotObservable, message);
     }
     let next = match current.first() {
         Some(first) => format!("send the agents a request, then read their log: {}", logs(namespace, first)),
         None => format!("no workload is wired yet; watch with: kubectl get agenttracing -n {namespace} {name} --watch"),
     };
-    Verdict::bad(Reason::NoTracesYet, format!("No trace was seen since the current wiring: {next}"))
+    ConditionUpdate::bad(Reason::NoTracesYet, format!("No trace was seen since the current wiring: {next}"))
 }
 
 /// The experiments of workloads, each once, with how many workloads log to it where it is not one alone.
-fn experiments(workloads: &[&Judged]) -> String {
+fn experiments(workloads: &[&Assessment]) -> String {
     let mut sharers: BTreeMap<String, usize> = BTreeMap::new();
     for experiment in workloads.iter().filter_map(|j| j.experiment.display()) {
         *sharers.entry(experiment).or_default() += 1;
@@ -242,46 +251,50 @@ fn experiments(workloads: &[&Judged]) -> String {
     match sharers.len() {
         0 => "an experiment that cannot be seen".to_owned(),
         1 => format!("experiment {}", few(1)),
-        all if all <= MOST_NAMES => format!("experiments {}", few(all)),
+        all if all <= MAX_NAMES => format!("experiments {}", few(all)),
         all => format!("{all} experiments ({} and {} more)", few(3), all - 3),
     }
 }
 
 /// In progress, so that something else is the worst.
-const PASSING: [Reason; 4] =
+const TRANSIENT: [Reason; 4] =
     [Reason::Progressing, Reason::WaitingForMLflow, Reason::RolloutInProgress, Reason::Creating];
 /// What is said of traces and is no fault of anything.
-const CALM: [Reason; 3] = [Reason::NoTracesYet, Reason::NoTracesFrom, Reason::NotObservable];
+const INFORMATIONAL: [Reason; 3] = [Reason::NoTracesYet, Reason::NoTracesFrom, Reason::NotObservable];
 
 /// Condition `Ready`: the worst of the others.
-pub(super) fn ready(about: &About<'_>, found: &Findings<'_>, verdicts: &[(ConditionType, Verdict)]) -> Verdict {
-    let About { namespace, .. } = about;
-    let lost = found.workloads.iter().filter(|j| j.standing == Standing::Elsewhere).count();
-    if lost > 0 && lost == found.workloads.len() {
+pub(super) fn ready(
+    tracing_ref: &TracingRef<'_>,
+    findings: &Findings<'_>,
+    updates: &[(ConditionType, ConditionUpdate)],
+) -> ConditionUpdate {
+    let TracingRef { namespace, .. } = tracing_ref;
+    let lost = findings.workloads.iter().filter(|j| j.injection_state == InjectionState::OwnedByOther).count();
+    if lost > 0 && lost == findings.workloads.len() {
         let message = format!(
             "All {lost} workloads that match belong to an older AgentTracing; delete one of the two or give them different \
              injection.selectors: kubectl get agenttracing -n {namespace}"
         );
-        return Verdict::bad(Reason::Conflict, message);
+        return ConditionUpdate::bad(Reason::Conflict, message);
     }
-    let lowers = |(condition, verdict): &&(ConditionType, Verdict)| {
-        let calm = *condition == ConditionType::TracesFlowing && CALM.contains(&verdict.reason);
-        verdict.good == Some(false) && !calm
+    let lowers = |(condition, update): &&(ConditionType, ConditionUpdate)| {
+        let calm = *condition == ConditionType::TracesFlowing && INFORMATIONAL.contains(&update.reason);
+        update.good == Some(false) && !calm
     };
-    let bad = || verdicts.iter().filter(lowers).map(|(_, verdict)| verdict);
-    if let Some(worst) = bad().find(|v| !PASSING.contains(&v.reason)).or_else(|| bad().next()) {
+    let bad = || updates.iter().filter(lowers).map(|(_, update)| update);
+    if let Some(worst) = bad().find(|v| !TRANSIENT.contains(&v.reason)).or_else(|| bad().next()) {
         return worst.clone();
     }
-    let flowing = verdicts.iter().find(|(condition, _)| *condition == ConditionType::TracesFlowing);
-    let Some((_, traces)) = flowing else { return Verdict::good(Reason::WaitingForTraces, "") };
-    let received = with_traces(found.workloads.iter(), found);
+    let traces_flowing = updates.iter().find(|(condition, _)| *condition == ConditionType::TracesFlowing);
+    let Some((_, traces)) = traces_flowing else { return ConditionUpdate::good(Reason::WaitingForTraces, "") };
+    let received = with_traces(findings.workloads.iter(), findings);
     match (traces.good, received.as_slice()) {
-        (Some(true), _) => Verdict::good(Reason::TracesReceived, traces.message.clone()),
-        (_, []) => Verdict::good(Reason::WaitingForTraces, traces.message.clone()),
+        (Some(true), _) => ConditionUpdate::good(Reason::TracesReceived, traces.message.clone()),
+        (_, []) => ConditionUpdate::good(Reason::WaitingForTraces, traces.message.clone()),
         // One that is silent does not undo what the others have shown.
         (_, some) => {
             let message = format!("Traces with their spans arrive in {}. {}", experiments(some), traces.message);
-            Verdict::good(Reason::TracesReceived, message)
+            ConditionUpdate::good(Reason::TracesReceived, message)
         }
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::telemetry::tracings::MOST_NAMED;
+use crate::telemetry::tracings::MAX_NAMED;
 
 fn condition(kind: &str, status: &str) -> Condition {
     let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time("2026-03-01T12:00:00Z".parse().unwrap());
@@ -34,8 +34,8 @@ fn what_happens_is_counted_and_timed() {
     let metrics = Metrics::default();
     metrics.admission("injected", "wired", Duration::from_micros(80));
     metrics.reconcile("ok", None, Duration::from_millis(20));
-    metrics.reconcile("apply", Some(Step::Rollout), Duration::from_millis(20));
-    metrics.step(Step::Status, Duration::from_millis(6));
+    metrics.reconcile("apply", Some(ReconcileStep::Rollout), Duration::from_millis(20));
+    metrics.step(ReconcileStep::Status, Duration::from_millis(6));
     metrics.wired(true, true);
     metrics.wired(false, true);
     metrics.wired(true, false);
@@ -79,8 +79,8 @@ fn a_moment_that_has_not_come_is_not_told() {
     let before = Timestamp::now().as_second();
     metrics.admission("left", "NotReady", Duration::ZERO);
     let text = metrics.text();
-    let told = text.lines().find_map(|line| line.strip_prefix("agent_tracing_last_admission_timestamp_seconds "));
-    assert!((before..=Timestamp::now().as_second()).contains(&told.unwrap().parse().unwrap()));
+    let last = text.lines().find_map(|line| line.strip_prefix("agent_tracing_last_admission_timestamp_seconds "));
+    assert!((before..=Timestamp::now().as_second()).contains(&last.unwrap().parse().unwrap()));
 }
 
 #[test]
@@ -135,13 +135,13 @@ fn who_does_not_lead_says_nothing_of_the_agent_tracings() {
 fn however_many_agent_tracings_there_are_few_are_named() {
     let metrics = Metrics::default();
     metrics.leads(true);
-    for number in 0..MOST_NAMED + 3 {
+    for number in 0..MAX_NAMED + 3 {
         see(&metrics, &format!("tracing-{number:03}"), 1, Some(1_700_000_000));
     }
     see(&metrics, "silent", 1, None);
     let text = metrics.text();
     let named = text.lines().filter(|line| line.contains("tracing=")).count();
-    assert_eq!(named, MOST_NAMED);
+    assert_eq!(named, MAX_NAMED);
     assert!(!text.contains("tracing-200"), "the first by name, so that they stay the same");
     says(&metrics, &["agent_tracing_last_trace_omitted 3", r#"agent_tracing_workloads{state="Injected"} 204"#]);
 }

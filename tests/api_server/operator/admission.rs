@@ -1,6 +1,6 @@
 //! The fast path: what is created or changed leaves the API server wired.
 
-use agent_tracing::core::kind::Kind;
+use agent_tracing::core::selection::kind::Kind;
 use agent_tracing::names;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use agent_tracing::names;
-use agent_tracing::webhook::rotation::Authorities;
+use agent_tracing::tls::rotation::AuthoritySet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
@@ -106,7 +106,7 @@ fn an_old_authority_is_rotated_while_the_api_server_goes_on_calling() {
     let mut site = Site::open("operator-rotation");
     site.stop_operator();
     let secret = || site.admin.get("Secret", names::OPERATOR_NAMESPACE, names::WEBHOOK_CA_SECRET).unwrap();
-    let old = Authorities::generate(Timestamp::now() - SignedDuration::from_hours(24 * 250)).unwrap();
+    let old = AuthoritySet::generate(Timestamp::now() - SignedDuration::from_hours(24 * 250)).unwrap();
     let mut aged = secret();
     aged["data"] = json!(old.data());
     site.admin.replace(&aged, STRICT).unwrap();

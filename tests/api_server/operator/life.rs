@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use agent_tracing::core::kind::Kind;
+use agent_tracing::core::selection::kind::Kind;
 use agent_tracing::names;
 use serde_json::{Value, json};
 

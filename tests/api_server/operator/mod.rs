@@ -18,7 +18,7 @@ mod uninstall;
 
 use std::cell::RefCell;
 
-use agent_tracing::core::kind::Kind;
+use agent_tracing::core::selection::kind::Kind;
 use agent_tracing::names;
 use serde_json::{Value, json};
 

@@ -9,9 +9,9 @@ use crate::api::{CaBundleScope, ConfigMapKey, ContainerNames};
 use crate::core::ca_bundle::log;
 use crate::core::check::tests::{facts, now};
 use crate::core::inject::inject;
-use crate::core::policy::CaChoice;
+use crate::core::inject::view::Workload;
 use crate::core::settings::Platform;
-use crate::core::view::Workload;
+use crate::core::settings::policy::CaChoice;
 use crate::core::wiring::{Entry, Group, TRACKING_URI, Wiring};
 
 const TELLER: &str = "deployment/teller";
@@ -19,12 +19,12 @@ const SERVICE: (&str, &str) = ("openshift-service-ca.crt", "service-ca.crt");
 const CORPORATE: (&str, &str) = ("corporate-cas", "ca.crt");
 
 /// The bundle holds what the sources do.
-pub fn sound() -> Authorities {
+pub fn sound() -> CaFindings {
     with(CaBundleStrategy::InitContainer, log_of(&[&BEFORE]), &[&BEFORE])
 }
 
 /// The service's authority was rotated since the pod started.
-pub fn lacking() -> Authorities {
+pub fn missing_certificates() -> CaFindings {
     with(CaBundleStrategy::InitContainer, log_of(&[&BEFORE]), &[&BEFORE, &AFTER])
 }
 
@@ -39,17 +39,17 @@ fn certificate(name: &str, until: i32) -> String {
     params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
 }
 
-fn held(pem: &str) -> Vec<Held> {
-    merge(&[Source { name: "a", bytes: pem.as_bytes() }], now()).held
+fn bundled(pem: &str) -> Vec<BundledCertificate> {
+    merge(&[Source { name: "a", bytes: pem.as_bytes() }], now()).certificates
 }
 
 /// What the operator's init container says that merged these.
 fn log_of(pems: &[&str]) -> Fact<String> {
-    let all = held(&pems.concat());
+    let all = bundled(&pems.concat());
     Fact::Known(log::lines(all.iter()).iter().map(|line| format!("merge-ca: {line}\n")).collect())
 }
 
-fn with(strategy: CaBundleStrategy, log: Fact<String>, service: &[&str]) -> Authorities {
+fn with(strategy: CaBundleStrategy, log: Fact<String>, service: &[&str]) -> CaFindings {
     let source = |(name, key): (&str, &str)| (name.to_owned(), key.to_owned());
     let bundle = Bundle {
         pod: "teller-0".into(),
@@ -59,7 +59,7 @@ fn with(strategy: CaBundleStrategy, log: Fact<String>, service: &[&str]) -> Auth
         since: None,
         log,
     };
-    Authorities {
+    CaFindings {
         bundles: BTreeMap::from([(TELLER.to_owned(), vec![bundle])]),
         own: BTreeMap::new(),
         sources: BTreeMap::from([
@@ -70,17 +70,17 @@ fn with(strategy: CaBundleStrategy, log: Fact<String>, service: &[&str]) -> Auth
     }
 }
 
-fn mounted(pem: &str, is_ours: bool, service: &[&str]) -> Authorities {
+fn mounted(pem: &str, is_ours: bool, service: &[&str]) -> CaFindings {
     let merged = Fact::Known(Some(MergedMap { is_ours, pem: pem.to_owned() }));
-    Authorities { merged, ..with(CaBundleStrategy::ConfigMap, Fact::Known(String::new()), service) }
+    CaFindings { merged, ..with(CaBundleStrategy::ConfigMap, Fact::Known(String::new()), service) }
 }
 
-fn judged(authorities: Authorities) -> (State, String) {
+fn assessment(authorities: CaFindings) -> (State, String) {
     judged_as(Kind::Deployment, authorities)
 }
 
-fn judged_as(kind: Kind, authorities: Authorities) -> (State, String) {
-    judge(kind, TELLER, &Facts { authorities, ..facts() }, now()).unwrap()
+fn judged_as(kind: Kind, authorities: CaFindings) -> (State, String) {
+    assess(kind, TELLER, &Facts { authorities, ..facts() }, now()).unwrap()
 }
 
 #[track_caller]
@@ -93,17 +93,17 @@ fn assert_says((state, said): (State, String), expected: State, parts: &[&str]) 
 
 #[test]
 fn a_bundle_with_all_that_its_sources_hold_is_good() {
-    assert_says(judged(sound()), State::Good, &["teller-0 has every certificate that its ConfigMaps hold now (1)"]);
+    assert_says(assessment(sound()), State::Good, &["teller-0 has every certificate that its ConfigMaps hold now (1)"]);
     let none = with(CaBundleStrategy::InitContainer, log_of(&[]), &[]);
-    assert_says(judged(none), State::Good, &["no certificate beyond the public ones"]);
+    assert_says(assessment(none), State::Good, &["no certificate beyond the public ones"]);
     let removed = with(CaBundleStrategy::InitContainer, log_of(&[&BEFORE, &AFTER]), &[&AFTER]);
-    assert_says(judged(removed), State::Good, &[]);
+    assert_says(assessment(removed), State::Good, &[]);
 }
 
 #[test]
 fn one_that_came_after_the_pod_is_named_with_its_config_map_and_what_to_type() {
-    let fingerprint = &held(&AFTER)[0].fingerprint[..16];
-    let (state, said) = judged(lacking());
+    let fingerprint = &bundled(&AFTER)[0].fingerprint[..16];
+    let (state, said) = assessment(missing_certificates());
     assert_eq!(state, State::Bad);
     assert_eq!(
         said,
@@ -113,38 +113,42 @@ fn one_that_came_after_the_pod_is_named_with_its_config_map_and_what_to_type() {
         )
     );
     let several = with(CaBundleStrategy::InitContainer, log_of(&[]), &[&BEFORE, &AFTER]);
-    assert_says(judged(several), State::Bad, &["signer@1", "and 1 more;"]);
+    assert_says(assessment(several), State::Bad, &["signer@1", "and 1 more;"]);
 }
 
 #[test]
 fn what_no_merge_would_keep_is_not_missing() {
     let broken = BEFORE.replace("-----END", "");
     let odd = with(CaBundleStrategy::InitContainer, log_of(&[&BEFORE]), &[&BEFORE, &EXPIRED, &broken, "none"]);
-    assert_says(judged(odd), State::Good, &[]);
+    assert_says(assessment(odd), State::Good, &[]);
     let public = with(CaBundleStrategy::InitContainer, log_of(&[&BEFORE]), &[&BEFORE, &system_roots()]);
-    assert_says(judged(public), State::Good, &[]);
+    assert_says(assessment(public), State::Good, &[]);
 }
 
 #[test]
 fn a_kind_that_does_not_roll_gets_it_with_its_next_pod() {
-    assert_says(judged_as(Kind::CronJob, lacking()), State::Bad, &["its next run has it"]);
-    assert_says(judged_as(Kind::Job, lacking()), State::Bad, &["create it again: kubectl get -n bank-agents"]);
+    assert_says(judged_as(Kind::CronJob, missing_certificates()), State::Bad, &["its next run has it"]);
+    assert_says(
+        judged_as(Kind::Job, missing_certificates()),
+        State::Bad,
+        &["create it again: kubectl get -n bank-agents"],
+    );
 }
 
 #[test]
 fn of_several_pods_the_worst_is_told() {
     let mut authorities = sound();
-    let mut older = lacking().bundles[TELLER][0].clone();
+    let mut older = missing_certificates().bundles[TELLER][0].clone();
     (older.pod, older.log) = ("teller-1".into(), log_of(&[]));
     authorities.bundles.get_mut(TELLER).unwrap().push(older);
-    assert_says(judged(authorities), State::Bad, &["teller-1 started without signer@1"]);
+    assert_says(assessment(authorities), State::Bad, &["teller-1 started without signer@1"]);
 }
 
 #[test]
 fn a_bundle_that_was_not_written_is_bad_whatever_the_sources_hold() {
     let failed = Fact::Known("merge-ca: failed to write /x: no space; agents find no new bundle there\n".to_owned());
     let broken = with(CaBundleStrategy::InitContainer, failed, &[]);
-    assert_says(judged(broken), State::Bad, &["kubectl logs -n bank-agents teller-0 -c merge-ca"]);
+    assert_says(assessment(broken), State::Bad, &["kubectl logs -n bank-agents teller-0 -c merge-ca"]);
 }
 
 #[test]
@@ -153,22 +157,22 @@ fn what_cannot_be_told_is_not_called_missing() {
     for strategy in [CaBundleStrategy::InitContainer, CaBundleStrategy::AgentInitContainer] {
         let older = "merge-ca: wrote /tmp/ca-bundle/combined-ca.crt: certificates: 142 (142 of system roots)\n";
         let older = with(strategy, Fact::Known(older.to_owned()), &[&BEFORE]);
-        assert_says(judged(older), State::Unknown, &["an older operator's", look]);
+        assert_says(assessment(older), State::Unknown, &["an older operator's", look]);
         let cut = with(strategy, Fact::Known("merge-ca: named 0 of 501 certificates\n".to_owned()), &[&BEFORE]);
-        assert_says(judged(cut), State::Unknown, &[look]);
+        assert_says(assessment(cut), State::Unknown, &[look]);
         let forbidden = with(strategy, Fact::Unknown("you may not".into()), &[&BEFORE]);
         let command = "get on pods/log: kubectl auth can-i get pods --subresource=log -n bank-agents";
-        assert_says(judged(forbidden), State::Unknown, &["you may not", command]);
+        assert_says(assessment(forbidden), State::Unknown, &["you may not", command]);
         let needless = with(strategy, Fact::Unknown("you may not".into()), &[]);
-        assert_says(judged(needless), State::Good, &[]);
+        assert_says(assessment(needless), State::Good, &[]);
     }
     let mut closed = sound();
     *closed.sources.values_mut().next().unwrap() = Fact::Unknown("you may not".into());
     let command = "kubectl auth can-i get configmaps/corporate-cas -n bank-agents";
-    assert_says(judged(closed), State::Unknown, &["you may not", command]);
+    assert_says(assessment(closed), State::Unknown, &["you may not", command]);
     let many = (0..11_000).map(|_| "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n").collect::<String>();
     let more = with(CaBundleStrategy::InitContainer, log_of(&[]), &[&many, &AFTER]);
-    assert_says(judged(more), State::Unknown, &["more than a bundle takes", look]);
+    assert_says(assessment(more), State::Unknown, &["more than a bundle takes", look]);
 }
 
 #[test]
@@ -178,13 +182,17 @@ fn the_agents_shell_tells_by_how_certificates_end() {
         format!("merge-ca: holds ending {}\nmerge-ca: named 1 of 1 certificates\n", lines[lines.len() - 2..].concat())
     };
     let log = || Fact::Known(ending(&BEFORE));
-    assert_says(judged(with(CaBundleStrategy::AgentInitContainer, log(), &[&BEFORE])), State::Good, &[]);
-    let lacking = with(CaBundleStrategy::AgentInitContainer, log(), &[&BEFORE, &AFTER]);
-    assert_says(judged(lacking), State::Bad, &["signer@2", "the agent's shell cannot read it", "rollout restart"]);
+    assert_says(assessment(with(CaBundleStrategy::AgentInitContainer, log(), &[&BEFORE])), State::Good, &[]);
+    let missing_certificates = with(CaBundleStrategy::AgentInitContainer, log(), &[&BEFORE, &AFTER]);
+    assert_says(
+        assessment(missing_certificates),
+        State::Bad,
+        &["signer@2", "the agent's shell cannot read it", "rollout restart"],
+    );
     // It carries no public authorities that are known here.
     let root = certificates(&system_roots())[0].clone();
     let public = with(CaBundleStrategy::AgentInitContainer, log(), &[&BEFORE, &root]);
-    assert_says(judged(public), State::Bad, &["started without"]);
+    assert_says(assessment(public), State::Bad, &["started without"]);
 }
 
 fn certificates(pem: &str) -> Vec<String> {
@@ -195,19 +203,19 @@ fn certificates(pem: &str) -> Vec<String> {
 fn a_mounted_config_map_is_held_against_its_sources_itself() {
     let roots = system_roots();
     assert_says(
-        judged(mounted(&format!("{roots}{}", *BEFORE), true, &[&BEFORE])),
+        assessment(mounted(&format!("{roots}{}", *BEFORE), true, &[&BEFORE])),
         State::Good,
         &["ConfigMap agenttracing-ca has every"],
     );
     let late = mounted(&BEFORE, true, &[&BEFORE, &AFTER]);
     let parts = ["agenttracing-ca, which its pods mount, lacks signer@2", "kubectl logs -n agent-tracing-system"];
-    assert_says(judged(late), State::Bad, &parts);
+    assert_says(assessment(late), State::Bad, &parts);
     let foreign = mounted(&BEFORE, false, &[&AFTER]);
-    assert_says(judged(foreign), State::Bad, &["kubectl delete configmap -n bank-agents agenttracing-ca"]);
-    let absent = Authorities { merged: Fact::Known(None), ..mounted("", true, &[&AFTER]) };
-    assert_says(judged(absent), State::Bad, &["signer@2"]);
-    let closed = Authorities { merged: Fact::Unknown("you may not".into()), ..mounted("", true, &[&AFTER]) };
-    assert_says(judged(closed), State::Unknown, &["kubectl auth can-i get configmaps/agenttracing-ca"]);
+    assert_says(assessment(foreign), State::Bad, &["kubectl delete configmap -n bank-agents agenttracing-ca"]);
+    let absent = CaFindings { merged: Fact::Known(None), ..mounted("", true, &[&AFTER]) };
+    assert_says(assessment(absent), State::Bad, &["signer@2"]);
+    let closed = CaFindings { merged: Fact::Unknown("you may not".into()), ..mounted("", true, &[&AFTER]) };
+    assert_says(assessment(closed), State::Unknown, &["kubectl auth can-i get configmaps/agenttracing-ca"]);
 }
 
 /// A pod as the API server shows it, of a workload that was wired in this way.

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn wired_without_a_trace_is_ready_and_waits() {
-    let scene = Scene::of([workload("teller", Standing::Current)]);
+    let scene = Scene::of([workload("teller", InjectionState::Current)]);
     assert_eq!(scene.ready(), is("True", "WaitingForTraces"));
     let received = scene.evidence("teller", Evidence::Received(at(NOW)));
     assert_eq!(received.ready(), is("True", "TracesReceived"));
@@ -12,7 +12,7 @@ fn wired_without_a_trace_is_ready_and_waits() {
 
 #[test]
 fn silence_is_told_after_ten_minutes_and_never_lowers_ready() {
-    let mut scene = Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::Nothing);
+    let mut scene = Scene::of([workload("teller", InjectionState::Current)]).evidence("teller", Evidence::Nothing);
     assert_eq!(scene.condition(ConditionType::TracesFlowing).reason, "NoTracesFrom");
     assert_eq!(scene.ready(), is("True", "WaitingForTraces"));
     scene.workloads[0].rollout.available_since = Some(at("2026-11-21T10:20:01Z"));
@@ -22,9 +22,11 @@ fn silence_is_told_after_ten_minutes_and_never_lowers_ready() {
 #[test]
 fn silence_repeats_what_the_templates_say_about_it() {
     let note = |text: &str| vec![text.to_owned()];
-    let proxied = Judged { notes: note("Proxied agent: its proxy gets them"), ..workload("teller", Standing::Current) };
-    let off = Judged { notes: note("OTEL_SDK_DISABLED agent: no traces"), ..workload("vault", Standing::Current) };
-    let plain = workload("rag", Standing::Current);
+    let proxied =
+        Assessment { notes: note("Proxied agent: its proxy gets them"), ..workload("teller", InjectionState::Current) };
+    let off =
+        Assessment { notes: note("OTEL_SDK_DISABLED agent: no traces"), ..workload("vault", InjectionState::Current) };
+    let plain = workload("rag", InjectionState::Current);
     let scene = Scene::of([proxied, off, plain])
         .evidence("teller", Evidence::Nothing)
         .evidence("vault", Evidence::Nothing)
@@ -38,7 +40,7 @@ fn silence_repeats_what_the_templates_say_about_it() {
 /// Case B10: the slim package finds no experiment by its name, and says nothing about it.
 #[test]
 fn silence_names_the_slim_package_where_ids_are_not_pinned() {
-    let scene = Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::Nothing);
+    let scene = Scene::of([workload("teller", InjectionState::Current)]).evidence("teller", Evidence::Nothing);
     let message = scene.condition(ConditionType::TracesFlowing).message;
     assert!(message.contains("package mlflow-tracing in place of mlflow it needs experiment.pin: true"), "{message}");
 }
@@ -49,7 +51,7 @@ fn where_otlp_has_no_path_silence_of_an_agent_that_speaks_it_lowers_ready() {
     let answered =
         MlflowStatus { url, version: "3.14.0".into(), workspaces: true, source: "MLflowStatusAddress".into() };
     let env = serde_json::json!([{"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "value": "$(MLFLOW_TRACKING_URI)/v1/traces"}]);
-    let speaks = Judged { otlp: Some(Box::new(endpoint(env))), ..workload("courier", Standing::Current) };
+    let speaks = Assessment { otlp: Some(Box::new(endpoint(env))), ..workload("courier", InjectionState::Current) };
     let silent = Scene::of([speaks]).evidence("courier", Evidence::Nothing);
     let mut scene = Scene { takes_otlp: Some(false), answered: Some(answered), ..silent };
     assert_eq!(scene.ready(), is("False", "OTLPPathMissing"));
@@ -77,7 +79,7 @@ fn endpoint(env: serde_json::Value) -> Endpoint {
 fn silence_of_an_agent_that_does_not_speak_otlp_says_nothing_of_otlp() {
     let url = "https://mlflow.redhat-ods-applications.svc:8443/mlflow".to_owned();
     let answered = MlflowStatus { url, version: "3.14.0".into(), ..MlflowStatus::default() };
-    let silent = Scene::of([workload("courier", Standing::Current)]).evidence("courier", Evidence::Nothing);
+    let silent = Scene::of([workload("courier", InjectionState::Current)]).evidence("courier", Evidence::Nothing);
     let scene = Scene { takes_otlp: Some(false), answered: Some(answered), ..silent };
     assert_eq!(scene.ready(), is("True", "WaitingForTraces"));
     let flowing = scene.condition(ConditionType::TracesFlowing);
@@ -89,7 +91,7 @@ fn silence_of_an_agent_that_does_not_speak_otlp_says_nothing_of_otlp() {
 #[test]
 fn traces_that_came_regularly_and_have_stopped_lower_ready_and_say_since_when() {
     let last = at("2026-11-21T10:20:00Z");
-    let scene = Scene::of([workload("teller", Standing::Current), workload("rag", Standing::Current)])
+    let scene = Scene::of([workload("teller", InjectionState::Current), workload("rag", InjectionState::Current)])
         .evidence("teller", Evidence::Stopped(last))
         .evidence("rag", Evidence::Received(at(NOW)));
     assert_eq!(scene.ready(), is("False", "TracesStopped"));
@@ -102,7 +104,7 @@ fn traces_that_came_regularly_and_have_stopped_lower_ready_and_say_since_when() 
 // Section 3, point 6: an experiment deleted under a running agent, and traces said to arrive from it.
 #[test]
 fn no_trace_is_said_to_arrive_in_an_experiment_that_was_deleted() {
-    let mut scene = Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::NoExperiment);
+    let mut scene = Scene::of([workload("teller", InjectionState::Current)]).evidence("teller", Evidence::NoExperiment);
     let deleted = (Reason::ExperimentDeleted, "was deleted".to_owned());
     scene.experiments.problems.insert("teller".into(), deleted);
     assert_eq!(scene.ready(), is("False", "ExperimentDeleted"));
@@ -112,7 +114,7 @@ fn no_trace_is_said_to_arrive_in_an_experiment_that_was_deleted() {
 // Section 3, point 8.
 #[test]
 fn one_silent_agent_of_four_does_not_undo_what_the_others_show() {
-    let mut scene = Scene::of(["a", "b", "c", "d"].map(|name| workload(name, Standing::Current)));
+    let mut scene = Scene::of(["a", "b", "c", "d"].map(|name| workload(name, InjectionState::Current)));
     for name in ["a", "b", "c"] {
         scene = scene.evidence(name, Evidence::Received(at(NOW)));
     }
@@ -126,10 +128,10 @@ fn one_silent_agent_of_four_does_not_undo_what_the_others_show() {
 // Section 3, the last sentence: a trace is evidence of an experiment, not of one of the workloads that log to it.
 #[test]
 fn what_arrives_in_a_shared_experiment_is_said_of_the_experiment() {
-    let mut scene = Scene::of([workload("teller", Standing::Current), workload("rag", Standing::Current)])
+    let mut scene = Scene::of([workload("teller", InjectionState::Current), workload("rag", InjectionState::Current)])
         .evidence("teller", Evidence::Received(at(NOW)))
         .evidence("rag", Evidence::Received(at(NOW)));
-    scene.workloads.iter_mut().for_each(|w| w.experiment = Target::Name("shop".into()));
+    scene.workloads.iter_mut().for_each(|w| w.experiment = TraceDestination::Name("shop".into()));
     let message = scene.condition(ConditionType::TracesFlowing).message;
     assert!(message.contains("arrive in experiment shop (shared by 2 workloads);"), "{message}");
     assert!(!message.contains("rag"), "{message}");
@@ -139,7 +141,7 @@ fn what_arrives_in_a_shared_experiment_is_said_of_the_experiment() {
 #[test]
 fn many_experiments_are_counted() {
     let names: Vec<_> = (0..300).map(|n| format!("agent-{n:03}")).collect();
-    let mut scene = Scene::of(names.iter().map(|name| workload(name, Standing::Current)));
+    let mut scene = Scene::of(names.iter().map(|name| workload(name, InjectionState::Current)));
     for name in &names {
         scene = scene.evidence(name, Evidence::Received(at(NOW)));
     }
@@ -150,9 +152,9 @@ fn many_experiments_are_counted() {
 // Section 3, point 3.
 #[test]
 fn what_waits_for_mlflow_is_told_with_its_count() {
-    let wanting = || Standing::Wanting { hash: "x".into(), patch: Vec::new() };
+    let wanting = || InjectionState::OutOfDate { hash: "x".into(), patch: Vec::new() };
     let mut scene = Scene::of([workload("teller", wanting()), workload("rag", wanting())]);
-    scene.mlflow = Verdict::bad(Reason::Unreachable, "MLflow is down; look with: kubectl get pods");
+    scene.mlflow = ConditionUpdate::bad(Reason::Unreachable, "MLflow is down; look with: kubectl get pods");
     scene.answered = None;
     let condition = scene.condition(ConditionType::WorkloadsReady);
     assert_eq!(condition.reason, "WaitingForMLflow");
@@ -162,12 +164,12 @@ fn what_waits_for_mlflow_is_told_with_its_count() {
 
 #[test]
 fn nobody_is_called_silent_while_nobody_can_look() {
-    let scene = Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::NotAsked);
+    let scene = Scene::of([workload("teller", InjectionState::Current)]).evidence("teller", Evidence::NotAsked);
     assert_eq!(scene.condition(ConditionType::TracesFlowing).reason, "NoTracesYet");
 }
 
 #[test]
 fn traces_without_spans_lower_ready() {
-    let scene = Scene::of([workload("teller", Standing::Current)]).evidence("teller", Evidence::WithoutSpans);
+    let scene = Scene::of([workload("teller", InjectionState::Current)]).evidence("teller", Evidence::WithoutSpans);
     assert_eq!(scene.ready(), is("False", "TracesWithoutSpans"));
 }

@@ -1,0 +1,453 @@
+//! Is the standalone server well, and if not, what should a person do about it?
+//!
+//! A Deployment only says "unavailable". The reason stands somewhere else each time: on the claim, on the Deployment's
+//! `ReplicaFailure` condition, on the pod's scheduling condition or in a container's state.
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod};
+
+use crate::api::{MlflowStatus, Reason};
+use crate::names;
+
+/// What a condition says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConditionUpdate {
+    /// `Some(true)` and `Some(false)` as usual; `None` is `Unknown`.
+    pub good: Option<bool>,
+    /// Why.
+    pub reason: Reason,
+    /// One sentence that ends with the next command to type.
+    pub message: String,
+}
+
+impl ConditionUpdate {
+    /// A condition that is `True`.
+    pub fn good(reason: Reason, message: impl Into<String>) -> Self {
+        Self { good: Some(true), reason, message: message.into() }
+    }
+
+    /// A condition that is `False`.
+    pub fn bad(reason: Reason, message: impl Into<String>) -> Self {
+        Self { good: Some(false), reason, message: message.into() }
+    }
+
+    /// A condition that is `Unknown`.
+    pub fn unknown(reason: Reason, message: impl Into<String>) -> Self {
+        Self { good: None, reason, message: message.into() }
+    }
+}
+
+/// Something about a child that cannot be brought to what the spec says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildObstacle {
+    /// The condition's reason.
+    pub reason: Reason,
+    /// The condition's message.
+    pub message: String,
+}
+
+/// What is known of the StorageClass of an unbound claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageClass {
+    /// It was not looked for.
+    NotAsked,
+    /// It does not exist.
+    Absent,
+    /// It exists.
+    Present,
+}
+
+/// What a probe of the address found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Probe {
+    /// The server is not up, so nobody asked.
+    NotAsked,
+    /// MLflow answered there.
+    Answered(MlflowStatus),
+    /// It did not.
+    Failed {
+        /// The condition's reason.
+        reason: Reason,
+        /// What happened, as the end of a sentence that begins with the address.
+        what: String,
+    },
+}
+
+/// What was observed of the server.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerObservation<'a> {
+    /// Namespace.
+    pub namespace: &'a str,
+    /// Name of the AgentTracing.
+    pub tracing: &'a str,
+    /// Name of all the server's objects.
+    pub name: &'a str,
+    /// The address that agents get.
+    pub url: &'a str,
+    /// Obstacles met while its objects were applied, the worst first.
+    pub obstacles: &'a [ChildObstacle],
+    /// The Deployment.
+    pub deployment: Option<&'a Deployment>,
+    /// The claim, where there is one.
+    pub claim: Option<&'a PersistentVolumeClaim>,
+    /// The class of a claim that is not bound.
+    pub class: StorageClass,
+    /// The server's pods, read only while it is not available.
+    pub pods: &'a [Pod],
+    /// The probe.
+    pub probe: &'a Probe,
+}
+
+/// The condition `MLflowReady`.
+pub fn mlflow_ready(server: &ServerObservation<'_>, now: Timestamp) -> ConditionUpdate {
+    let ServerObservation { namespace, tracing, name, url, obstacles, deployment, claim, class, pods, probe } = *server;
+    if let Some(obstacle) = obstacles.first() {
+        return ConditionUpdate::bad(obstacle.reason, obstacle.message.clone());
+    }
+    if let Probe::Answered(mlflow) = probe {
+        let page = format!("kubectl port-forward -n {namespace} service/{name} {}", port_of(url));
+        return ConditionUpdate::good(
+            Reason::Available,
+            format!("MLflow {} answers at {url}; see its page with: {page}", mlflow.version),
+        );
+    }
+    if let Some(update) = claim.and_then(|claim| unbound_claim(namespace, claim, class)) {
+        return update;
+    }
+    let available = deployment.and_then(|d| d.status.as_ref()?.available_replicas).unwrap_or(0) > 0;
+    let logs = format!("kubectl logs -n {namespace} deployment/{name}");
+    match probe {
+        Probe::Failed { reason, what } if available => {
+            let command = match reason {
+                Reason::Unreachable => format!("kubectl get pods,endpointslices,networkpolicies -n {namespace}"),
+                _ => logs,
+            };
+            return ConditionUpdate::bad(*reason, format!("MLflow runs, but at {url} {what}; look with: {command}"));
+        }
+        _ => {}
+    }
+    if let Some(failure) = deployment.and_then(replica_failure) {
+        let message = format!(
+            "The API server refuses MLflow's pod ({failure}); make room or lower mlflow.standalone.resources, then look with: \
+             kubectl describe resourcequota,limitrange -n {namespace}"
+        );
+        return ConditionUpdate::bad(Reason::CreateForbidden, message);
+    }
+    let failure = pods.iter().find_map(|pod| failure(namespace, tracing, pod, now));
+    failure.unwrap_or_else(|| {
+        let watch = format!("kubectl get pods -n {namespace} -l {}={tracing} --watch", names::LABEL_INSTANCE);
+        ConditionUpdate::bad(Reason::Progressing, format!("MLflow is starting; watch it with: {watch}"))
+    })
+}
+
+fn unbound_claim(namespace: &str, claim: &PersistentVolumeClaim, class: StorageClass) -> Option<ConditionUpdate> {
+    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Pending");
+    let wanted = claim.spec.as_ref().and_then(|s| s.storage_class_name.as_deref()).filter(|c| !c.is_empty());
+    let message = match (phase, wanted, class) {
+        ("Lost", ..) => format!(
+            "The volume behind PersistentVolumeClaim {name} is gone, and with it the traces; look with: \
+             kubectl describe pvc -n {namespace} {name}"
+        ),
+        ("Pending", None, _) => format!(
+            "PersistentVolumeClaim {name} names no StorageClass and the cluster has no default one; list them with \
+             'kubectl get storageclass' and make one the default: \
+             kubectl annotate storageclass <name> storageclass.kubernetes.io/is-default-class=true"
+        ),
+        ("Pending", Some(class), StorageClass::Absent) => format!(
+            "StorageClass {class} of mlflow.standalone.storage.storageClassName does not exist; create it, or delete this \
+             AgentTracing and the claim ('kubectl delete pvc -n {namespace} {name}') and create it again with one of: \
+             kubectl get storageclass"
+        ),
+        _ => return None,
+    };
+    Some(ConditionUpdate::bad(Reason::StorageNotBound, message))
+}
+
+/// The ReplicaSet could not create a pod: quota, LimitRange or an admission policy. The text is the API server's own.
+fn replica_failure(deployment: &Deployment) -> Option<String> {
+    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+    let failure = conditions.iter().find(|c| is(&c.type_, "ReplicaFailure") && is(&c.status, "True"))?;
+    Some(shorten(failure.message.as_deref().unwrap_or_default()))
+}
+
+/// Seconds that an init container or a container may take before it counts as stuck.
+const HANGING_INIT_SECONDS: i64 = 90;
+
+fn failure(namespace: &str, tracing: &str, pod: &Pod, now: Timestamp) -> Option<ConditionUpdate> {
+    let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
+    let status = pod.status.as_ref()?;
+    let bad = |message: String| Some(ConditionUpdate::bad(Reason::PodsNotReady, message));
+    let describe = format!("kubectl describe pod -n {namespace} {pod_name}");
+    let scheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+    if let Some(condition) = scheduled {
+        let why = shorten(condition.message.as_deref().unwrap_or("no reason given"));
+        let reason = if why.contains("PersistentVolumeClaim") { Reason::StorageNotBound } else { Reason::PodsNotReady };
+        return Some(ConditionUpdate::bad(
+            reason,
+            format!("MLflow's pod finds no node ({why}); look with: {describe}"),
+        ));
+    }
+    let init = status.init_container_statuses.iter().flatten();
+    let main = status.container_statuses.iter().flatten();
+    for container in init.clone().chain(main) {
+        let logs = |previous: &str| format!("kubectl logs -n {namespace} {pod_name} -c {}{previous}", container.name);
+        let Some(state) = &container.state else { continue };
+        let termination = termination(container);
+        if let Some(waiting) = &state.waiting {
+            let why = waiting.reason.as_deref().unwrap_or("Waiting");
+            let said = shorten(waiting.message.as_deref().unwrap_or_default());
+            match why {
+                "ContainerCreating" | "PodInitializing" => {}
+                "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
+                    return bad(format!(
+                        "The image {} cannot be pulled ({why}: {said}); set mlflow.standalone.image or its imagePullSecrets: \
+                         kubectl edit agenttracing -n {namespace} {tracing}",
+                        container.image,
+                    ));
+                }
+                "CrashLoopBackOff" => {
+                    let last = termination.unwrap_or_else(|| "no exit code known".to_owned());
+                    return bad(format!(
+                        "Container {} of MLflow ends again and again ({last}); read why: {}",
+                        container.name,
+                        logs(" --previous")
+                    ));
+                }
+                _ => {
+                    return bad(format!(
+                        "Container {} of MLflow does not start ({why}: {said}); look with: {describe}",
+                        container.name
+                    ));
+                }
+            }
+        }
+        if let Some(last) = termination.filter(|_| !container.ready && container.restart_count > 0) {
+            return bad(format!(
+                "Container {} of MLflow ended ({last}) and starts again; read why: {}",
+                container.name,
+                logs(" --previous")
+            ));
+        }
+        let started = state.running.as_ref().and_then(|r| r.started_at.as_ref()).map(|t| t.0);
+        // The start and not the seconds since: a message that changes at every look is a write at every look.
+        if let Some(started) = started.filter(|s| now.as_second() - s.as_second() > HANGING_INIT_SECONDS) {
+            let is_init = init.clone().any(|c| c.name == container.name);
+            if is_init || !container.ready {
+                return bad(format!(
+                    "Container {} of MLflow runs since {started} and is not ready; read what it does: {}",
+                    container.name,
+                    logs("")
+                ));
+            }
+        }
+    }
+    None
+}
+
+fn is(field: &Option<String>, value: &str) -> bool {
+    field.as_deref() == Some(value)
+}
+
+/// How a container ended last, as far as the kubelet says.
+fn termination(container: &ContainerStatus) -> Option<String> {
+    let now = container.state.as_ref().and_then(|s| s.terminated.as_ref()).filter(|t| t.exit_code != 0);
+    let last = container.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+    let end = now.or(last)?;
+    let reason = end.reason.as_deref().unwrap_or("Error");
+    let hint = if reason == "OOMKilled" { ", raise mlflow.standalone.resources.limits.memory" } else { "" };
+    let said = end.message.as_deref().map(|m| format!(": {}", shorten(m))).unwrap_or_default();
+    Some(format!("{reason}, exit code {}{hint}{said}", end.exit_code))
+}
+
+/// The port of an address that ends with one.
+pub fn port_of(url: &str) -> &str {
+    url.rsplit_once(':').map_or("", |(_, port)| port)
+}
+
+/// Text of the API server or the kubelet, or a container's last words: on one line, bounded, and without what may be a secret
+/// in it. An API server quotes whole objects with all their values, SQLAlchemy the address of a database with its password.
+pub fn shorten(text: &str) -> String {
+    let outside = without_objects(text);
+    let line = outside.split_whitespace().map(without_credentials).collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(300) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+fn without_objects(text: &str) -> String {
+    let (mut outside, mut depth) = (String::new(), 0_usize);
+    for c in text.chars() {
+        if depth == 0 && c == '{' {
+            outside.push_str("{…}");
+        }
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ if depth == 0 => outside.push(c),
+            _ => {}
+        }
+    }
+    outside
+}
+
+/// `postgresql://jane:secret@db/mlflow` as `…@db/mlflow`; the digest of an image is no credential.
+fn without_credentials(word: &str) -> String {
+    match word.rsplit_once('@') {
+        Some((before, host)) if before.contains(':') && !host.starts_with("sha256:") => format!("…@{host}"),
+        _ => word.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const URL: &str = "http://tracing-mlflow.bank-agents.svc:5500";
+
+    #[test]
+    fn what_others_say_is_told_without_the_secrets_in_it() {
+        for (said, told) in [
+            (
+                "could not parse 'postgresql://jane:p@ss@db.example.com/x', sorry",
+                "could not parse …@db.example.com/x', sorry",
+            ),
+            ("could not parse postgres//jane:secret@db", "could not parse …@db"),
+            ("Back-off pulling r.example.com:5000/a@sha256:0f", "Back-off pulling r.example.com:5000/a@sha256:0f"),
+            (
+                "Job is invalid: spec.template: Invalid value: core.PodTemplateSpec{A:{B:\"secret\"}, C:1}: field is immutable",
+                "Job is invalid: spec.template: Invalid value: core.PodTemplateSpec{…}: field is immutable",
+            ),
+            ("cut off: {\"env\": \"secret", "cut off: {…}"),
+            ("} ask\n jane@example.com", "ask jane@example.com"),
+        ] {
+            assert_eq!(shorten(said), told);
+        }
+    }
+
+    fn update(claim: Value, class: StorageClass, deployment: Value, pods: Value, probe: &Probe) -> ConditionUpdate {
+        let claim = serde_json::from_value(claim).unwrap();
+        let deployment = serde_json::from_value(deployment).unwrap();
+        let pods: Vec<Pod> = serde_json::from_value(pods).unwrap();
+        let server = ServerObservation {
+            namespace: "bank-agents",
+            tracing: "tracing",
+            name: "tracing-mlflow",
+            url: URL,
+            obstacles: &[],
+            deployment: Some(&deployment),
+            claim: Some(&claim),
+            class,
+            pods: &pods,
+            probe,
+        };
+        mlflow_ready(&server, "2026-11-21T10:10:00Z".parse().unwrap())
+    }
+
+    fn bound() -> Value {
+        json!({"metadata": {"name": "tracing-mlflow"}, "spec": {"storageClassName": "fast"}, "status": {"phase": "Bound"}})
+    }
+
+    fn pod(status: Value) -> ConditionUpdate {
+        let pods = json!([{"metadata": {"name": "tracing-mlflow-0"}, "status": status}]);
+        update(bound(), StorageClass::NotAsked, json!({"metadata": {}}), pods, &Probe::NotAsked)
+    }
+
+    fn container(state: Value) -> ConditionUpdate {
+        pod(json!({"containerStatuses": [{
+            "name": "mlflow", "image": "ghcr.io/x:y", "imageID": "", "ready": false, "restartCount": 3, "state": state,
+            "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+        }]}))
+    }
+
+    #[test]
+    fn a_claim_without_any_storage_class_says_how_to_make_one_the_default() {
+        let pending = json!({"metadata": {"name": "tracing-mlflow"}, "spec": {}, "status": {"phase": "Pending"}});
+        let update = update(pending, StorageClass::NotAsked, json!({"metadata": {}}), json!([]), &Probe::NotAsked);
+        assert_eq!(update.reason, Reason::StorageNotBound);
+        assert!(update.message.ends_with("storageclass.kubernetes.io/is-default-class=true"), "{}", update.message);
+    }
+
+    #[test]
+    fn a_claim_whose_class_does_not_exist_names_it() {
+        let pending = json!({"metadata": {"name": "tracing-mlflow"}, "spec": {"storageClassName": "fsat"}, "status": {"phase": "Pending"}});
+        let update = update(pending, StorageClass::Absent, json!({"metadata": {}}), json!([]), &Probe::NotAsked);
+        assert_eq!(update.reason, Reason::StorageNotBound);
+        assert!(update.message.contains("StorageClass fsat"), "{}", update.message);
+    }
+
+    #[test]
+    fn a_wrong_image_names_the_image_and_the_field() {
+        let update = container(json!({"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}));
+        assert_eq!(update.reason, Reason::PodsNotReady);
+        for part in [
+            "ghcr.io/x:y",
+            "ImagePullBackOff",
+            "mlflow.standalone.image",
+            "kubectl edit agenttracing -n bank-agents tracing",
+        ] {
+            assert!(update.message.contains(part), "{part}: {}", update.message);
+        }
+    }
+
+    #[test]
+    fn a_server_out_of_memory_names_the_limit() {
+        let update = container(json!({"waiting": {"reason": "CrashLoopBackOff"}}));
+        assert!(update.message.contains("OOMKilled, exit code 137, raise mlflow.standalone.resources.limits.memory"));
+        assert!(update.message.ends_with("kubectl logs -n bank-agents tracing-mlflow-0 -c mlflow --previous"));
+    }
+
+    #[test]
+    fn an_init_container_that_hangs_is_named_after_a_while() {
+        let started = |at: &str| {
+            pod(json!({"initContainerStatuses": [{
+                "name": "migrate", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"running": {"startedAt": at}},
+            }]}))
+        };
+        assert_eq!(started("2026-11-21T10:09:30Z").reason, Reason::Progressing);
+        assert!(
+            started("2026-11-21T10:05:00Z")
+                .message
+                .contains("Container migrate of MLflow runs since 2026-11-21T10:05:00Z")
+        );
+    }
+
+    #[test]
+    fn a_pod_without_a_node_or_a_volume_says_which() {
+        let unscheduled = |message: &str| {
+            pod(
+                json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]}),
+            )
+        };
+        assert_eq!(unscheduled("0/1 nodes are available: insufficient memory").reason, Reason::PodsNotReady);
+        let volume = unscheduled("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims");
+        assert_eq!(volume.reason, Reason::StorageNotBound);
+    }
+
+    #[test]
+    fn an_exhausted_quota_quotes_the_api_server() {
+        let deployment = json!({"metadata": {}, "status": {"conditions": [
+            {"type": "ReplicaFailure", "status": "True", "message": "pods \"x\" is forbidden: exceeded quota: tight"},
+        ]}});
+        let update = update(bound(), StorageClass::NotAsked, deployment, json!([]), &Probe::NotAsked);
+        assert_eq!(update.reason, Reason::CreateForbidden);
+        assert!(update.message.contains("exceeded quota: tight"), "{}", update.message);
+    }
+
+    #[test]
+    fn an_answer_is_what_counts() {
+        let up = json!({"metadata": {}, "status": {"availableReplicas": 1}});
+        let answered = Probe::Answered(MlflowStatus { version: "3.10.1".into(), ..MlflowStatus::default() });
+        let verdict_of = |probe: &Probe| update(bound(), StorageClass::NotAsked, up.clone(), json!([]), probe);
+        assert_eq!(verdict_of(&answered).good, Some(true));
+        let failed = Probe::Failed { reason: Reason::HostHeaderRejected, what: "it refuses the Host header".into() };
+        let refused = verdict_of(&failed);
+        assert_eq!(refused.reason, Reason::HostHeaderRejected);
+        assert!(refused.message.contains(URL), "{}", refused.message);
+    }
+}

@@ -1,0 +1,98 @@
+//! Whether MLflow writes. On a full disk, and with a read-only database, it answers every read and loses every trace.
+
+use super::condition::ConditionUpdate;
+use crate::api::{MlflowMode, Reason};
+use crate::core::settings::Settings;
+use crate::names;
+
+/// What became of a write by way of trial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// It was taken.
+    Taken,
+    /// There is no room for it.
+    Full,
+    /// It was refused, in our own words.
+    Refused(String),
+}
+
+/// Condition `MLflowReady` of a server that answers, with what is known of its writing.
+pub fn mlflow_ready(
+    answers: ConditionUpdate,
+    writes: Option<&Writes>,
+    settings: &Settings,
+    url: &str,
+) -> ConditionUpdate {
+    if answers.good != Some(true) {
+        return answers;
+    }
+    let Settings { namespace, name, .. } = settings;
+    let (reason, what) = match writes {
+        None | Some(Writes::Taken) => return answers,
+        Some(Writes::Full) => (Reason::StorageFull, "its storage is full, so that it loses every trace".to_owned()),
+        Some(Writes::Refused(why)) => {
+            (Reason::WritesRefused, format!("it does not write ({why}), so that it loses every trace"))
+        }
+    };
+    let object = names::mlflow_object(name);
+    let remedy = match (settings.mode, reason) {
+        (MlflowMode::Standalone, Reason::StorageFull) if settings.standalone.backend_store_secret.is_none() => format!(
+            "give it more than spec.mlflow.standalone.storage.size says: kubectl edit agenttracing -n {namespace} {name}"
+        ),
+        (MlflowMode::Standalone, _) => format!("read why: kubectl logs -n {namespace} deployment/{object}"),
+        (MlflowMode::Cr, _) => format!("see its storage: kubectl get mlflow {} -o yaml", settings.cr.name),
+        (MlflowMode::External, _) => {
+            format!(
+                "whoever runs it can mend that; see its address: kubectl get agenttracing -n {namespace} {name} -o yaml"
+            )
+        }
+    };
+    ConditionUpdate::bad(reason, format!("MLflow answers at {url}, but {what}; {remedy}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::AgentTracing;
+    use crate::core::settings::parse;
+
+    const URL: &str = "http://tracing-mlflow.bank-agents.svc:5500";
+
+    fn told(spec: &str, writes: Option<&Writes>) -> ConditionUpdate {
+        let yaml = format!(
+            "apiVersion: agenttracing.dev/v1alpha1\nkind: AgentTracing\nmetadata: {{name: tracing, namespace: bank-agents}}\n\
+             spec: {{mlflow: {spec}}}"
+        );
+        let settings = parse(&serde_yaml::from_str::<AgentTracing>(&yaml).unwrap()).unwrap();
+        mlflow_ready(ConditionUpdate::good(Reason::Available, "it answers"), writes, &settings, URL)
+    }
+
+    // Section 3, point 2.
+    #[test]
+    fn a_server_that_answers_and_does_not_write_is_not_ready() {
+        let refused = Writes::Refused("it fails (500, INTERNAL_ERROR)".into());
+        for spec in ["{mode: Standalone}", "{mode: CR}", "{mode: External, external: {trackingURI: 'http://m:5000'}}"] {
+            for (writes, reason) in [
+                (None, Reason::Available),
+                (Some(&Writes::Taken), Reason::Available),
+                (Some(&Writes::Full), Reason::StorageFull),
+                (Some(&refused), Reason::WritesRefused),
+            ] {
+                let update = told(spec, writes);
+                assert_eq!((update.reason, update.good), (reason, Some(reason == Reason::Available)));
+                assert!(reason == Reason::Available || update.message.contains("; "), "{}", update.message);
+            }
+        }
+        let full = told("{mode: Standalone}", Some(&Writes::Full)).message;
+        assert!(full.ends_with("kubectl edit agenttracing -n bank-agents tracing"), "{full}");
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_told_for_that() {
+        let yaml = "apiVersion: agenttracing.dev/v1alpha1\nkind: AgentTracing\nmetadata: {name: tracing, namespace: x}\n\
+                    spec: {mlflow: {mode: Standalone}}";
+        let settings = parse(&serde_yaml::from_str::<AgentTracing>(yaml).unwrap()).unwrap();
+        let down = ConditionUpdate::bad(Reason::Unreachable, "it is down");
+        assert_eq!(mlflow_ready(down.clone(), Some(&Writes::Full), &settings, URL), down);
+    }
+}

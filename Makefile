@@ -37,11 +37,11 @@ soak: ## The long counts
 	@tests/run.sh soak
 
 .PHONY: bench
-bench: ## Measure what the README says about speed and memory
+bench: ## Measure what docs/measurements.md says about speed and memory
 	@benches/run.sh
 
 .PHONY: generate
-generate: ## Write what is derived from the code: CRD, chart's CRD, README's table, golden files of rendered objects
+generate: ## Write what is derived from the code: CRD, chart's CRD, reference in docs/, golden files of rendered objects
 	@tests/generate.sh
 
 .PHONY: image

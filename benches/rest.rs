@@ -68,10 +68,12 @@ fn measure(admin: &Cluster, runtime: &Runtime, size: usize, count: usize, real: 
     }
     let namespaces: Vec<String> = (0..count).map(|n| format!("rest-{size}-{n}")).collect();
     let each = size / count;
-    let operator = Operator::start_with(&format!("rest-{size}"), &["--trusted-mlflow-hosts", "mlflow-bench.example.com"]);
+    let operator =
+        Operator::start_with(&format!("rest-{size}"), &["--trusted-mlflow-hosts", "mlflow-bench.example.com"]);
     for namespace in &namespaces {
         let labels = json!({names::LABEL_INJECTION: names::ENABLED});
-        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
+        let object =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
         admin.create(&object, STRICT).unwrap();
         admin.create(&tracing(namespace, url), STRICT).unwrap();
     }
@@ -174,7 +176,8 @@ async fn send_trace(url: &str, experiment: &str) {
         "request_time": now.to_string(), "execution_duration": "1.5s", "state": "OK",
         "tags": {"mlflow.trace.spansLocation": "TRACKING_STORE"},
     });
-    let answer = http.post(format!("{url}/api/3.0/mlflow/traces")).json(&json!({"trace": {"trace_info": info}})).send().await;
+    let answer =
+        http.post(format!("{url}/api/3.0/mlflow/traces")).json(&json!({"trace": {"trace_info": info}})).send().await;
     assert!(answer.unwrap().status().is_success());
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the README says about speed and memory, measured here: prints a table of the static binary that the image holds.
+# What docs/measurements.md says about speed and memory, measured here: prints a table of the static binary that the image holds.
 # Needs a calm machine: on a busy one CPU times rise by a third.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -9,18 +9,11 @@ run crds >crds/agenttracing.dev_agenttracings.yaml.new
 mv crds/agenttracing.dev_agenttracings.yaml.new crds/agenttracing.dev_agenttracings.yaml
 cp crds/agenttracing.dev_agenttracings.yaml charts/agent-tracing-operator/crds/agenttracing.dev_agenttracings.yaml
 
-# The README's table is what the binary prints, between these two marks.
-run explain -o markdown >target/explain.md
-awk '
-  /<!-- explain: begin/ { print; while ((getline line < "target/explain.md") > 0) print line; skip = 1; next }
-  /<!-- explain: end/ { skip = 0 }
-  !skip' README.md >target/README.new
-cp target/README.new README.md
-
-# The alerts as an object of the Prometheus operator, and the README's table of metrics.
+# The pages of docs/reference, between their marks; the alerts as an object of the Prometheus operator.
+UPDATE_GOLDEN=1 cargo test --locked --quiet --test documents reference >/dev/null
 UPDATE_GOLDEN=1 cargo test --locked --quiet --test metrics >/dev/null
 
 UPDATE_GOLDEN=1 cargo test --locked --quiet --test desired >/dev/null
 # The others compare with what this one writes.
 UPDATE_GOLDEN=1 cargo test --locked --quiet --test golden every_case_prints >/dev/null
-git status --short -- crds charts config README.md tests
+git status --short -- crds charts config docs tests

@@ -1,4 +1,4 @@
-//! What is said about the metrics agrees with the metrics: the README's table, the alerts, the dashboard. That Prometheus'
+//! What is said about the metrics agrees with the metrics: the reference's table, the alerts, the dashboard. That Prometheus'
 //! own tool agrees too, also with a running operator, is for tests/install and tests/api_server.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
@@ -24,33 +24,34 @@ use tower::ServiceExt;
 const ALERTS: &str = "charts/agent-tracing-operator/files/alerts.yaml";
 const RULE: &str = "config/prometheus/rule.yaml";
 const DASHBOARD: &str = "charts/agent-tracing-operator/files/dashboard.json";
-const BEGIN: &str = "<!-- metrics: begin (written by `make generate`) -->\n\n";
+const PAGE: &str = "docs/reference/metrics.md";
+const BEGIN: &str = "<!-- metrics: begin (written by `make generate`; do not edit) -->\n\n";
 const END: &str = "\n<!-- metrics: end -->";
 
 #[tokio::test]
-async fn the_readmes_table_is_what_the_operator_says_of_its_metrics() {
-    let readme = read("README.md");
+async fn the_reference_is_what_the_operator_says_of_its_metrics() {
+    let page = read(PAGE);
     let table = exposition::table(&families().await);
-    let (before, rest) = readme.split_once(BEGIN).expect("the mark in README.md");
-    let (found, after) = rest.split_once(END).expect("the mark in README.md");
+    let (before, rest) = page.split_once(BEGIN).expect("the mark in the page");
+    let (found, after) = rest.split_once(END).expect("the mark in the page");
     if updating() {
-        return write("README.md", &format!("{before}{BEGIN}{table}{END}{after}"));
+        return write(PAGE, &format!("{before}{BEGIN}{table}{END}{after}"));
     }
-    assert!(found == table, "the table of metrics in README.md is stale; run `make generate`; it should be\n{table}");
+    assert!(found == table, "{PAGE} is stale; run `make generate`; it should be\n{table}");
 }
 
 #[test]
-fn the_readme_names_every_step_and_every_end_of_a_request() {
+fn the_reference_names_every_step_and_every_end_of_a_request() {
     let listed = |of: &str, words: &[&str]| {
         let (last, others) = words.split_last().unwrap();
         format!("{of} is {} or {last}.", others.join(", "))
     };
-    let readme = read("README.md").replace('\n', " ");
+    let page = read(PAGE).replace('\n', " ");
     for said in [
         listed("`step`", &ReconcileStep::ALL.map(ReconcileStep::as_str)),
         listed("`outcome`", &Outcome::ALL.map(Outcome::as_str)),
     ] {
-        assert!(readme.contains(&said), "README.md does not say: {said}");
+        assert!(page.contains(&said), "{PAGE} does not say: {said}");
     }
 }
 
@@ -87,16 +88,16 @@ fn every_alert_says_what_it_means_how_to_look_and_what_to_do() {
     let alerts: Value = serde_yaml::from_str(&read(ALERTS)).unwrap();
     let rules = alerts["groups"][0]["rules"].as_array().unwrap();
     assert!(rules.len() >= 8);
-    let readme = read("README.md");
-    let listed = readme.lines().filter(|line| line.starts_with("| `AgentTracing") && line.matches('|').count() == 4);
-    assert_eq!(listed.count(), rules.len(), "README.md lists another number of alerts");
+    let page = read(PAGE);
+    let listed = page.lines().filter(|line| line.starts_with("| `AgentTracing") && line.matches('|').count() == 4);
+    assert_eq!(listed.count(), rules.len(), "{PAGE} lists another number of alerts");
     for rule in rules {
         let name = rule["alert"].as_str().unwrap();
         assert!(name.starts_with("AgentTracing"), "{name}");
         assert!(rule["for"].is_string(), "{name} wakes somebody for a moment");
         let severity = rule["labels"]["severity"].as_str().unwrap();
         assert!(["critical", "warning", "info"].contains(&severity), "{name}: {severity}");
-        assert!(readme.contains(&format!("| `{name}` | {severity} |")), "README.md lacks {name}");
+        assert!(page.contains(&format!("| `{name}` | {severity} |")), "{PAGE} lacks {name}");
         let annotation = |of: &str| rule["annotations"][of].as_str().unwrap_or_else(|| panic!("{name} has no {of}"));
         for of in ["summary", "description"] {
             assert!(annotation(of).ends_with('.'), "{name}: {of} is no sentence");
@@ -189,5 +190,8 @@ fn read(of: &str) -> String {
 }
 
 fn write(of: &str, text: &str) {
-    std::fs::write(path(of), text).unwrap();
+    // At once, for the tests beside it that read it.
+    let new = path(&format!("{of}.new"));
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, path(of)).unwrap();
 }

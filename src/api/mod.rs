@@ -9,6 +9,7 @@ mod cr;
 mod experiment;
 mod external;
 mod injection;
+mod reasons;
 mod sdk;
 mod spec;
 mod standalone;
@@ -23,6 +24,7 @@ pub use injection::{
     ContainerNames, EnvVar, Injection, LabelSelector, LabelSelectorRequirement, Rollout, RolloutPolicy,
     SelectorOperator, WorkloadKind,
 };
+pub use reasons::Reason;
 pub use sdk::Sdk;
 pub use spec::{AgentTracing, AgentTracingSpec, Mlflow, MlflowMode};
 pub use standalone::{
@@ -30,6 +32,6 @@ pub use standalone::{
     Standalone, Storage,
 };
 pub use status::{
-    AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, Reason, RefusedMergeCa, StateCount,
-    WorkloadState, WorkloadStatus,
+    AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, RefusedMergeCa, StateCount, WorkloadState,
+    WorkloadStatus,
 };

@@ -61,7 +61,7 @@ fn a_killed_leader_is_followed_within_the_lease() {
         });
         let took = began.elapsed();
         assert_ne!(operator::leader().unwrap(), leader);
-        // Twice the promise is a fault; what it takes on a calm machine stands in the README.
+        // Twice the promise is a fault; what it takes on a calm machine stands in docs/measurements.md.
         assert!(took < 2 * TAKEN_OVER, "{took:?}");
         until("the operator is whole again", operator::ready);
     });

@@ -27,7 +27,7 @@ pub fn install() {
     }
 }
 
-/// Sets options by their variables, as the README has it for `kubectl apply -k`; `NAME-` takes one away.
+/// Sets options by their variables, as docs/reference/install.md has it for `kubectl apply -k`; `NAME-` takes one away.
 pub fn set_options(variables: &[&str]) {
     let deployment = format!("deployment/{}", names::MANAGED_BY);
     typed(&[&["-n", NAMESPACE, "set", "env", &deployment], variables].concat());

@@ -71,7 +71,7 @@ fn after_a_brutal_deletion_one_command_clears_what_is_left() {
         assert_eq!(scene.live("deployments", name)["spec"], before["spec"]);
     }
     assert_eq!(kubectl(&["get", "agenttracings", "-A"], "").map_err(|_| ()), Err(()), "the kind is gone");
-    // As the README says: the objects of all namespaces are ours, and no namespace's deletion takes them.
+    // As docs/operations/uninstall.md says: the objects of all namespaces are ours, and no namespace's deletion takes them.
     typed(&["delete", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/part-of=agent-tracing"]);
     until("nothing of ours stays", || {
         let left = ours();

@@ -1,4 +1,4 @@
-//! What an AgentTracing gives a container, as a table: `explain` prints it and the README holds it.
+//! What an AgentTracing gives a container, as a table: `explain` prints it and docs/reference/injected.md holds it.
 
 use std::fmt::Write;
 

@@ -150,11 +150,14 @@ fn agrees_with_itself(text: &str) {
     assert!(expires > jiff::Timestamp::now().as_second() as f64 && expires < 4e9, "{expires}");
 }
 
-/// README, alerts and dashboard know these metrics and no other.
+/// Reference, alerts and dashboard know these metrics and no other.
 fn agrees_with_the_documentation(text: &str) {
     let families = exposition::families(text);
     let table = exposition::table(&families);
-    assert!(read("README.md").contains(&table), "the table in README.md is not\n{table}");
+    assert!(
+        read("docs/reference/metrics.md").contains(&table),
+        "the table in docs/reference/metrics.md is not\n{table}"
+    );
     let exist: Vec<_> = families.iter().flat_map(|family| &family.samples).collect();
     for file in ["alerts.yaml", "dashboard.json"] {
         for name in exposition::named_in(&read(&format!("charts/agent-tracing-operator/files/{file}"))) {

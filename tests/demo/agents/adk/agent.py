@@ -14,7 +14,8 @@ import sys
 # The first process of a container is ended by SIGTERM only if it says how; and the imports below take seconds.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
-if token_file := os.environ.get("MLFLOW_TRACKING_TOKEN_FILE"):
+token_file = os.environ.get("MLFLOW_TRACKING_TOKEN_FILE", "")
+if os.path.isfile(token_file):
     with open(token_file) as file:
         os.environ["MLFLOW_TRACKING_TOKEN"] = file.read().strip()
 

@@ -10,7 +10,8 @@ import time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 # No version of the SDK reads a token from a file by itself.
-if token_file := os.environ.get("MLFLOW_TRACKING_TOKEN_FILE"):
+token_file = os.environ.get("MLFLOW_TRACKING_TOKEN_FILE", "")
+if os.path.isfile(token_file):
     with open(token_file) as file:
         os.environ["MLFLOW_TRACKING_TOKEN"] = file.read().strip()
 

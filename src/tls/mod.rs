@@ -40,8 +40,7 @@ use self::clock::Clock;
 use self::secret::SecretState;
 use self::serving::Serving;
 use crate::names;
-use crate::telemetry::{Metrics, Readiness};
-use crate::webhook::policy_cache::error_chain;
+use crate::telemetry::{Metrics, Readiness, error_chain};
 
 /// Readiness checks that [`Certificates::keep`] passes.
 pub const CHECKS: [&str; 3] = [CERTIFICATE, CA_BUNDLE, CALLERS];

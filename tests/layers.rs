@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Folder or file below `src`, and what no line of its code may name.
-const RULES: [(&str, &[&str]); 15] = [
+const RULES: [(&str, &[&str]); 19] = [
     (
         "api",
         &[
@@ -51,9 +51,16 @@ const RULES: [(&str, &[&str]); 15] = [
     ("webhook", &["crate::controller", "crate::mlflow", "crate::cli", "crate::run", "reqwest", "std::env"]),
     ("http_server.rs", &["crate::", "kube", "k8s_openapi", "reqwest", "std::env"]),
     ("http_server", &["crate::", "kube", "k8s_openapi", "reqwest", "std::env"]),
-    ("tls", &["crate::controller", "crate::mlflow", "crate::cli", "crate::run", "reqwest", "std::env"]),
-    ("cli", &["crate::webhook", "crate::mlflow", "crate::tls", "reqwest"]),
-    ("cli/offline.rs", &OFFLINE),
+    (
+        "tls",
+        &["crate::webhook", "crate::controller", "crate::mlflow", "crate::cli", "crate::run", "reqwest", "std::env"],
+    ),
+    ("cli", &["crate::webhook", "crate::mlflow", "reqwest"]),
+    ("cli/inject.rs", &OFFLINE),
+    ("cli/uninject.rs", &OFFLINE),
+    ("cli/rewrite.rs", &OFFLINE),
+    ("cli/explain.rs", &OFFLINE),
+    ("cli/crds.rs", &OFFLINE),
     ("cli/tracing.rs", &OFFLINE),
     ("cli/documents.rs", &OFFLINE),
     ("cli/documents", &OFFLINE),
@@ -81,16 +88,24 @@ fn every_module_knows_only_what_it_may() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// Lines that a file may have: a longer one is two things. Functions are counted by clippy, see clippy.toml.
+const MAX_LINES: usize = 400;
+/// Lines in the folders that still have longer files.
+const MAX_LINES_FOR_NOW: [(&str, usize); 2] = [("src/controller", 500), ("tests", 500)];
+
 #[test]
-fn no_file_is_longer_than_500_lines() {
+fn no_file_is_two_things() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folders = ["src", "tests", "benches"].map(|folder| root.join(folder));
-    let long: Vec<_> = folders
+    let most = |file: &Path| {
+        let known = MAX_LINES_FOR_NOW.iter().find(|(folder, _)| file.starts_with(root.join(folder)));
+        known.map_or(MAX_LINES, |(_, lines)| *lines)
+    };
+    let long: Vec<_> = ["src", "tests", "benches"]
         .iter()
-        .flat_map(|folder| rust_files(folder))
+        .flat_map(|folder| all_rust_files(&root.join(folder)))
         .filter_map(|file| {
             let lines = std::fs::read_to_string(&file).unwrap().lines().count();
-            (lines > 500).then(|| format!("{} has {lines} lines: which two things is it?", file.display()))
+            (lines > most(&file)).then(|| format!("{} has {lines} lines: which two things is it?", file.display()))
         })
         .collect();
     assert!(long.is_empty(), "{}", long.join("\n"));
@@ -107,16 +122,21 @@ fn code(file: &Path) -> Vec<(usize, String)> {
         .collect()
 }
 
+/// Those of the product: unit tests in a file of their own are no part of the module.
 fn rust_files(path: &Path) -> Vec<PathBuf> {
+    let mut all = all_rust_files(path);
+    all.retain(|file| !file.starts_with(source()) || file.file_name().is_none_or(|name| name != "tests.rs"));
+    all
+}
+
+fn all_rust_files(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
         return vec![path.to_owned()];
     }
     let entries = std::fs::read_dir(path).into_iter().flatten().map(|entry| entry.unwrap().path());
     let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.is_dir());
     let mut all: Vec<_> = files.into_iter().filter(|f| f.extension().is_some_and(|e| e == "rs")).collect();
-    // Unit tests in a file of their own are no part of the module.
-    all.retain(|file| !path.starts_with(source()) || file.file_name().is_none_or(|name| name != "tests.rs"));
-    all.extend(folders.iter().flat_map(|folder| rust_files(folder)));
+    all.extend(folders.iter().flat_map(|folder| all_rust_files(folder)));
     all
 }
 

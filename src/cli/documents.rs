@@ -49,7 +49,7 @@ pub fn read(path: &Path) -> anyhow::Result<String> {
 pub fn parse(text: &str, source: &str) -> Vec<Document> {
     let mut reader = Reader { source, count: 0, documents: Vec::new() };
     for part in split::parts(text.strip_prefix('\u{feff}').unwrap_or(text)) {
-        // What stands before the first marker is a document only where it says something.
+        // Text before the first `---` is a document only if it has content.
         if part.content().is_empty() && !part.text.starts_with("---") {
             continue;
         }

@@ -1,67 +1,55 @@
-//! `uninject --all`: takes the wiring out of every workload of a cluster, a few at a time, once no operator puts it back.
+//! `uninject`: takes the wiring out of workloads in files, or of those of a whole cluster.
 
+mod cluster;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
 use clap::Args;
-use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::{Api, Client};
 
-use crate::controller;
-use crate::names;
+use super::documents;
+use super::rewrite::{DocumentOutcome, Output, load, partial, process};
+use crate::core::inject::uninject;
+use crate::core::inject::view::Workload;
+pub(super) use cluster::{UninjectAllArgs, leader, remove_all_wiring};
 
-/// Whose wiring is taken out, and how fast.
+/// Without a record everything present is the user's: the annotation alone must not go.
+pub(super) const BY_HAND: &str =
+    "remove the annotation together with the MLFLOW_* variables beside it to have it wired anew";
+
+/// Arguments of `uninject`.
 #[derive(Args)]
-pub struct UninjectAllArgs {
-    /// The operator's namespace, in which its lease tells whether it runs.
-    #[arg(long, default_value = names::OPERATOR_NAMESPACE)]
-    pub operator_namespace: String,
-    /// Most workloads that are unavailable at a time because of it.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
-    pub max_concurrent: u16,
+pub struct UninjectArgs {
+    /// Files with workloads as YAML or JSON; `-` is stdin. May be repeated.
+    #[arg(short, long = "filename", default_value = "-")]
+    filename: Vec<PathBuf>,
+    /// Namespace of objects that name none, for the patches of `-o patch`.
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// What to print.
+    #[arg(short, long, default_value = "yaml")]
+    output: Output,
+    /// Take the wiring out of every workload of the cluster that KUBECONFIG names, a few at a time, with no operator running.
+    #[arg(long, conflicts_with_all = ["filename", "namespace", "output"])]
+    all: bool,
+    #[command(flatten, next_help_heading = "With --all")]
+    cluster: UninjectAllArgs,
 }
 
-/// Takes everything out; exit code 1 names what the API server would not have.
-pub async fn all(args: UninjectAllArgs) -> anyhow::Result<ExitCode> {
-    let UninjectAllArgs { operator_namespace, max_concurrent } = args;
-    let client = Client::try_default().await.context("no cluster: set KUBECONFIG, or run this in a pod")?;
-    if let Some(holder) = leader(&client, &operator_namespace).await? {
-        bail!(
-            "the operator ({holder}) runs and would wire everything again; end it first: kubectl scale -n {operator_namespace} \
-             deployment/{} --replicas=0",
-            names::MANAGED_BY
-        );
-    }
-    let failures = remove_all_wiring(&client, max_concurrent).await?;
-    Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+/// Takes the wiring out; `--all` works on the cluster of KUBECONFIG.
+pub fn run(args: UninjectArgs) -> anyhow::Result<ExitCode> {
+    let UninjectArgs { filename, namespace, output, all, cluster } = args;
+    if all { super::runtime()?.block_on(cluster::all(cluster)) } else { offline(&filename, &namespace, output) }
 }
 
-/// Takes the wiring out of every workload and tells of each; how many the API server would not have.
-pub(crate) async fn remove_all_wiring(client: &Client, max_concurrent: u16) -> anyhow::Result<usize> {
-    let (mut done, mut failures) = (0, 0);
-    let tell = |workload: &str, message: Option<&str>| match message {
-        None => {
-            done += 1;
-            println!("{workload}  wiring taken out");
+/// Prints workloads without their wiring.
+fn offline(files: &[PathBuf], namespace: &str, output: Output) -> anyhow::Result<ExitCode> {
+    process(load(files)?, namespace, output, |object, place| {
+        let Some(kind) = documents::workload_kind(object) else { return DocumentOutcome::Passed };
+        match Workload::read(kind, object).map(|workload| uninject(&workload)) {
+            Ok(Ok(patch)) => DocumentOutcome::Patched(patch, Vec::new()),
+            Ok(Err(error)) => DocumentOutcome::Skipped(Vec::new(), format!("{error}; {BY_HAND}")),
+            Err(error) => partial(kind, place, &error),
         }
-        Some(message) => {
-            failures += 1;
-            eprintln!("{workload}  left as it is: the API server says {message}");
-        }
-    };
-    controller::uninject_all(client, max_concurrent.into(), tell).await?;
-    println!("{done} workloads are what they were; left: {failures}");
-    Ok(failures)
-}
-
-/// Who holds the operator's lease, unless it has expired.
-pub(crate) async fn leader(client: &Client, namespace: &str) -> anyhow::Result<Option<String>> {
-    let lease = Api::<Lease>::namespaced(client.clone(), namespace).get_opt(names::LEASE).await;
-    let Some(spec) = lease.context("failed to read the operator's lease")?.and_then(|lease| lease.spec) else {
-        return Ok(None);
-    };
-    let seconds = i64::from(spec.lease_duration_seconds.unwrap_or_default());
-    let runs = spec.renew_time.is_some_and(|renewed| renewed.0.as_second() + seconds > Timestamp::now().as_second());
-    Ok(spec.holder_identity.filter(|holder| runs && !holder.is_empty()))
+    })
 }

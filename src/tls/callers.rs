@@ -14,8 +14,7 @@ use rustls::server::danger::ClientCertVerifier;
 
 use super::serving::provider;
 use super::{CALLERS, Certificates};
-use crate::telemetry::Readiness;
-use crate::webhook::policy_cache::error_chain;
+use crate::telemetry::{Readiness, error_chain};
 
 /// Why a client CA cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 //!
 //! - **Self-managed**: the authority lives in one Secret that every replica tries to create; whoever comes second reads it.
 //!   Each replica signs its own certificate with it, in memory. Only the leader rotates the authority and writes `caBundle`,
-//!   step by step as [`rotation`](crate::tls::rotation) says. Nothing is mounted: a Secret volume that does not exist yet keeps a
+//!   step by step as [`rotation`] says. Nothing is mounted: a Secret volume that does not exist yet keeps a
 //!   pod from starting.
 //! - **cert-manager** and **OpenShift's service CA**: somebody else writes the certificate, which is mounted, and `caBundle`.
 //!
@@ -40,8 +40,7 @@ use self::clock::Clock;
 use self::secret::SecretState;
 use self::serving::Serving;
 use crate::names;
-use crate::telemetry::{Metrics, Readiness};
-use crate::webhook::policy_cache::error_chain;
+use crate::telemetry::{Metrics, Readiness, error_chain};
 
 /// Readiness checks that [`Certificates::keep`] passes.
 pub const CHECKS: [&str; 3] = [CERTIFICATE, CA_BUNDLE, CALLERS];

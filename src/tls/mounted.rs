@@ -10,8 +10,7 @@ use std::time::Duration;
 use super::serving::{Serving, ServingError};
 use super::{CERTIFICATE, CertificateSource, Certificates};
 use crate::names;
-use crate::telemetry::Readiness;
-use crate::webhook::policy_cache::error_chain;
+use crate::telemetry::{Readiness, error_chain};
 
 /// Why the mounted files cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -75,7 +75,7 @@ impl AuthoritySet {
             true => {
                 let key = text(data, NEXT_KEY)?;
                 let of_key = |other: &CertificateDer<'static>| Authority::read(other, key, (TLS_CRT, NEXT_KEY));
-                // Announced is what stands behind the one that signs.
+                // `tls.crt` lists the signing certificate first, then the announced one.
                 let next = previous.first().ok_or(AuthorityError::Mismatch(TLS_CRT, NEXT_KEY)).and_then(of_key)?;
                 previous.remove(0);
                 Some(Arc::new(next))

@@ -26,8 +26,7 @@ use super::bundle::Configuration;
 use super::rotation::{AuthoritySet, RotationStep};
 use super::{CERTIFICATE, Certificates, TICK};
 use crate::names;
-use crate::telemetry::Readiness;
-use crate::webhook::policy_cache::error_chain;
+use crate::telemetry::{Readiness, error_chain};
 
 /// What the Secret holds, and the version of it that a change builds on.
 #[derive(Clone)]
@@ -164,7 +163,7 @@ impl Certificates {
                 None => TICK,
             };
             if pause < TICK {
-                // Whoever undoes it all the time is not answered more often than this.
+                // If another controller reverts the write, do not write more often than this.
                 self.clock.wait(pause).await;
                 continue;
             }

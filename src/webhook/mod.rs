@@ -125,7 +125,7 @@ impl Webhook {
             &request.namespace,
             |NamespacePolicies { injection_enabled, policies, tokenless }| {
                 let namespace = &request.namespace;
-                // Whoever else changes a template rolls it by that.
+                // Any other change of a template rolls the workload anyway.
                 let renews = !from_operator;
                 (self.decide)(
                     workload,

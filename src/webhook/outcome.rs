@@ -145,7 +145,7 @@ impl AdmissionOutcome {
             (None, true) => (Answered::Unchanged, "Current"),
             (None, false) => (Answered::Injected, "Wired"),
         };
-        // Where nothing changes nobody is told again at every apply.
+        // No warning on an apply that changes nothing.
         let news = if patch.is_empty() && skipped.is_none() { Vec::new() } else { notes };
         let warnings = news.iter().filter_map(|note| warning(note, &tracing)).collect();
         Self { patch, warnings, result, reason, tracing, error: None }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use crate::names;
-use crate::webhook::policy_cache::error_chain;
+use crate::telemetry::error_chain;
 
 /// What only the leader does, for ever: the configuration's owner is `namespace`, whoever writes the configuration anew.
 pub async fn keep(client: &Client, namespace: &str) -> Infallible {
@@ -52,7 +52,7 @@ pub async fn keep(client: &Client, namespace: &str) -> Infallible {
             }
             Err(_) => tracing::warn!("failed to set the owner of the webhook configuration: no answer"),
         }
-        // Whoever takes it away all the time is not answered more often than this.
+        // If another controller reverts the write, do not write more often than this.
         sleep(RETRY_INTERVAL).await;
     }
 }

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use crate::api::AgentTracing;
 use crate::core::settings::policy::Policy;
 use crate::names;
-use crate::telemetry::Readiness;
+use crate::telemetry::{Readiness, error_chain};
 
 /// Readiness checks that [`PolicyCache::keep`] passes.
 pub const CHECKS: [&str; 4] = [TRACINGS, NAMESPACES, SERVICE_ACCOUNTS, PLATFORM];
@@ -268,20 +268,6 @@ impl Index for TokenlessIndex {
             }
         }
     }
-}
-
-/// An error with its causes, since kube says "failed to perform initial object list" and keeps the reason below.
-pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 const TRACINGS: &str = "agenttracings";

@@ -82,6 +82,7 @@ fn a_spec_that_cannot_work_is_refused_with_field_and_reason() {
 }
 
 /// Spec, field and message.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn refused_specs() -> Vec<(String, String, String)> {
     let mut table = Vec::new();
     let mut standalone = |fields: &str, field: &str, message: &str| {

@@ -20,6 +20,7 @@ const DEPLOYMENT_CONTROLLER: &str = "system:serviceaccount:kube-system:deploymen
 
 #[test]
 #[ignore = "needs the API server: make test"]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn the_webhook_is_called_for_relevant_changes_only() {
     let namespace = Namespace::create("install-rules");
     let ns = namespace.0.as_str();

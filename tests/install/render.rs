@@ -190,6 +190,7 @@ fn no_right_is_wider_than_promised() {
 
 #[test]
 #[ignore = "needs kubectl and helm: make test"]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_value_of_the_chart_has_its_effect() {
     let default = pod_and_replicas(&[]);
     let cases: &[(&[&str], &str, Value)] = &[

@@ -37,6 +37,7 @@ fn the_samples_are_valid() {
 
 #[test]
 #[ignore = "needs the API server: make test"]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn the_operator_has_the_rights_it_was_promised_and_no_other() {
     install();
     let home = names::OPERATOR_NAMESPACE;

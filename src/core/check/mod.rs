@@ -4,6 +4,7 @@
 pub mod authorities;
 pub mod own_bundle;
 pub mod token;
+mod tracing;
 
 use std::collections::BTreeMap;
 
@@ -11,9 +12,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use self::authorities::CaFindings;
-use crate::api::{AgentTracing, ConditionType, Reason, WorkloadState, WorkloadStatus};
+use crate::api::AgentTracing;
 use crate::core::ca_bundle::{Source, merge};
-use crate::core::selection::kind::Kind;
 use crate::names;
 
 /// What was found, or why it could not be looked at.
@@ -107,6 +107,19 @@ pub struct Link {
 /// Walks the chain.
 pub fn check(facts: &Facts, now: Timestamp) -> Vec<Link> {
     let mut chain = Chain::default();
+    objects_exist(&mut chain, facts);
+    operator_runs(&mut chain, facts, now);
+    namespace_is_injected(&mut chain, facts);
+    if let Fact::Known(tracings) = &facts.tracings {
+        for tracing in tracings {
+            tracing::of_tracing(&mut chain, tracing, facts, tracings.len() > 1, now);
+        }
+    }
+    chain.links
+}
+
+/// The kind, the namespace, an AgentTracing.
+fn objects_exist(chain: &mut Chain, facts: &Facts) {
     let namespace = &facts.namespace;
     chain.fact("definition", &facts.definition, "list agenttracings.agenttracing.dev -A", |served| match served {
         true => good("AgentTracings are served"),
@@ -123,6 +136,10 @@ pub fn check(facts: &Facts, now: Timestamp) -> Vec<Link> {
         )),
         all => good(all.iter().map(name_of).collect::<Vec<_>>().join(", ")),
     });
+}
+
+/// The operator, its leader, its webhook.
+fn operator_runs(chain: &mut Chain, facts: &Facts, now: Timestamp) {
     chain.fact("operator", &facts.operator, "list deployments -A", |operator| match operator {
         None => bad("it is not installed, although its kind is: kubectl apply -k config/default"),
         Some(OperatorFacts { namespace, ready: 0 }) => bad(format!(
@@ -144,6 +161,11 @@ pub fn check(facts: &Facts, now: Timestamp) -> Vec<Link> {
     });
     let configuration = format!("get mutatingwebhookconfigurations/{}", names::WEBHOOK_CONFIGURATION);
     chain.fact("webhook", &facts.webhook, &configuration, |webhook| registered(webhook.as_ref(), now));
+}
+
+/// The namespace's label, and whether a workload would be wired.
+fn namespace_is_injected(chain: &mut Chain, facts: &Facts) {
+    let namespace = &facts.namespace;
     chain.fact("namespace label", &facts.labels, &format!("get namespace/{namespace}"), |labels| {
         let enabled = labels.as_ref().and_then(|labels| labels.get(names::LABEL_INJECTION));
         let command =
@@ -168,12 +190,6 @@ pub fn check(facts: &Facts, now: Timestamp) -> Vec<Link> {
             names::WEBHOOK_SERVICE
         )),
     });
-    if let Fact::Known(tracings) = &facts.tracings {
-        for tracing in tracings {
-            of_tracing(&mut chain, tracing, facts, tracings.len() > 1, now);
-        }
-    }
-    chain.links
 }
 
 /// Exit code: 0 all is well, 1 something is broken, 2 something could not be looked at.
@@ -205,152 +221,6 @@ fn registered(webhook: Option<&WebhookFacts>, now: Timestamp) -> (State, String)
     }
 }
 
-fn of_tracing(chain: &mut Chain, tracing: &AgentTracing, facts: &Facts, of_several: bool, now: Timestamp) {
-    let name = name_of(tracing);
-    let title = |link: &str| if of_several { format!("{name}: {link}") } else { link.to_owned() };
-    // One AgentTracing that is broken says nothing about the next.
-    chain.broken = chain.links.iter().any(|link| link.state == State::Bad && !link.link.contains(": "));
-    let namespace = &facts.namespace;
-    let status = tracing.status.clone().unwrap_or_default();
-    let seen = status.observed_generation.is_some() && status.observed_generation == tracing.metadata.generation;
-    chain.add(
-        &title("spec"),
-        match seen {
-            true => good(format!("generation {} was reconciled", status.observed_generation.unwrap_or_default())),
-            false => bad(format!(
-                "the newest change of {name} was not reconciled; read the operator's log: kubectl logs -n {} -l {}={}",
-                operator_namespace(facts),
-                names::LABEL_NAME,
-                names::MANAGED_BY
-            )),
-        },
-    );
-    let condition = |kind: ConditionType| status.conditions.iter().find(|c| c.type_ == kind.as_str());
-    let stops = [Reason::Suspended, Reason::InvalidSpec, Reason::Conflict].map(Reason::as_str);
-    if let Some(ready) = condition(ConditionType::Ready).filter(|c| stops.contains(&c.reason.as_str())) {
-        chain.add(&title("spec allows it"), bad(format!("{}: {}", ready.reason, ready.message)));
-    }
-    for kind in [
-        ConditionType::MLflowReady,
-        ConditionType::WorkspaceReady,
-        ConditionType::RBACReady,
-        ConditionType::InjectionReady,
-        ConditionType::ExperimentsReady,
-    ] {
-        if let Some(condition) = condition(kind) {
-            chain.add(&title(kind.as_str()), verdict(&condition.status, &condition.reason, &condition.message));
-        }
-    }
-    let mut rows: Vec<_> = status.workloads.iter().collect();
-    if let Some(only) = &facts.workload {
-        rows.retain(|row| resource(row) == *only);
-        if rows.is_empty() && !of_several {
-            let said = format!(
-                "{only} is none that {name} selects, or it is not there; compare injection.kinds and injection.selector: kubectl get \
-                 -n {namespace} {only} -o yaml"
-            );
-            chain.add(only, bad(said));
-        }
-    }
-    let first = chain.links.len();
-    for row in rows {
-        // The others are as they are whatever this one lacks.
-        let broken = chain.broken;
-        chain.add(&title(&resource(row)), of_workload(row, facts));
-        if let Some(assessment) = of_bundle(row, facts, now) {
-            chain.add(&title(&format!("CA bundle of {}", resource(row))), assessment);
-        }
-        chain.broken = broken;
-    }
-    chain.broken |= chain.links[first..].iter().any(|link| link.state == State::Bad);
-    if let (Some(only), false) = (&facts.workload, chain.broken) {
-        let row = status.workloads.iter().find(|row| resource(row) == *only && row.state == WorkloadState::Injected);
-        if let Some(row) = row {
-            chain.add(&title("traces"), traces_of(row, facts));
-        }
-    } else if let Some(flowing) = condition(ConditionType::TracesFlowing) {
-        let early = [Reason::NoTracesYet, Reason::NoTracesFrom].map(Reason::as_str).contains(&flowing.reason.as_str());
-        let found = match early {
-            true => unknown(format!("{}: {}", flowing.reason, flowing.message)),
-            false => verdict(&flowing.status, &flowing.reason, &flowing.message),
-        };
-        chain.add(&title("traces"), found);
-    }
-}
-
-/// What the user chose so is no fault.
-fn is_fine(row: &WorkloadStatus) -> bool {
-    let chosen = [Reason::OptedOut, Reason::OwnTrackingURI, Reason::Windows].map(Reason::as_str);
-    row.state == WorkloadState::Injected || row.reason.as_deref().is_some_and(|reason| chosen.contains(&reason))
-}
-
-fn of_workload(row: &WorkloadStatus, facts: &Facts) -> (State, String) {
-    let why = [Some(row.state.as_str()), row.reason.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
-    if !is_fine(row) {
-        return bad(format!("{why}: {}", row.message.as_deref().unwrap_or_default()));
-    }
-    if row.state != WorkloadState::Injected {
-        return good(format!("{why}, as its owner chose"));
-    }
-    let experiment = row.experiment.as_deref().unwrap_or("one that cannot be seen");
-    let last = row.last_trace_time.as_deref().map_or_else(|| "none seen".to_owned(), |time| format!("from {time}"));
-    let told = format!("wired, experiment {experiment}, last trace {last}");
-    match &facts.pods {
-        Fact::Known(all) => match all.get(&resource(row)) {
-            Some(PodFacts { running, current, .. }) if current < running => bad(format!(
-                "{} of its {running} pods are from before the wiring; replace them: kubectl rollout restart -n {} {}",
-                running - current,
-                facts.namespace,
-                resource(row)
-            )),
-            Some(PodFacts { tokenless: Some((pod, container)), .. }) => bad(format!(
-                "container {container} of {pod} has no service account token, so that MLflow refuses its traces; a policy has taken it \
-                 from the pod (automountServiceAccountToken), or its volume: kubectl get pod -n {} {pod} -o yaml",
-                facts.namespace
-            )),
-            // Whether its traces arrive is not known, whatever the others' do.
-            _ if row.last_trace_time.is_none() => unknown(format!(
-                "{told}; send it a request, then look again: kubectl get agenttracing -n {}",
-                facts.namespace
-            )),
-            _ => good(told),
-        },
-        Fact::Unknown(why) => unknown(format!(
-            "{told}; its pods cannot be looked at ({why}); see whether you may: kubectl auth can-i list pods -n {}",
-            facts.namespace
-        )),
-    }
-}
-
-/// Whether traces of one workload arrive. What is said of all of them says nothing about this one.
-fn traces_of(row: &WorkloadStatus, facts: &Facts) -> (State, String) {
-    let (namespace, resource) = (&facts.namespace, resource(row));
-    let log = match row.kind == Kind::CronJob.as_str() {
-        true => format!("kubectl get jobs -n {namespace}"),
-        false => format!("kubectl logs -n {namespace} {resource}"),
-    };
-    let broken = [Reason::TracesWithoutSpans, Reason::TracesStopped].map(Reason::as_str);
-    let note = row.notes.iter().find(|note| broken.iter().any(|reason| note.starts_with(&format!("{reason}: "))));
-    let experiment = row.experiment.as_deref().unwrap_or("that cannot be seen");
-    match (note, &row.last_trace_time) {
-        (Some(note), _) => bad(format!("{note}; read its log: {log}")),
-        (None, Some(time)) => good(format!("experiment {experiment} got a trace with its spans at {time}")),
-        (None, None) => unknown(format!(
-            "none was seen in experiment {experiment} since its current wiring; send it a request, then read its log: {log}"
-        )),
-    }
-}
-
-/// `None` where it has no bundle, or no pod that runs.
-fn of_bundle(row: &WorkloadStatus, facts: &Facts, now: Timestamp) -> Option<(State, String)> {
-    let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == row.kind)?;
-    authorities::assess(kind, &resource(row), facts, now)
-}
-
-fn resource(row: &WorkloadStatus) -> String {
-    format!("{}/{}", row.kind.to_ascii_lowercase(), row.name)
-}
-
 fn name_of(tracing: &AgentTracing) -> String {
     tracing.metadata.name.clone().unwrap_or_default()
 }
@@ -362,25 +232,16 @@ fn operator_namespace(facts: &Facts) -> &str {
     }
 }
 
-fn verdict(status: &str, reason: &str, message: &str) -> (State, String) {
-    let state = match status {
-        "True" => State::Good,
-        "False" => State::Bad,
-        _ => State::Unknown,
-    };
-    (state, format!("{reason}: {message}"))
+fn good(message: impl Into<String>) -> (State, String) {
+    (State::Good, message.into())
 }
 
-fn good(said: impl Into<String>) -> (State, String) {
-    (State::Good, said.into())
+fn bad(message: impl Into<String>) -> (State, String) {
+    (State::Bad, message.into())
 }
 
-fn bad(said: impl Into<String>) -> (State, String) {
-    (State::Bad, said.into())
-}
-
-fn unknown(said: impl Into<String>) -> (State, String) {
-    (State::Unknown, said.into())
+fn unknown(message: impl Into<String>) -> (State, String) {
+    (State::Unknown, message.into())
 }
 
 #[derive(Default)]
@@ -402,13 +263,13 @@ impl Chain {
         }
     }
 
-    fn add(&mut self, link: &str, (state, said): (State, String)) {
-        let (state, said) = match self.broken {
+    fn add(&mut self, link: &str, (state, message): (State, String)) {
+        let (state, message) = match self.broken {
             true => (State::Skipped, String::new()),
-            false => (state, said),
+            false => (state, message),
         };
         self.broken |= state == State::Bad;
-        self.links.push(Link { link: link.to_owned(), state, said });
+        self.links.push(Link { link: link.to_owned(), state, said: message });
     }
 }
 

@@ -92,6 +92,7 @@ fn where_all_is_well_every_link_holds() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table: one line for each link")]
 fn of_everything_that_can_be_broken_the_one_cause_is_named() {
     let row = |state: &str, reason: &str| json!({"kind": "Deployment", "name": "teller", "state": state, "reason": reason, "message": "why; type: kubectl describe x"});
     let table: Vec<(&str, Facts, &str)> = vec![

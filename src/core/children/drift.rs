@@ -151,7 +151,7 @@ pub fn refused_changes(desired: &Value, live: &Value) -> Vec<RefusedChange> {
 }
 
 /// The desired claim with what is [`refused_changes`] left as it is, so that the rest of it, above all whether the AgentTracing
-/// owns it, still follows the spec. This is what is compared with [`drifted`] and what is applied.
+/// owns it, still follows the spec. This is what is compared with [`has_drifted`] and what is applied.
 ///
 /// A class that the spec does not name (any more) is the live one: an apply that leaves out a class which an earlier one
 /// had, as for an adopted claim, means to remove it, and is refused with 422.

@@ -18,8 +18,8 @@ const CREATED_EVICTABLE_VOLUMES: &str = "template.annotations.safe-to-evict-loca
 /// Bytes of all names and values of an object's annotations that the API server takes.
 const MAX_ANNOTATIONS: usize = 262_144;
 
-/// The record, and with a first volume of ours the word that the cluster autoscaler may evict the pod in spite of it. That
-/// alone is worth no rollout.
+/// Writes the record, and with the first volume of ours the annotation that lets the cluster autoscaler evict the pod. The
+/// annotation alone does not roll a workload.
 ///
 /// False where the template's annotations would become longer than the API server takes: it would refuse the user's object.
 pub(super) fn annotate_template(

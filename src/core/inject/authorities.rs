@@ -1,19 +1,16 @@
 //! The pod's part of the wiring: the volume with the merged certificate authorities and who fills it.
 
-use std::collections::BTreeSet;
-use std::path::{Component, Path, PathBuf};
-
 use json_patch::PatchOperation;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::ca_sources::projected_sources;
 use super::fingerprint::{of_container, of_mount, of_volume};
-use super::list::{ManagedEntry, foreign_entry};
-use super::pod::{live_init_containers, live_volumes};
-use super::record::{Record, value_hash};
+use super::list::ManagedEntry;
+use super::record::value_hash;
 use super::view::{Amounts, Container, ContainerResources, Mount, PodSpec, Volume, Workload};
-use super::{ContainerRef, INIT_CONTAINERS, add, pointer, remove, test};
-use crate::api::{CaBundleStrategy, ConfigMapKey};
+use super::{INIT_CONTAINERS, add, pointer, remove, test};
+use crate::api::CaBundleStrategy;
 use crate::core::ca_bundle::AGENT_SCRIPT;
 use crate::core::selection::kind::Kind;
 use crate::core::settings::Platform;
@@ -59,7 +56,7 @@ pub(super) fn managed_entries(choice: &CaChoice, context: &PodContext<'_>) -> Ma
         return ManagedEntries { volumes: vec![volume(merged)], ..ManagedEntries::default() };
     }
     let folder = json!({"name": names::CA_VOLUME, "emptyDir": {"sizeLimit": SIZE_LIMIT}});
-    let sources = json!({"name": names::CA_SOURCES_VOLUME, "projected": {"sources": sources(config_maps)}});
+    let sources = json!({"name": names::CA_SOURCES_VOLUME, "projected": {"sources": projected_sources(config_maps)}});
     let pull_secrets = match strategy {
         CaBundleStrategy::InitContainer => context.platform.merge_ca.pull_secrets.as_slice(),
         CaBundleStrategy::AgentInitContainer | CaBundleStrategy::ConfigMap => &[],
@@ -87,31 +84,6 @@ pub(in crate::core) fn merge_ca_entries(
 ) -> Option<ManagedEntries> {
     let pod = &workload.pod;
     Some(managed_entries(choice, &PodContext { pod, agent: pod.containers.first()?, init_agent: None, platform }))
-}
-
-/// Every one may be absent: a pod must start without any of them.
-fn sources(config_maps: &[ConfigMapKey]) -> Vec<Value> {
-    let known = CA_CONFIG_MAPS.map(|(name, key)| (name, key, format!("{name}-{key}")));
-    // Names of ConfigMaps and keys have no slash, and the numbers keep equal ones apart.
-    let users = config_maps
-        .iter()
-        .enumerate()
-        .map(|(n, source)| (source.name.as_str(), source.key.as_str(), format!("{n}-{}-{}", source.name, source.key)));
-    known
-        .into_iter()
-        .chain(users)
-        .map(|(name, key, path)| {
-            json!({"configMap": {"name": name, "items": [{"key": key, "path": path}], "optional": true}})
-        })
-        .collect()
-}
-
-/// The ConfigMaps and keys that the operator merges for a namespace, each once.
-pub fn ca_sources<'c>(choices: impl Iterator<Item = &'c CaChoice>) -> Vec<(String, String)> {
-    let known = CA_CONFIG_MAPS.map(|(name, key)| (name.to_owned(), key.to_owned()));
-    let users = choices.flat_map(|choice| &choice.config_maps).map(|source| (source.name.clone(), source.key.clone()));
-    let mut seen = BTreeSet::new();
-    known.into_iter().chain(users).filter(|source| seen.insert(source.clone())).collect()
 }
 
 fn init_container(strategy: CaBundleStrategy, context: &PodContext<'_>) -> ManagedEntry {
@@ -191,106 +163,11 @@ pub(super) fn renew(kind: Kind, pod: &PodSpec<'_>, wanted: &ManagedEntries, patc
     }
 }
 
-/// What of the user's stands where the authorities should be, or keeps their mount point from being made.
-pub(super) fn obstacle<'w>(
-    workload: &Workload<'_>,
-    record: Option<&Record>,
-    mut agents: impl Iterator<Item = ContainerRef<'w, 'w>>,
-) -> Option<String> {
-    let none = Record::default();
-    let record = record.unwrap_or(&none);
-    let spec = &workload.pod;
-    let volumes = live_volumes(spec, &record.pod);
-    let names = [names::CA_VOLUME, names::CA_SOURCES_VOLUME];
-    if let Some(name) = foreign_entry(&volumes, &record.pod.volumes, &names) {
-        return Some(format!("volume/{name}"));
-    }
-    let mut claims = workload.claims.iter().filter_map(|claim| claim.metadata.name.as_deref());
-    if let Some(name) = claims.find(|name| names.contains(name)) {
-        return Some(format!("volumeClaimTemplate/{name}"));
-    }
-    let containers = live_init_containers(spec, record);
-    if let Some(name) = foreign_entry(&containers, &record.pod.init_containers, &[names::MERGE_CA]) {
-        return Some(format!("initContainer/{name}"));
-    }
-    // Names are unique over init and main containers.
-    if spec.containers.iter().any(|container| &*container.name == names::MERGE_CA) {
-        return Some(format!("container/{}", names::MERGE_CA));
-    }
-    agents.find_map(|container_ref| in_the_way(spec, record, container_ref.container))
-}
-
-fn in_the_way(pod: &PodSpec<'_>, record: &Record, container: &Container<'_>) -> Option<String> {
-    let recorded = record.containers.get(&*container.name).map(|c| &c.mounts);
-    let is_ours = |mount: &Mount<'_>| {
-        let hash = recorded.and_then(|mounts| mounts.get(mount.mount_path.trim_end_matches('/')));
-        hash.is_some_and(|hash| *hash == of_mount(mount))
-    };
-    let mounts = || container.volume_mounts.iter().flatten();
-    // One below counts too: its mount point cannot be made in our read-only mount, and the container would not start.
-    let foreign = mounts().filter(|mount| !is_ours(mount)).map(|mount| ("mount", normalized(&mount.mount_path)));
-    let devices = container.volume_devices.iter().flatten().map(|device| ("device", normalized(&device.device_path)));
-    let folder = Path::new(names::CA_FOLDER);
-    let found = foreign.chain(devices).find(|(_, path)| path.starts_with(folder));
-    let read_only = || {
-        let parents = mounts().map(|mount| (mount, normalized(&mount.mount_path)));
-        // The innermost of them is where the mount point would have to be made.
-        let (mount, path) = parents
-            .filter(|(_, path)| folder != path && folder.starts_with(path))
-            .max_by_key(|(_, path)| path.components().count())?;
-        refuses_mount_points(pod, mount).then_some(("mount", path))
-    };
-    found.or_else(read_only).map(|(what, path)| format!("{what}:{}", path.display()))
-}
-
-/// Whether no mount point can be made in a mounted volume: runc would have to make a folder in what cannot be written. The
-/// kubelet itself makes those in the volumes whose content it writes.
-fn refuses_mount_points(pod: &PodSpec<'_>, mount: &Mount<'_>) -> bool {
-    let volume = pod.volumes.iter().flatten().find(|volume| volume.name == mount.name);
-    let Some(volume) = volume else { return mount.read_only == Some(true) };
-    let Volume {
-        name: _,
-        empty_dir: _,
-        config_map,
-        projected,
-        secret,
-        downward_api,
-        image,
-        persistent_volume_claim,
-        csi,
-    } = volume;
-    let of_the_kubelet = config_map.is_some() || projected.is_some() || secret.is_some() || downward_api.is_some();
-    let sources = [persistent_volume_claim, csi];
-    let read_only = sources.into_iter().flatten().any(|source| source.read_only == Some(true));
-    !of_the_kubelet && (mount.read_only == Some(true) || image.is_some() || read_only)
-}
-
-/// An absolute path as the container runtime resolves it: `/tmp//ca-bundle` and `/tmp/x/../ca-bundle` are one place.
-fn normalized(path: &str) -> PathBuf {
-    let mut out = PathBuf::from("/");
-    for component in Path::new(path).components() {
-        match component {
-            Component::Normal(name) => out.push(name),
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
-        }
-    }
-    out
-}
-
 fn volume(value: Value) -> ManagedEntry {
     let view = Volume::deserialize(&value).unwrap_or_default();
     ManagedEntry { name: view.name.to_string(), fingerprint: of_volume(&view), value: value.clone() }
 }
 
-/// ConfigMaps and their keys with certificate authorities that OpenShift and OpenShift AI put into every namespace.
-const CA_CONFIG_MAPS: [(&str, &str); 3] = [
-    ("openshift-service-ca.crt", "service-ca.crt"),
-    ("odh-trusted-ca-bundle", "ca-bundle.crt"),
-    ("odh-trusted-ca-bundle", "odh-ca-bundle.crt"),
-];
 /// Room for 2,000 authorities many times over.
 const SIZE_LIMIT: &str = "32Mi";
 /// The uid of the operator's image.

@@ -5,7 +5,9 @@
 
 mod annotations;
 mod authorities;
+mod ca_sources;
 pub mod canary;
+mod conflict;
 mod env;
 mod fingerprint;
 mod list;
@@ -27,8 +29,8 @@ use super::wiring::{Entry, Group, TRACKING_URI, Wiring, expand};
 use crate::api::{ContainerNames, Reason};
 use crate::core::selection::kind::Kind;
 use crate::names;
-pub use authorities::ca_sources;
 pub(in crate::core) use authorities::{ManagedEntries, merge_ca_entries};
+pub use ca_sources::ca_sources;
 use env::EnvOwnership;
 use list::{List, ManagedEntry};
 pub use notes::Note;
@@ -69,6 +71,7 @@ const CREATED_LABELS: &str = "labels";
 const INIT_CONTAINERS: &str = "initContainers";
 
 /// Brings a template to a wiring.
+#[expect(clippy::too_many_lines, reason = "one pass over the containers fills patch, record and notes")]
 pub fn inject(
     workload: &Workload<'_>,
     wiring: &Wiring,
@@ -95,12 +98,12 @@ pub fn inject(
     let chosen: Vec<bool> =
         containers(workload).zip(&named).map(|(container_ref, named)| *named && can_log(&container_ref)).collect();
 
-    // The authorities need the whole pod: where something of the user's is in their place, all of their part is withheld.
+    // The certificate authorities are parts of the pod: on any conflict with an entry of the user's all of them are withheld.
     let agents =
         || containers(workload).zip(&chosen).filter(|(_, chosen)| **chosen).map(|(container_ref, _)| container_ref);
-    let obstacle = wiring.ca.as_ref().and_then(|_| authorities::obstacle(workload, old.as_ref(), agents()));
-    let with_ca = wiring.ca.as_ref().filter(|_| obstacle.is_none());
-    if let Some(what) = obstacle {
+    let conflict = wiring.ca.as_ref().and_then(|_| conflict::conflict(workload, old.as_ref(), agents()));
+    let with_ca = wiring.ca.as_ref().filter(|_| conflict.is_none());
+    if let Some(what) = conflict {
         out.notes.push(Note::KeptByUser { container: "pod".to_owned(), variables: vec![what] });
     }
 

@@ -4,24 +4,18 @@ mod cr;
 pub mod hosts;
 mod platform;
 pub mod policy;
+mod standalone;
 mod valid;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
-use k8s_openapi::api::core::v1::Toleration;
-use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-
-use self::policy::{DEFAULT_PORT, Policy};
-use crate::api::{
-    AgentTracing, Artifacts, DeletionPolicy, ImagePullPolicy, LabelSelectorRequirement, MlflowMode, NetworkPolicy,
-    Resources, SecretKey, SelectorOperator, Standalone,
-};
-use crate::core::children::quantity;
+use self::policy::Policy;
+use crate::api::{AgentTracing, LabelSelectorRequirement, MlflowMode, SelectorOperator};
 use crate::names;
 pub use cr::{CrSettings, DEFAULT_CR_NAME, DEFAULT_CR_ORIGIN};
 pub use platform::{MergeCa, Platform, SYSTEM_NAMESPACE, SYSTEM_PREFIXES, is_system_namespace};
+pub use standalone::{DEFAULT_IMAGE, DEFAULT_SIZE, StandaloneSettings};
 
 /// An AgentTracing with every default resolved.
 #[derive(Clone, Debug)]
@@ -44,43 +38,6 @@ pub struct Settings {
     pub cr: CrSettings,
     /// The address of mode External, without a slash at its end.
     pub external_uri: Option<String>,
-}
-
-/// The standalone server, every default resolved.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StandaloneSettings {
-    /// Image of server and migration.
-    pub image: String,
-    /// When it is pulled.
-    pub image_pull_policy: ImagePullPolicy,
-    /// Names of pull Secrets, each once.
-    pub image_pull_secrets: Vec<String>,
-    /// Port of Service and container.
-    pub port: u16,
-    /// Server processes.
-    pub workers: u8,
-    /// Size of the volume.
-    pub storage_size: String,
-    /// Its class; `None` is the cluster's default class.
-    pub storage_class_name: Option<String>,
-    /// What happens to the volume with the AgentTracing.
-    pub deletion_policy: DeletionPolicy,
-    /// The database, where it is not SQLite on the volume.
-    pub backend_store_secret: Option<SecretKey>,
-    /// The artifact store, where it is not the volume.
-    pub artifacts: Option<Artifacts>,
-    /// The user's host names, each once.
-    pub allowed_hosts: Vec<String>,
-    /// Requests and limits, defaults filled in.
-    pub resources: Resources,
-    /// Labels that a node must have.
-    pub node_selector: BTreeMap<String, String>,
-    /// Taints that are tolerated.
-    pub tolerations: Vec<Toleration>,
-    /// The user's pod labels.
-    pub pod_labels: BTreeMap<String, String>,
-    /// The user's peers of the NetworkPolicy; `None`: no NetworkPolicy.
-    pub network_policy: Option<Vec<NetworkPolicyPeer>>,
 }
 
 /// A value that the API server accepted and that cannot be carried out.
@@ -127,7 +84,7 @@ pub fn parse(tracing: &AgentTracing) -> Result<Settings, Vec<Problem>> {
         problems.add("spec.mlflow.external.trackingURI", shown, remedy);
     }
     let cr = cr::cr(mlflow.cr.clone().unwrap_or_default());
-    let standalone = standalone(tracing.spec.mlflow.standalone.clone().unwrap_or_default(), &mut problems);
+    let standalone = standalone::standalone(tracing.spec.mlflow.standalone.clone().unwrap_or_default(), &mut problems);
     if !problems.0.is_empty() {
         return Err(problems.0);
     }
@@ -158,131 +115,6 @@ impl Settings {
             MlflowMode::External => self.external_uri.clone().unwrap_or_default(),
         }
     }
-}
-
-fn standalone(spec: Standalone, problems: &mut Problems) -> StandaloneSettings {
-    // Destructured, so that a new field of the spec cannot be forgotten here.
-    let Standalone {
-        image,
-        image_pull_policy,
-        image_pull_secrets,
-        port,
-        workers,
-        storage,
-        deletion_policy,
-        backend_store_secret,
-        artifacts,
-        allowed_hosts,
-        resources,
-        node_selector,
-        tolerations,
-        pod_labels,
-        network_policy,
-    } = spec;
-    let storage = storage.unwrap_or_default();
-    let workers = workers.unwrap_or(1);
-    let storage_size = storage.size.unwrap_or_else(|| DEFAULT_SIZE.to_owned());
-    if quantity::parse(&storage_size).is_none_or(|bytes| bytes <= 0) {
-        problems.add(&format!("{PREFIX}.storage.size"), &storage_size, "write a size above zero, for example 5Gi");
-    }
-    let image_pull_secrets: Vec<String> = image_pull_secrets.into_iter().map(|secret| secret.name).collect();
-    for name in &image_pull_secrets {
-        problems.secret(&format!("{PREFIX}.imagePullSecrets.name"), name);
-    }
-    if let Some(SecretKey { name, key }) = &backend_store_secret {
-        problems.secret(&format!("{PREFIX}.backendStoreSecret.name"), name);
-        if !valid::secret_key(key) {
-            let remedy = "write the name of a key of that Secret: letters, digits, '-', '_' and '.'";
-            problems.add(&format!("{PREFIX}.backendStoreSecret.key"), key, remedy);
-        }
-    }
-    if let Some(Artifacts { destination, env_from_secret }) = &artifacts {
-        // On the server's own disk they would be lost with the pod; the scheme mlflow-artifacts is the server itself.
-        if ["file:", "mlflow-artifacts:"].iter().any(|scheme| destination.starts_with(scheme)) {
-            let remedy = "write the address of an object store, for example s3://bucket/path, or leave artifacts out to \
-                          keep them on the volume";
-            problems.add(&format!("{PREFIX}.artifacts.destination"), destination, remedy);
-        }
-        if let Some(secret) = env_from_secret {
-            problems.secret(&format!("{PREFIX}.artifacts.envFromSecret.name"), &secret.name);
-        }
-    }
-    for host in &allowed_hosts {
-        if let Some(remedy) = valid::host_problem(host) {
-            problems.add(&format!("{PREFIX}.allowedHosts"), host, remedy);
-        }
-    }
-    for (field, labels) in [("podLabels", &pod_labels), ("nodeSelector", &node_selector)] {
-        problems.labels(&format!("{PREFIX}.{field}"), labels);
-    }
-    StandaloneSettings {
-        image: image.unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
-        image_pull_policy: image_pull_policy.unwrap_or(ImagePullPolicy::IfNotPresent),
-        // The API server merges this list by name and refuses a name that stands twice.
-        image_pull_secrets: unique(image_pull_secrets),
-        port: port.unwrap_or(DEFAULT_PORT),
-        workers,
-        storage_size,
-        storage_class_name: storage.storage_class_name,
-        deletion_policy: deletion_policy.unwrap_or_default(),
-        backend_store_secret,
-        artifacts,
-        allowed_hosts: unique(allowed_hosts),
-        resources: resources_with_defaults(resources.unwrap_or_default(), workers, problems),
-        node_selector,
-        tolerations,
-        pod_labels,
-        network_policy: match network_policy {
-            Some(NetworkPolicy { enabled: Some(false), from: _ }) => None,
-            Some(NetworkPolicy { enabled: _, from }) => Some(from),
-            None => Some(Vec::new()),
-        },
-    }
-}
-
-/// The user's resources over the defaults. A default gives way to a value of the user's that it would contradict: with
-/// `limits: {memory: 256Mi}` the default request of 512Mi would make the pod invalid.
-fn resources_with_defaults(user: Resources, workers: u8, problems: &mut Problems) -> Resources {
-    for (kind, list) in [("limits", &user.limits), ("requests", &user.requests)] {
-        for (resource, amount) in list {
-            let field = format!("{PREFIX}.resources.{kind}.{resource}");
-            if quantity::parse(&amount.0).is_none_or(|n| n < 0) {
-                problems.add(&field, &amount.0, "write a quantity such as 500m or 1Gi");
-            } else if !valid::label_key(resource) {
-                problems.add(&field, resource, "write the name of a resource, for example cpu or memory");
-            }
-        }
-    }
-    let more = 256 * u32::from(workers.saturating_sub(1));
-    let defaults = [("requests", "cpu", "100m".to_owned())].into_iter().chain([
-        ("requests", "memory", format!("{}Mi", 512 + more)),
-        ("limits", "memory", format!("{}Mi", 1024 + more)),
-    ]);
-    let mut resources = user.clone();
-    for (kind, resource, amount) in defaults {
-        let (own, other, list) = match kind {
-            "limits" => (&user.limits, &user.requests, &mut resources.limits),
-            _ => (&user.requests, &user.limits, &mut resources.requests),
-        };
-        if own.contains_key(resource) {
-            continue;
-        }
-        let contradicted = |bound: &Quantity| match (quantity::parse(&bound.0), quantity::parse(&amount)) {
-            (Some(bound), Some(default)) if kind == "limits" => bound > default,
-            (Some(bound), Some(default)) => bound < default,
-            _ => false,
-        };
-        let value = other.get(resource).filter(|bound| contradicted(bound)).map_or(amount.clone(), |b| b.0.clone());
-        list.insert(resource.to_owned(), Quantity(value));
-    }
-    for (resource, request) in &resources.requests {
-        let limit = resources.limits.get(resource).and_then(|limit| quantity::parse(&limit.0));
-        if matches!((quantity::parse(&request.0), limit), (Some(request), Some(limit)) if request > limit) {
-            let remedy = "write at most what resources.limits has";
-            problems.add(&format!("{PREFIX}.resources.requests.{resource}"), &request.0, remedy);
-        }
-    }
-    resources
 }
 
 fn injection_problems(tracing: &AgentTracing, problems: &mut Problems) {
@@ -341,20 +173,8 @@ impl Problems {
     }
 }
 
-fn unique(mut list: Vec<String>) -> Vec<String> {
-    let mut seen = BTreeSet::new();
-    list.retain(|item| seen.insert(item.clone()));
-    list
-}
-
-const PREFIX: &str = "spec.mlflow.standalone";
 const LABEL_KEY: &str = "write a label key: an optional DNS name and '/', then at most 63 letters, digits, '-', '_' and \
                          '.', beginning and ending with a letter or digit";
-
-/// Image of the server: what Red Hat OpenShift AI 3.4 ships.
-pub const DEFAULT_IMAGE: &str = "ghcr.io/mlflow/mlflow:v3.10.1";
-/// Size of the volume.
-pub const DEFAULT_SIZE: &str = "5Gi";
 
 /// Names that `injection.env` may not use. The CEL rule of the kind says the same; a test compares them.
 pub const RESERVED: [&str; 23] = [
@@ -385,9 +205,11 @@ pub const RESERVED: [&str; 23] = [
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
     use kube::CustomResourceExt;
 
     use super::*;
+    use crate::api::{DeletionPolicy, ImagePullPolicy, Resources};
 
     fn tracing(standalone: &str) -> AgentTracing {
         let yaml = format!(

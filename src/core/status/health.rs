@@ -143,7 +143,6 @@ const HANGING_INIT_SECONDS: i64 = 90;
 fn failure(namespace: &str, tracing: &str, pod: &Pod, now: Timestamp) -> Option<ConditionUpdate> {
     let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
     let status = pod.status.as_ref()?;
-    let bad = |message: String| Some(ConditionUpdate::bad(Reason::PodsNotReady, message));
     let describe = format!("kubectl describe pod -n {namespace} {pod_name}");
     let scheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
     if let Some(condition) = scheduled {
@@ -156,59 +155,61 @@ fn failure(namespace: &str, tracing: &str, pod: &Pod, now: Timestamp) -> Option<
     }
     let init = status.init_container_statuses.iter().flatten();
     let main = status.container_statuses.iter().flatten();
-    for container in init.clone().chain(main) {
-        let logs = |previous: &str| format!("kubectl logs -n {namespace} {pod_name} -c {}{previous}", container.name);
-        let Some(state) = &container.state else { continue };
-        let termination = termination(container);
-        if let Some(waiting) = &state.waiting {
-            let why = waiting.reason.as_deref().unwrap_or("Waiting");
-            let said = shorten(waiting.message.as_deref().unwrap_or_default());
-            match why {
-                "ContainerCreating" | "PodInitializing" => {}
-                "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
-                    return bad(format!(
-                        "The image {} cannot be pulled ({why}: {said}); set mlflow.standalone.image or its imagePullSecrets: \
-                         kubectl edit agenttracing -n {namespace} {tracing}",
-                        container.image,
-                    ));
-                }
-                "CrashLoopBackOff" => {
-                    let last = termination.unwrap_or_else(|| "no exit code known".to_owned());
-                    return bad(format!(
-                        "Container {} of MLflow ends again and again ({last}); read why: {}",
-                        container.name,
-                        logs(" --previous")
-                    ));
-                }
-                _ => {
-                    return bad(format!(
-                        "Container {} of MLflow does not start ({why}: {said}); look with: {describe}",
-                        container.name
-                    ));
-                }
+    let mut containers = init.map(|container| (container, true)).chain(main.map(|container| (container, false)));
+    let of_container = |(container, is_init): (&ContainerStatus, bool)| {
+        let what = container_failure(namespace, tracing, pod_name, container, is_init, now)?;
+        Some(ConditionUpdate::bad(Reason::PodsNotReady, what))
+    };
+    containers.find_map(of_container)
+}
+
+/// Why a container of the server does not run as it should.
+fn container_failure(
+    namespace: &str,
+    tracing: &str,
+    pod: &str,
+    container: &ContainerStatus,
+    is_init: bool,
+    now: Timestamp,
+) -> Option<String> {
+    let ContainerStatus { name, image, state, ready, restart_count, .. } = container;
+    let state = state.as_ref()?;
+    let logs = |previous: &str| format!("kubectl logs -n {namespace} {pod} -c {name}{previous}");
+    let termination = termination(container);
+    if let Some(waiting) = &state.waiting {
+        let why = waiting.reason.as_deref().unwrap_or("Waiting");
+        let message = shorten(waiting.message.as_deref().unwrap_or_default());
+        match why {
+            "ContainerCreating" | "PodInitializing" => {}
+            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
+                return Some(format!(
+                    "The image {image} cannot be pulled ({why}: {message}); set mlflow.standalone.image or its imagePullSecrets: \
+                     kubectl edit agenttracing -n {namespace} {tracing}"
+                ));
             }
-        }
-        if let Some(last) = termination.filter(|_| !container.ready && container.restart_count > 0) {
-            return bad(format!(
-                "Container {} of MLflow ended ({last}) and starts again; read why: {}",
-                container.name,
-                logs(" --previous")
-            ));
-        }
-        let started = state.running.as_ref().and_then(|r| r.started_at.as_ref()).map(|t| t.0);
-        // The start and not the seconds since: a message that changes at every look is a write at every look.
-        if let Some(started) = started.filter(|s| now.as_second() - s.as_second() > HANGING_INIT_SECONDS) {
-            let is_init = init.clone().any(|c| c.name == container.name);
-            if is_init || !container.ready {
-                return bad(format!(
-                    "Container {} of MLflow runs since {started} and is not ready; read what it does: {}",
-                    container.name,
-                    logs("")
+            "CrashLoopBackOff" => {
+                let last = termination.unwrap_or_else(|| "no exit code known".to_owned());
+                let logs = logs(" --previous");
+                return Some(format!("Container {name} of MLflow ends again and again ({last}); read why: {logs}"));
+            }
+            _ => {
+                return Some(format!(
+                    "Container {name} of MLflow does not start ({why}: {message}); look with: kubectl describe pod -n \
+                     {namespace} {pod}"
                 ));
             }
         }
     }
-    None
+    if let Some(last) = termination.filter(|_| !ready && *restart_count > 0) {
+        let logs = logs(" --previous");
+        return Some(format!("Container {name} of MLflow ended ({last}) and starts again; read why: {logs}"));
+    }
+    let started = state.running.as_ref().and_then(|r| r.started_at.as_ref()).map(|t| t.0);
+    // The start and not the seconds since: a message that changes at every look is a write at every look.
+    let started = started.filter(|s| now.as_second() - s.as_second() > HANGING_INIT_SECONDS)?;
+    let logs = logs("");
+    (is_init || !ready)
+        .then(|| format!("Container {name} of MLflow runs since {started} and is not ready; read what it does: {logs}"))
 }
 
 fn is(field: &Option<String>, value: &str) -> bool {

@@ -7,6 +7,7 @@ mod bounds;
 pub mod condition;
 mod facts;
 pub mod health;
+mod merge_ca;
 pub mod mlflow_cr;
 pub mod quote;
 mod rows;

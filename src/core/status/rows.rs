@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::condition::ConditionUpdate;
+use super::merge_ca::{why_jobs_wait, without_merge_ca};
 use super::traces::{self, has_ended_silently};
 use super::{Evidence, Findings, TracingRef, is_counted, logs};
 use crate::api::{AgentTracingStatus, Reason, RolloutPolicy, StateCount, WorkloadState, WorkloadStatus};
-use crate::core::decide::Fallback;
 use crate::core::selection::kind::Kind;
 use crate::core::wiring::Missing;
 use crate::core::workloads::rollout::{TouchBlocker, halt, is_stuck, next_touch};
@@ -20,9 +19,6 @@ pub type States = BTreeMap<WorkloadState, usize>;
 
 /// Most workloads in the list.
 pub const MAX_WORKLOADS: usize = 100;
-
-/// Most Jobs in one command.
-const MAX_JOBS: usize = 5;
 
 /// The list, the worst first, and the states of all.
 pub(super) fn list(
@@ -58,6 +54,7 @@ pub(super) fn counts(states: &States) -> Vec<StateCount> {
 }
 
 /// The row of a workload; `None` where it is not this AgentTracing's.
+#[expect(clippy::too_many_lines, reason = "a table: one arm for each state")]
 fn row(
     tracing_ref: &TracingRef<'_>,
     assessment: &Assessment,
@@ -264,78 +261,6 @@ fn notes(
             .push(format!("SharedExperiment: {} workloads log to it, so traces are not told apart", sharers().count()));
     }
     notes
-}
-
-/// Condition `WorkloadsReady` where these have Jobs that do not begin.
-pub(super) fn jobs_wait(workloads: &str, details: &str) -> ConditionUpdate {
-    let message = format!(
-        "Jobs wait for init container {}, whose image cannot be pulled or started: {workloads}; see what to do: {details}",
-        names::MERGE_CA
-    );
-    ConditionUpdate::bad(Reason::RolloutHalted, message)
-}
-
-/// Why a workload takes its certificate authorities from the ConfigMap, and what makes its init container possible again.
-fn without_merge_ca(tracing_ref: &TracingRef<'_>, assessment: &Assessment) -> (Reason, String) {
-    let TracingRef { namespace, name, .. } = *tracing_ref;
-    let (image, resource) = (&assessment.merge_ca.image, assessment.resource());
-    let instead = format!("it takes its authorities from ConfigMap {}", names::CA_CONFIG_MAP);
-    match assessment.merge_ca.fallback {
-        Some(Fallback::RefusedInNamespace) => {
-            let message = format!(
-                "The cluster does not admit init container {} with image {image} in this namespace, so {instead}; allow the image (or \
-                 set the install's mergeCa): it is tried again every ten minutes; see who refuses it: kubectl get agenttracing -n \
-                 {namespace} {name} -o jsonpath='{{.status.mergeCa.message}}'",
-                names::MERGE_CA
-            );
-            (Reason::MergeCARefused, message)
-        }
-        Some(Fallback::Refused) => {
-            let message = format!(
-                "The cluster does not admit it with init container {} and image {image}, so {instead}, and no other workload is \
-                 changed; allow the image (or set the install's mergeCa), then: kubectl annotate -n {namespace} {resource} {}-",
-                names::MERGE_CA,
-                names::ANNOTATION_MERGE_CA_REFUSED
-            );
-            (Reason::MergeCARefused, message)
-        }
-        Some(Fallback::NotStarted) | None => {
-            let message = format!(
-                "Image {image} of its init container {} could not be pulled or started, so {instead}, and no other workload is \
-                 changed; make the image available (or set the install's mergeCa), then: kubectl annotate -n {namespace} {resource} {}-",
-                names::MERGE_CA,
-                names::ANNOTATION_MERGE_CA_FAILED
-            );
-            (Reason::MergeCAImage, message)
-        }
-    }
-}
-
-/// A Job keeps the template that it was made with, so that nobody but its owner can help it.
-fn why_jobs_wait(namespace: &str, assessment: &Assessment) -> String {
-    let what = format!("init container {}, whose image cannot be pulled or started", names::MERGE_CA);
-    if assessment.kind == Kind::Job {
-        return format!(
-            "It waits for {what}, and goes on by itself once it can; see why not: kubectl describe pods -n {namespace} -l {}={}",
-            names::LABEL_JOB_NAME,
-            assessment.name
-        );
-    }
-    let waiting = &assessment.merge_ca.waiting;
-    let named = &waiting[..waiting.len().min(MAX_JOBS)];
-    let next = match assessment.merge_ca.fallback {
-        Some(_) => format!(" (those after them take their authorities from ConfigMap {})", names::CA_CONFIG_MAP),
-        None => String::new(),
-    };
-    format!(
-        "{} for {what}{next}. A Job stays as it was made, and with concurrencyPolicy Forbid no other begins, so delete what waits: \
-         kubectl delete jobs -n {namespace} {}",
-        match waiting.as_slice() {
-            [one] => format!("Its Job {one} waits"),
-            all => format!("{} of its Jobs wait", all.len()),
-        },
-        named.join(" ")
-    )
 }
 
 fn why_skipped(namespace: &str, assessment: &Assessment, reason: Reason) -> String {

@@ -16,7 +16,7 @@ use crate::core::workloads::rollout::touched_at;
 use crate::core::workloads::{Assessment, InjectionState, TraceDestination};
 use crate::names;
 
-/// Seconds that a workload is available before its silence is worth a word.
+/// Seconds that a workload is available before missing traces are reported.
 const SILENCE_SECONDS: i64 = 600;
 /// The same after the pods of a Job have ended: what they sent at their end has arrived by then.
 const SILENCE_SECONDS_AFTER_END: i64 = 120;

@@ -3,12 +3,13 @@
 use jiff::Timestamp;
 
 use super::condition::ConditionUpdate;
-use super::{Findings, TracingRef, count, list, rows};
+use super::{Findings, TracingRef, count, list, merge_ca};
 use crate::api::Reason;
 use crate::core::decide::Fallback;
 use crate::core::workloads::rollout::{TouchBlocker, halt, is_stuck, next_touch};
 use crate::core::workloads::{Assessment, InjectionState};
 
+#[expect(clippy::too_many_lines, reason = "a table: one branch for each reason, the worst first")]
 pub(super) fn workloads_ready(
     tracing_ref: &TracingRef<'_>,
     counted: &[&Assessment],
@@ -53,7 +54,7 @@ pub(super) fn workloads_ready(
     }
     let stuck = named(&|j| !j.merge_ca.waiting.is_empty());
     if !stuck.is_empty() {
-        return rows::jobs_wait(&list(&stuck), &details);
+        return merge_ca::jobs_wait(&list(&stuck), &details);
     }
     if !contested.is_empty() {
         let message =

@@ -117,8 +117,9 @@ pub fn expand(value: &str) -> Option<String> {
 
 /// The wiring of a workload under an AgentTracing.
 ///
-/// A kind without a second chance makes do with what is known: an address that has not answered yet, an experiment by its
-/// name alone.
+/// A template that cannot be changed later (Job, Pod) is wired with what is known now: an address that has not answered yet,
+/// an experiment by its name alone.
+#[expect(clippy::too_many_lines, reason = "a table: one entry for each variable")]
 pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&str>) -> Result<Wiring, Missing> {
     let waits = kind.template_is_mutable();
     let address = policy.address.as_ref().filter(|_| !waits);
@@ -251,7 +252,7 @@ mod tests {
         }
     }
 
-    /// Nobody is rolled for values that mean what they meant before.
+    /// A value that means the same as before rolls no workload.
     #[test]
     fn a_value_without_a_dollar_is_written_as_it_is() {
         let wiring = wired("{mlflow: {mode: Standalone}, injection: {env: [{name: A, value: '100 % {x} (y)'}]}}");

@@ -64,7 +64,7 @@ pub fn start(
     let oldest = pods.oldest.filter(|_| !pods.has_earlier)?;
     Some(match earlier {
         Earlier::Never => oldest,
-        // Nobody tells when the last one ended: by now it has.
+        // No object says when the last of them ended; now is the latest possible time.
         Earlier::Replaced => oldest.max(now),
         // A Deployment tells when its rollout ended; of the others it is not known before the operator looked.
         Earlier::Unknown if kind == Kind::Deployment => oldest.max(rollout.available_since.unwrap_or(oldest)),

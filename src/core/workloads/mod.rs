@@ -21,6 +21,7 @@ use crate::core::inject::existing_record;
 use crate::core::inject::view::Workload;
 use crate::core::selection::kind::Kind;
 use crate::core::selection::{Selection, SelectionContext, select};
+use crate::core::settings::Platform;
 use crate::core::settings::policy::Policy;
 use crate::core::status::clip;
 use crate::core::wiring::Missing;
@@ -248,7 +249,7 @@ pub fn account_to_bind(
     Ok(wanted.then(|| account.to_owned()))
 }
 
-/// Judges a workload for one AgentTracing; `None` where it is none of its concern.
+/// Assesses a workload for one AgentTracing; `None` where it is none of its concern.
 pub fn assess(
     kind: Kind,
     json: &str,
@@ -267,23 +268,20 @@ pub fn assess(
     let wired = existing_record(&workload).is_ok_and(|record| record.is_some());
     let Some(injection_state) = restrict_to_kind(kind, injection_state, wired) else { return Ok(None) };
     let ended = live.ended(kind);
-    // What ended without our wiring tells nothing.
+    // A Job that ended without our wiring is no evidence.
     if kind == Kind::Job && ended.is_some() && injection_state != InjectionState::Current {
         return Ok(None);
     }
     let template = workload.template_metadata();
-    let record = existing_record(&workload).ok().flatten();
     let policy = context.policies.iter().find(|policy| policy.name == tracing);
-    let choice = policy.and_then(|policy| policy.ca.as_ref());
-    let strategy = choice.map(|choice| choice.strategy);
-    let source = strategy.and_then(|strategy| merge_ca_source(&workload, strategy, context.platform));
     let was_labelled = workload.metadata.label(names::LABEL_WIRED).is_some();
     let was_wired = wired || was_labelled;
     let touch = workload.metadata.annotation(names::ANNOTATION_TOUCH).filter(|_| !live.has_foreign_touch());
     let touch = touch.map(str::to_owned);
     let last_manager = live.last_manager();
     let rollout = live.rollout(kind);
-    let jobs = if choice.is_some() { live.jobs(kind, workload.name()) } else { Vec::new() };
+    let jobs =
+        if policy.is_some_and(|policy| policy.ca.is_some()) { live.jobs(kind, workload.name()) } else { Vec::new() };
     let mut notes: Vec<_> = notes.iter().take(16).map(|n| clip(&n.to_string(), 256)).collect();
     notes.extend(unbound_account(&workload, policy, &injection_state));
     let (name, pod) = pod.map_or_else(|| (workload.name().to_owned(), None), |(name, pod)| (name, Some(pod)));
@@ -298,19 +296,11 @@ pub fn assess(
         was_wired,
         was_labelled,
         before: None,
-        // An operator that was killed as it touched does not remember; the label stays where only the template was stripped.
+        // After a restart only the object tells: a touch without record and label was never answered by the webhook.
         unanswered: touch.is_some() && !was_wired,
         created: live.metadata.creation_timestamp,
         last_manager,
-        merge_ca: MergeCaState {
-            present: source.is_some() && record.is_some_and(|r| r.pod.init_containers.contains_key(names::MERGE_CA)),
-            fallback: policy
-                .zip(strategy)
-                .and_then(|(policy, strategy)| fallback(&workload, policy, strategy, context.platform)),
-            image: strategy.map(|strategy| merge_ca_image(&workload, strategy, context.platform)).unwrap_or_default(),
-            source,
-            waiting: Vec::new(),
-        },
+        merge_ca: merge_ca_state(&workload, policy, context.platform),
         injection_state,
         rollout,
         experiment,
@@ -324,6 +314,22 @@ pub fn assess(
         ended,
         pod,
     }))
+}
+
+/// What became of the init container that merges certificate authorities, where the AgentTracing wants one.
+fn merge_ca_state(workload: &Workload<'_>, policy: Option<&Policy>, platform: &Platform) -> MergeCaState {
+    let Some((policy, choice)) = policy.and_then(|policy| Some((policy, policy.ca.as_ref()?))) else {
+        return MergeCaState::default();
+    };
+    let record = existing_record(workload).ok().flatten();
+    let source = merge_ca_source(workload, choice.strategy, platform);
+    MergeCaState {
+        present: source.is_some() && record.is_some_and(|r| r.pod.init_containers.contains_key(names::MERGE_CA)),
+        fallback: fallback(workload, policy, choice.strategy, platform),
+        image: merge_ca_image(workload, choice.strategy, platform),
+        source,
+        waiting: Vec::new(),
+    }
 }
 
 /// How a Pod is listed, by the name of its owner; `None` where the owner is listed itself.

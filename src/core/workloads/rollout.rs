@@ -15,7 +15,7 @@ use crate::core::settings::policy::RolloutStrategy;
 use crate::core::status::MAX_WORKLOADS;
 use crate::core::workloads::{Assessment, InjectionState, RolloutFailure};
 
-/// Repairs of one cause within [`REPAIR_WINDOW_SECONDS`] before somebody is let have their way.
+/// Repairs of one cause within [`REPAIR_WINDOW_SECONDS`]; after these the workload is `Contested` and left alone.
 const MAX_REPAIRS: u32 = 3;
 /// Seconds after which repairs are counted anew.
 const REPAIR_WINDOW_SECONDS: i64 = 600;
@@ -38,7 +38,8 @@ pub fn due(
 ) -> Vec<usize> {
     let halted = halt(assessments, now).is_some();
     let may = |j: &Assessment| {
-        // What stands in the others' way is brought out of it, and where no pod of it runs none is lost.
+        // A workload whose init container failed halts the others, so it may change during a halt; without running pods it may
+        // change even while MLflow does not answer.
         let stands_in_the_way = j.merge_ca.has_failed();
         (!halted || stands_in_the_way)
             && (mlflow_answers || !j.rollout.replaces_pods() || (stands_in_the_way && !j.rollout.has_to_lose()))
@@ -46,7 +47,7 @@ pub fn due(
     let mut waiting: Vec<usize> = (0..assessments.len())
         .filter(|i| may(&assessments[*i]) && next_touch(&assessments[*i], rollout_strategy, now).is_ok())
         .collect();
-    // Those that are well go first: one that is not says nothing about the wiring, and holds its place for long.
+    // Available workloads go first: an unavailable one proves nothing about the wiring and holds its place for long.
     waiting.sort_by_key(|i| (is_unavailable(&assessments[*i]), &assessments[*i].name, assessments[*i].kind));
     waiting.retain(|i| {
         // Without pods, or with pods that only their owner replaces, nothing becomes unavailable.
@@ -72,8 +73,8 @@ pub fn is_rolling(assessment: &Assessment, now: i64) -> bool {
     }
     let settled =
         assessment.rollout.available_since.is_some_and(|since| since.as_second() + MIN_AVAILABLE_SECONDS <= now);
-    // Longer than its deadline it does not take anybody's place: either it is in trouble, or it rolls for another reason.
-    // A start that is yet to come was written by somebody else, who would hold the place for as long as he likes.
+    // After its deadline it holds no place: either its rollout failed, or it rolls for another reason.
+    // A start time in the future was not written by the operator, and would hold the place until then.
     let began = touch.start <= now;
     began && !settled && now < touch.start.saturating_add(assessment.rollout.deadline)
 }
@@ -96,7 +97,7 @@ pub fn halt(assessments: &[Assessment], now: i64) -> Option<&Assessment> {
 pub fn is_stuck(assessment: &Assessment, now: i64) -> bool {
     let Some(touch) = assessment.touch.as_deref().and_then(Touch::parse) else { return false };
     let Some(failure) = &assessment.rollout.failure else { return false };
-    // What began long after is somebody else's change.
+    // A failure that began long after the touch has another cause.
     let ours = touch.start.saturating_sub(MIN_AVAILABLE_SECONDS)
         ..=touch.start.saturating_add(assessment.rollout.deadline.saturating_mul(2));
     let since = failure.since.map_or(now, |since| since.as_second());
@@ -153,13 +154,13 @@ pub fn next_touch(
     let contested = assessment.before == Some(WorkloadState::Contested);
     let recent = |last: &Touch<'_>| (last.start..last.start.saturating_add(REPAIR_WINDOW_SECONDS)).contains(&now);
     match last {
-        // Whoever strips a whole object strips the touch with it.
+        // A full-object apply also removes the touch annotation; status still says `Contested`.
         None if contested => Err(TouchBlocker::Contested),
         Some(last) if last.hash != hash => Ok(next.to_string()),
         Some(last) if contested || (recent(&last) && last.repairs >= MAX_REPAIRS && !assessment.unanswered) => {
             Err(TouchBlocker::Contested)
         }
-        // Nobody undid what never came about; a touch has to differ from the last one to be seen.
+        // An unanswered touch is not a failed repair: the count stays. The value has to change, or the API server sees no update.
         Some(last) if assessment.unanswered => Ok(Touch { repairs: last.repairs, ..next }.to_string()),
         Some(last) if recent(&last) => {
             Ok(Touch { repairs: last.repairs.saturating_add(1), start: last.start, ..next }.to_string())
@@ -191,7 +192,7 @@ pub fn recall(assessments: &mut [Assessment], tracing: &AgentTracing) {
     let same_spec = old.observed_generation == tracing.metadata.generation;
     for workload in assessments {
         let row = old.workloads.iter().find(|row| row.kind == workload.listed_kind() && row.name == workload.name);
-        // Of what does not fit into the list only the touch tells that somebody had their way.
+        // The list in status is bounded. For a workload beyond it only the touch says that its repairs are used up.
         let unlisted = || {
             (old.workloads.len() >= MAX_WORKLOADS && has_used_its_repairs(workload)).then_some(WorkloadState::Contested)
         };

@@ -66,7 +66,7 @@ pub(super) fn trace_destination(workload: &Workload<'_>, notes: &[Note], experim
         return TraceDestination::Name(experiment);
     };
     let own = |variable: &str| {
-        // Of a Pod no notes are made: its environment says what it has, whoever put it there.
+        // A Pod has no notes: read its environment as it is.
         let is_own = || kept(container).is_some_and(|variables| variables.iter().any(|v| v == variable));
         (workload.kind == Kind::Pod || is_own()).then_some(())?;
         container.env.iter().flatten().rev().find(|e| &*e.name == variable)

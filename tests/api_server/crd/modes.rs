@@ -150,6 +150,7 @@ fn a_template_chooses_neither_image_nor_service_account() {
 
 #[test]
 #[ignore = "needs an API server: make test"]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_can_grow_is_bounded() {
     let too_many = |n: u32, most: u32| format!("Too many: {n}: must have at most {most} items");
     let maps = (0..9).map(|n| format!("{{name: ca-{n}, key: ca.crt}}")).collect::<Vec<_>>().join(", ");

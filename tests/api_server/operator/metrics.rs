@@ -17,6 +17,7 @@ const LEADERS_OWN: [&str; 3] = ["agent_tracing_agenttracings", "agent_tracing_wo
 
 #[test]
 #[ignore = "needs an API server: make test"]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn metrics_count_exactly_what_happened_and_only_the_leader_adds_up() {
     let mut site = Site::open("operator-metrics");
     let ns = site.namespace.0.clone();

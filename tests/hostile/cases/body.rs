@@ -17,6 +17,7 @@ fn refused() -> Hears {
     Hears::Codes(vec![REFUSED])
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn texts() -> Vec<Case> {
     let text = review().to_string();
     let with = |from: &str, to: &str| text.replacen(from, to, 1).into_bytes();

@@ -7,13 +7,12 @@ mod family;
 mod length;
 mod os;
 mod pod;
+mod text;
 mod token;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::Deref;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -27,6 +26,8 @@ pub use pod::{
     Amounts, ConfigMapVolume, Container, ContainerResources, Device, EmptyDir, EnvEntry, KeyToPath, Mount, PodSecurity,
     PodSpec, Projected, ProjectedSource, ReadOnly, Reference, TokenSource, Volume,
 };
+pub(crate) use text::NonNull;
+pub use text::Text;
 
 /// A workload: its own metadata, and its pod template wherever its kind keeps it.
 #[derive(Debug)]
@@ -199,62 +200,6 @@ impl Metadata<'_> {
     /// A label.
     pub fn label(&self, name: &str) -> Option<&str> {
         self.labels.as_ref().and_then(|l| l.get(name)).map(|v| &**v)
-    }
-}
-
-/// A string that borrows from the input wherever it has no escapes.
-///
-/// `BTreeMap<Cow<str>, Cow<str>>` would copy every key and value: serde borrows a `Cow` only as a direct field.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Text<'a>(Cow<'a, str>);
-
-impl Deref for Text<'_> {
-    type Target = str;
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::borrow::Borrow<str> for Text<'_> {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextVisitor)
-    }
-}
-
-/// A text in what an API server writes of its own, such as the request of a review: null is none there.
-pub(crate) struct NonNull<'a>(pub Text<'a>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for NonNull<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(TextVisitor).map(Self)
-    }
-}
-
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Text<'de>;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-    // What the API server reads null as in an object: charts leave `team:` where a value was not set.
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Text::default())
-    }
-    fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Self::Value, E> {
-        Ok(Text(Cow::Borrowed(v)))
-    }
-    fn visit_str<E>(self, v: &str) -> Result<Self::Value, E> {
-        Ok(Text(Cow::Owned(v.to_owned())))
-    }
-    fn visit_string<E>(self, v: String) -> Result<Self::Value, E> {
-        Ok(Text(Cow::Owned(v)))
     }
 }
 

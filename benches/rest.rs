@@ -106,9 +106,23 @@ fn measure(admin: &Cluster, runtime: &Runtime, size: usize, count: usize, real: 
     let first = began.elapsed().checked_sub(sent).unwrap();
     std::thread::sleep(Duration::from_secs(60));
 
+    let (requests, asked, verbs) = count(&operator, Duration::from_secs(seconds));
+    println!(
+        "{size:>10} {count:>11} {:>10.1} s {requests:>14.1} {asked:>14.1} {:>6.1} MiB   {verbs}",
+        first.as_secs_f64(),
+        memory(operator.pid()),
+    );
+    operator.stop();
+    for namespace in &namespaces {
+        admin.delete("Namespace", "", namespace);
+    }
+}
+
+/// Requests to the API server and to MLflow in a minute, and those to the API server by verb, without the lease's.
+fn count(operator: &Operator, window: Duration) -> (f64, f64, String) {
     let (audit, asked) = (Audit::from_now(), operator.metric("agent_tracing_mlflow_requests_total"));
-    std::thread::sleep(Duration::from_secs(seconds));
-    let minutes = seconds as f64 / 60.0;
+    std::thread::sleep(window);
+    let minutes = window.as_secs_f64() / 60.0;
     let asked = operator.metric("agent_tracing_mlflow_requests_total") - asked;
     let mut verbs: BTreeMap<String, usize> = BTreeMap::new();
     for request in audit.requests().iter().filter(|request| request.resource != "leases") {
@@ -116,18 +130,7 @@ fn measure(admin: &Cluster, runtime: &Runtime, size: usize, count: usize, real: 
     }
     let requests: usize = verbs.values().sum();
     let verbs: Vec<_> = verbs.iter().map(|(verb, count)| format!("{verb} {count}")).collect();
-    println!(
-        "{size:>10} {count:>11} {:>10.1} s {:>14.1} {:>14.1} {:>6.1} MiB   {}",
-        first.as_secs_f64(),
-        requests as f64 / minutes,
-        asked / minutes,
-        memory(operator.pid()),
-        verbs.join(", ")
-    );
-    operator.stop();
-    for namespace in &namespaces {
-        admin.delete("Namespace", "", namespace);
-    }
+    (requests as f64 / minutes, asked / minutes, verbs.join(", "))
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {

@@ -26,7 +26,7 @@ main() {
     quick) quick ;;
     all) everything ;;
     soak)
-      export SOAK=1 PROPTEST_CASES=${PROPTEST_CASES:-100000}
+      export SOAK=1 LAW_CASES=${LAW_CASES:-100000}
       everything
       ;;
     images) operator_images; return ;;
@@ -95,7 +95,7 @@ quick() {
   step 'clippy' cargo clippy --locked --all-targets --quiet -- -D warnings
   step 'scripts (shellcheck)' shell_scripts
   # The laws at full length come beside the cluster with real pods.
-  step 'unit, property, golden and fake-API tests' env "PROPTEST_CASES=${PROPTEST_CASES:-1000}" cargo test --locked --quiet
+  step 'unit, property, golden and fake-API tests' env "LAW_CASES=${LAW_CASES:-1000}" cargo test --locked --quiet
   step 'documentation builds' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
 }
 
@@ -113,7 +113,7 @@ api_server() {
   step 'API server: the standalone server as it is read back' with_api tests/golden-desired/api.sh
   # Here, since it only computes, and the cluster with real pods beside it mostly waits.
   step 'fuzzing: certificate authorities, answers of MLflow, admission reviews' nice tests/fuzz.sh "${SOAK:+300}"
-  step "laws of injection, ${PROPTEST_CASES:-10000} workloads for each" nice cargo test --locked --quiet --test laws
+  step "laws of injection, ${LAW_CASES:-10000} workloads for each" nice cargo test --locked --quiet --test laws
 }
 
 with_api() (

@@ -1,4 +1,4 @@
-//! The laws of injection, over generated workloads of every kind: 10,000 for each, or as many as `PROPTEST_CASES` says.
+//! The laws of injection, over generated workloads of every kind: 10,000 for each, or as many as `LAW_CASES` says.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod generated;
@@ -175,9 +175,9 @@ proptest! {
     }
 }
 
-/// As many cases as the environment says.
+/// As many cases as the environment says. Not by proptest's own variable, which would also count where a case is 120 orders.
 fn config(cases: u32) -> ProptestConfig {
-    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let asked = std::env::var("LAW_CASES").ok().and_then(|cases| cases.parse().ok());
     ProptestConfig { cases: asked.unwrap_or(cases), failure_persistence: None, ..ProptestConfig::default() }
 }
 

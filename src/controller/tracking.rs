@@ -28,6 +28,8 @@ use searches::{Looked, Searches};
 
 /// How long a pass waits for answers that nobody has given yet.
 const PATIENCE: Duration = Duration::from_millis(1500);
+/// Between two questions of one kind that are repeated, at most.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 /// How often it is looked whether something is to be asked.
 const TICK: Duration = Duration::from_millis(500);
 /// How long nothing is asked about traces after a question that failed.
@@ -210,11 +212,17 @@ impl Tracker {
         loop {
             let next = self.state().next(urgent, Timestamp::now());
             let Some((client, question)) = next else { break };
+            // What is awaited is asked for again and again, and takes half of the server's time at most.
+            let is_repeated = urgent && matches!(question, Question::Newest { since: Some(_), .. });
+            let began = Instant::now();
             let asked = client.ask(question.clone());
             let answer = if urgent { client.gate.ask(asked).await } else { client.gate.ask_calmly(asked).await };
             if !self.state().note(question, answer, Timestamp::now(), &self.tracing) {
                 self.servers.suspect(client.mlflow.tracking_uri());
                 break;
+            }
+            if is_repeated {
+                tokio::time::sleep(began.elapsed().min(LONGEST_REST)).await;
             }
             // Of a thousand experiments the first ones need not wait for the last.
             if told.elapsed() > PATIENCE {
@@ -272,7 +280,7 @@ impl Client {
 impl State {
     /// What is to be asked next, and of whom.
     fn next(&self, urgent: bool, now: Timestamp) -> Option<(Client, Question)> {
-        let client = self.client.clone()?;
+        let client = self.client.as_ref()?;
         let at = client.mlflow.tracking_uri();
         let question = match urgent {
             true => {
@@ -283,7 +291,7 @@ impl State {
             false => self.trial(now).or_else(|| self.experiments.next(false, now)),
         };
         let question = question.or_else(|| if self.is_paused(now) { None } else { self.searches.next(urgent, now) });
-        Some((client, question?))
+        Some((client.clone(), question?))
     }
 
     fn is_paused(&self, now: Timestamp) -> bool {

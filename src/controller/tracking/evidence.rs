@@ -81,7 +81,7 @@ impl EvidenceState {
                 continue;
             };
             let interest = interests.entry(place.id).or_default();
-            interest.awaited |= wired.is_awaited(now);
+            interest.awaited |= wired.is_awaited(workload, now);
             interest.unproven |= wired.received.is_none();
             interest.rhythmic |= wired.received.is_some() && should_send(workload);
         }
@@ -120,7 +120,7 @@ impl EvidenceState {
             let again = match () {
                 () if wired.goes(workload) => Some(FAST_POLL),
                 // Silence is told after ten minutes, without any event.
-                () if wired.is_awaited(now) => Some(LATER),
+                () if wired.is_awaited(workload, now) => Some(LATER),
                 () => None,
             };
             found.look_again = [found.look_again, again].into_iter().flatten().min();
@@ -224,8 +224,10 @@ fn remember(memory: &mut EvidenceState, subject: Subject<'_>, current: &[&Assess
 }
 
 impl Wired {
-    fn is_awaited(&self, now: Timestamp) -> bool {
-        self.received.is_none() && now.duration_since(self.seen) < IMPATIENCE
+    fn is_awaited(&self, workload: &Assessment, now: Timestamp) -> bool {
+        // One that was scaled up later is asked then.
+        let since = workload.rollout.available_since.map_or(self.seen, |up| up.max(self.seen));
+        self.received.is_none() && now.duration_since(since) < IMPATIENCE
     }
 
     /// Whether pods of an earlier wiring may still be going. A CronJob has none that go: those of its next run are of the current

@@ -14,6 +14,16 @@ use crate::core::settings::policy::{CaChoice, Policy};
 use crate::core::status::condition::ConditionUpdate;
 use crate::names;
 
+/// Whether agents take their certificate authorities from the ConfigMap: as the spec says, or because `some` workload does without
+/// the init container.
+pub(super) fn is_wanted(settings: &Settings, some: bool) -> bool {
+    match settings.policy.ca.as_ref().map(|choice| choice.strategy) {
+        Some(CaBundleStrategy::ConfigMap) => true,
+        Some(CaBundleStrategy::InitContainer | CaBundleStrategy::AgentInitContainer) => some,
+        None => false,
+    }
+}
+
 /// Brings ConfigMap `agenttracing-ca` about, before a workload mounts it: because the spec says so, or because the init
 /// container does not start in `some` workload. Says what keeps it from being there.
 pub(super) async fn apply_ca_config_map(
@@ -23,13 +33,7 @@ pub(super) async fn apply_ca_config_map(
     some: bool,
     now: Timestamp,
 ) -> Result<Option<ConditionUpdate>, Error> {
-    let chosen = settings.policy.ca.as_ref().map(|choice| choice.strategy);
-    let wanted = match chosen {
-        Some(CaBundleStrategy::ConfigMap) => true,
-        Some(CaBundleStrategy::InitContainer | CaBundleStrategy::AgentInitContainer) => some,
-        None => false,
-    };
-    if !wanted {
+    if !is_wanted(settings, some) {
         return Ok(None);
     }
     let look = format!("kubectl get configmap -n {} {} -o yaml", settings.namespace, names::CA_CONFIG_MAP);

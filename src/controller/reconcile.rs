@@ -135,6 +135,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
     let failing = canary::failing(ctx, &settings.namespace, &workloads, troubles, &mut memory.canary, now).await?; // IO
     let without_merge_ca =
         refused.is_some() || !failing.is_empty() || workloads.iter().any(|j| j.merge_ca.fallback.is_some());
+    let follows_authorities = authorities::is_wanted(&settings, without_merge_ca);
     let authorities = authorities::apply_ca_config_map(ctx, &settings, &tracings, without_merge_ca, now).await?; // IO
     let client = observer::client(ctx, &settings, &mut server, &mut rights, now).await?; // IO
 
@@ -173,6 +174,8 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
     };
     let (status, states) = status::status(tracing, &found, now); // pure
     let is_unsettled = rolling(&workloads, now.as_second()) > 0 || status::is_unsettled(&status, settings.mode);
+    // Nobody may watch the ConfigMaps that users name.
+    let look_again = [look_again, follows_authorities.then_some(AT_LAST)].into_iter().flatten().min();
     let next = next_pass(tracing, is_unsettled, look_again, now, memory);
     let facts = |status: &AgentTracingStatus| {
         (status.mlflow.clone(), status.experiments.clone(), status.service_accounts.clone(), status.merge_ca.clone())

@@ -38,7 +38,7 @@ use futures::{FutureExt, Stream, StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
 use kube::api::{Api, PartialObjectMeta};
@@ -192,6 +192,13 @@ pub async fn run(options: Options) -> Result<(), Error> {
         triggers::<DaemonSet>(&client, any(), &store, &suspects, namespace_of),
         triggers::<CronJob>(&client, any(), &store, &suspects, namespace_of),
         triggers::<Job>(&client, any(), &store, &suspects, namespace_of),
+        triggers::<Pod>(
+            &client,
+            any().labels(&format!("{}=true", names::LABEL_INJECT)),
+            &store,
+            &suspects,
+            namespace_of,
+        ),
         triggers::<Service>(&client, children(), &store, &suspects, namespace_of),
         triggers::<PersistentVolumeClaim>(&client, children(), &store, &suspects, namespace_of),
         triggers::<NetworkPolicy>(&client, children(), &store, &suspects, namespace_of),
@@ -278,9 +285,19 @@ impl Context {
         self.store.state().iter().any(|t| t.namespace().as_deref() == Some(namespace) && t.name_any() == name)
     }
 
+    /// Has the other AgentTracings of a namespace looked at.
+    fn wake_others(&self, namespace: &str, name: &str) {
+        let is_other = |t: &&Arc<Guarded>| t.namespace().as_deref() == Some(namespace) && t.name_any() != name;
+        for other in self.store.state().iter().filter(is_other) {
+            self.wakeups.add(ObjectRef::new(&other.name_any()).within(namespace));
+        }
+    }
+
     fn forget_deleted(&self, namespace: &str, name: &str) {
         tracing::debug!(namespace, name, "deleted");
         self.options.metrics.tracing_is_gone(namespace, name);
+        self.servers.leave_others(&ObjectRef::new(name).within(namespace), tokio::time::Instant::now());
+        self.wake_others(namespace, name);
         let known: HashSet<_> = self.store.state().iter().filter_map(|t| t.uid()).collect();
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| known.contains(uid));
         self.budget.retain(|of| {
@@ -433,7 +450,7 @@ fn watch_role(client: &Client, name: &str) -> impl Stream<Item = ()> + Send + 's
         .filter_map(|event| async move { log_error("clusterroles", event).map(|_| ()) })
 }
 
-/// The kind may be absent; a pass every few seconds finds it when it comes, and the watch then follows.
+/// The kind may be absent; a pass finds it when it comes, within a minute, and the watch then follows.
 fn watch_mlflow(client: &Client) -> impl Stream<Item = ()> + Send + 'static {
     watcher(observe::mlflows(client), watcher::Config::default())
         .default_backoff()

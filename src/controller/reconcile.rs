@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::steps::StepTimer;
 use super::{
-    Context, Error, apply, authorities, canary, events, observe, observer, report, rights, rollout, server, tracking,
+    Context, Error, apply, authorities, canary, events, observe, observer, reference, report, rights, rollout, server,
+    tracking,
 };
 use crate::api::{AgentTracing, AgentTracingStatus};
 use crate::core::selection::SelectionContext;
@@ -43,6 +44,8 @@ pub(super) struct ReconcileState {
     pub canary: canary::CanaryState,
     /// How our patches of workloads went.
     pub rollout: rollout::RolloutState,
+    /// The generation that was looked at last.
+    generation: Option<Option<i64>>,
     /// Since when something is not settled that no event tells of.
     pub unsettled: Option<Timestamp>,
     /// No pass begins before: a large namespace in which something changes all the time is not read all the time.
@@ -98,10 +101,17 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         return Ok(Action::requeue(at - Instant::now()));
     }
 
+    // What one of them claims concerns the others of its namespace.
+    if memory.generation.replace(tracing.metadata.generation) != Some(tracing.metadata.generation) {
+        ctx.wake_others(&settings.namespace, &settings.name);
+    }
+
     // The server.
     steps.next(ReconcileStep::Server);
+    let asked_since = Instant::now();
     let labels = observe::namespace_labels(ctx, &settings.namespace).await?; // IO
     let mut server = server::server(ctx, tracing, &settings, &labels, &mut memory.refusals, now).await?; // IO
+    ctx.servers.leave_others(&reference(tracing), asked_since);
 
     // The workloads.
     steps.next(ReconcileStep::Workloads);
@@ -173,10 +183,9 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         refresh_trace_times: memory.refreshed.is_none_or(|at| now.duration_since(at) >= REFRESH),
     };
     let (status, states) = status::status(tracing, &found, now); // pure
-    let is_unsettled = rolling(&workloads, now.as_second()) > 0 || status::is_unsettled(&status, settings.mode);
+    let mut is_unsettled = rolling(&workloads, now.as_second()) > 0 || status::is_unsettled(&status, settings.mode);
     // Nobody may watch the ConfigMaps that users name.
     let look_again = [look_again, follows_authorities.then_some(AT_LAST)].into_iter().flatten().min();
-    let next = next_pass(tracing, is_unsettled, look_again, now, memory);
     let facts = |status: &AgentTracingStatus| {
         (status.mlflow.clone(), status.experiments.clone(), status.service_accounts.clone(), status.merge_ca.clone())
     };
@@ -200,10 +209,13 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
             failing: &failing,
             // A wiring that names a file which is not there would break the agents' own calls.
             may_wire: found.authorities.is_none(),
-            mlflow_answers: found.mlflow_answers(),
+            mlflow_answers: found.mlflow_answers() && ctx.servers.answer_now(&reference(tracing)),
         };
         rollout::roll_out(ctx, &roll_out, &mut memory.rollout, &mut memory.event_log, now).await?; // IO
+        let known_to_answer = rollout::RollOut { mlflow_answers: found.mlflow_answers(), ..roll_out };
+        is_unsettled |= rollout::is_underway(&known_to_answer, &memory.rollout, now.as_second());
     }
+    let next = next_pass(tracing, is_unsettled, look_again, now, memory);
     memory.failures = 0;
     memory.not_before = (reading > LONG_READING).then(|| Instant::now() + (reading * PAUSE).min(LONGEST_PAUSE));
     Ok(Action::requeue(if facts_hold { next } else { Duration::from_secs(1) }))
@@ -257,7 +269,8 @@ async fn write_status(
         write(ctx, tracing, &status, memory).await?;
     }
     memory.failures = 0;
-    // Nobody looks for its traces any more.
+    // Nobody asks its server any more, nor looks for its traces.
+    ctx.servers.leave_others(&reference(tracing), Instant::now());
     memory.tracking = tracking::TrackingState::default();
     Ok(Action::await_change())
 }
@@ -311,12 +324,12 @@ fn next_pass(
         return look_again.unwrap_or_else(rest);
     }
     let since = now.duration_since(*memory.unsettled.get_or_insert(now));
-    let rollout_strategy = match () {
+    let interval = match () {
         () if since < RECENT => REQUEUE_PENDING,
         () if since < A_LONG_WHILE => REQUEUE_UNREACHABLE,
         () => AT_LAST,
     };
-    look_again.map_or(rollout_strategy, |again| again.min(rollout_strategy))
+    look_again.map_or(interval, |again| again.min(interval))
 }
 
 /// A first trace time is written at once; newer ones wait five minutes.

@@ -124,6 +124,14 @@ pub(super) struct RollOut<'a> {
     pub mlflow_answers: bool,
 }
 
+/// Whether something is still to be changed, or was and is not yet well: places come free without an event.
+pub(super) fn is_underway(this: &RollOut<'_>, state: &RolloutState, now: i64) -> bool {
+    let RollOut { rollout_strategy, workloads, may_wire, mlflow_answers, .. } = *this;
+    !state.removed.is_empty()
+        || workloads.iter().any(|workload| may_be_taken_out(workload, rollout_strategy))
+        || (may_wire && mlflow_answers && !due(workloads, rollout_strategy, workloads.len(), true, now).is_empty())
+}
+
 /// Touches what is due and takes out what is astray.
 pub(super) async fn roll_out(
     ctx: &Context,

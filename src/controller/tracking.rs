@@ -32,8 +32,10 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 const LONGEST_REST: Duration = Duration::from_secs(1);
 /// How often it is looked whether something is to be asked.
 const TICK: Duration = Duration::from_millis(500);
-/// How long nothing is asked about traces after a question that failed.
+/// How long nothing is asked after a question that got no answer.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
+/// How long it is not asked whether OTLP is taken after that failed.
+const RETRY_OTLP: SignedDuration = SignedDuration::from_secs(60);
 /// How often it is tried whether MLflow writes, while traces have stopped.
 const TRIAL: SignedDuration = SignedDuration::from_secs(30);
 /// The same once it did.
@@ -44,6 +46,15 @@ const TRIAL_WHEN_WELL: SignedDuration = SignedDuration::from_mins(5);
 pub(super) struct TrackingState {
     evidence: evidence::EvidenceState,
     tracker: Option<Arc<Tracker>>,
+}
+
+impl Drop for TrackingState {
+    /// Work that is under way holds the tracker for longer.
+    fn drop(&mut self) {
+        if let Some(tracker) = &self.tracker {
+            tracker.state().client = None;
+        }
+    }
 }
 
 /// What is asked about.
@@ -86,6 +97,8 @@ pub(super) async fn track(
         restores_deleted: subject.settings.policy.experiment.restore_deleted,
         mlflow,
     });
+    // Whatever is noted from here on may come too late for this pass, and is then seen by the next.
+    tracker.state().news = false;
     tracker.want_experiments(client, subject);
     tracker.catch_up(&ctx.trackers.tasks).await; // IO, for a moment
     let (ensured, anew) = tracker.experiments(subject.old);
@@ -153,8 +166,12 @@ struct State {
     anew: bool,
     /// An answer came that no pass has seen.
     news: bool,
-    /// Nothing is asked about traces before.
+    /// Nothing is asked before: the server does not answer.
     paused_until: Option<Timestamp>,
+    /// When it may be asked again whether OTLP is taken.
+    otlp_after: Option<Timestamp>,
+    /// Questions that were not urgent: each class has its turn.
+    turn: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -174,7 +191,6 @@ impl Tracker {
 
     fn experiments(&self, old: &AgentTracingStatus) -> (experiments::Ensured, bool) {
         let mut state = self.state();
-        state.news = false;
         (state.experiments.report(old), std::mem::take(&mut state.anew))
     }
 
@@ -183,9 +199,7 @@ impl Tracker {
     }
 
     fn looked(&self) -> BTreeMap<String, Looked> {
-        let mut state = self.state();
-        state.news = false;
-        state.searches.looked().clone()
+        self.state().searches.looked().clone()
     }
 
     fn set_trial(&self, experiment: Option<String>) {
@@ -280,18 +294,26 @@ impl Client {
 impl State {
     /// What is to be asked next, and of whom.
     fn next(&self, urgent: bool, now: Timestamp) -> Option<(Client, Question)> {
-        let client = self.client.as_ref()?;
-        let at = client.mlflow.tracking_uri();
+        let client = self.client.as_ref().filter(|_| !self.is_paused(now))?;
         let question = match urgent {
-            true => {
-                let unknown = client.asks_for_otlp && self.otlp.as_ref().is_none_or(|(of, _)| of != at);
-                let experiment = || self.experiments.next(true, now);
-                (unknown && !self.is_paused(now)).then_some(Question::Otlp).or_else(experiment)
+            true => self
+                .experiments
+                .next(true, now)
+                .or_else(|| self.searches.next(true, now))
+                .or_else(|| self.otlp(client, now)),
+            false => {
+                let classes: [&dyn Fn() -> Option<Question>; 3] =
+                    [&|| self.searches.next(false, now), &|| self.experiments.next(false, now), &|| self.trial(now)];
+                (0..classes.len()).find_map(|n| classes[(self.turn + n) % classes.len()]())
             }
-            false => self.trial(now).or_else(|| self.experiments.next(false, now)),
         };
-        let question = question.or_else(|| if self.is_paused(now) { None } else { self.searches.next(urgent, now) });
         Some((client.clone(), question?))
+    }
+
+    fn otlp(&self, client: &Client, now: Timestamp) -> Option<Question> {
+        let at = client.mlflow.tracking_uri();
+        let is_unknown = client.asks_for_otlp && self.otlp.as_ref().is_none_or(|(of, _)| of != at);
+        (is_unknown && self.otlp_after.is_none_or(|after| now >= after)).then_some(Question::Otlp)
     }
 
     fn is_paused(&self, now: Timestamp) -> bool {
@@ -300,9 +322,8 @@ impl State {
 
     fn trial(&self, now: Timestamp) -> Option<Question> {
         let id = self.trial_in.clone()?;
-        let rollout_strategy =
-            |writes: &Option<Writes>| if *writes == Some(Writes::Taken) { TRIAL_WHEN_WELL } else { TRIAL };
-        let is_due = self.trial.as_ref().is_none_or(|(at, writes)| now.duration_since(*at) >= rollout_strategy(writes));
+        let interval = |writes: &Option<Writes>| if *writes == Some(Writes::Taken) { TRIAL_WHEN_WELL } else { TRIAL };
+        let is_due = self.trial.as_ref().is_none_or(|(at, writes)| now.duration_since(*at) >= interval(writes));
         is_due.then_some(Question::Trial(id))
     }
 
@@ -318,13 +339,10 @@ impl State {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::warn!(%tracing, ?question, %error, "failed to ask MLflow; trying again");
-                if question == Question::Deleted {
-                    self.experiments.note_deleted(Vec::new(), now);
-                }
-                self.paused_until = now.checked_add(RETRY).ok();
-                return false;
+                return self.note_failure(question, &error, now);
             }
         };
+        self.turn = self.turn.wrapping_add(1);
         match (question, answer) {
             (Question::Otlp, Answer::Otlp(at, takes)) => {
                 self.otlp = Some((at, takes));
@@ -337,6 +355,9 @@ impl State {
                     self.searches.forget();
                 }
                 self.news |= noted.news || noted.anew;
+                if !noted.goes_on {
+                    self.paused_until = now.checked_add(RETRY).ok();
+                }
                 return noted.goes_on;
             }
             (Question::Deleted, Answer::Deleted(ids)) => self.news |= self.experiments.note_deleted(ids, now),
@@ -344,7 +365,7 @@ impl State {
                 self.news |= self.searches.note_newest(&ids, since.is_some(), rows, now);
             }
             (Question::Spans(id), Answer::Spans(trace)) => self.news |= self.searches.note_spans(&id, trace, now),
-            (Question::Rhythm(id), Answer::Rhythm(times)) => self.news |= self.searches.note_rhythm(&id, &times),
+            (Question::Rhythm(id), Answer::Rhythm(times)) => self.news |= self.searches.note_rhythm(&id, &times, now),
             (Question::Trial(id), Answer::Trial(answer)) => {
                 if let Err(error) = &answer {
                     tracing::warn!(%tracing, id, %error, "MLflow does not take a write by way of trial");
@@ -356,6 +377,38 @@ impl State {
             _ => {}
         }
         true
+    }
+}
+
+impl State {
+    /// Notes that a question failed. One that fails by itself keeps no other from being asked; a server that does not answer is
+    /// left alone for a while.
+    fn note_failure(&mut self, question: Question, error: &mlflow::Error, now: Timestamp) -> bool {
+        use mlflow::Error as E;
+        self.turn = self.turn.wrapping_add(1);
+        match &question {
+            Question::Deleted => _ = self.experiments.note_deleted(Vec::new(), now),
+            Question::Otlp => self.otlp_after = now.checked_add(RETRY_OTLP).ok(),
+            Question::Newest { ids, .. } => self.searches.note_failure(ids, now),
+            Question::Spans(id) => self.searches.put_off_spans(id),
+            Question::Rhythm(id) => _ = self.searches.note_rhythm(id, &[], now),
+            Question::Experiment(_) | Question::Trial(_) => {}
+        }
+        let answers = !matches!(
+            error,
+            E::Client(_)
+                | E::Dns(_)
+                | E::Refused(_)
+                | E::Timeout
+                | E::Tls(_)
+                | E::Connection(_)
+                | E::Unauthorized
+                | E::Mesh
+        );
+        if !answers {
+            self.paused_until = now.checked_add(RETRY).ok();
+        }
+        answers
     }
 }
 

@@ -172,6 +172,7 @@ impl SearchResponse {
             id: e.experiment_id,
             stage: if e.lifecycle_stage == "deleted" { Stage::Deleted } else { Stage::Active },
             created: e.creation_time.as_i64(),
+            is_new: false,
         })
     }
 }

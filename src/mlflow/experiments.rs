@@ -16,6 +16,8 @@ pub struct Experiment {
     pub stage: Stage,
     /// When it was created, in milliseconds, as far as the server says: tells it from one of the same id in a new database.
     pub created: Option<i64>,
+    /// Whether it was made just now.
+    pub is_new: bool,
 }
 
 /// Whether an experiment takes traces.
@@ -40,7 +42,7 @@ impl MlflowClient {
                 Err(Error::Rejected { code: Some(code), .. }) if code == "RESOURCE_ALREADY_EXISTS" => {
                     self.experiment(name).await?.ok_or(Error::Garbage)?
                 }
-                created => Experiment { id: created?, stage: Stage::Active, created: None },
+                created => Experiment { id: created?, stage: Stage::Active, created: None, is_new: true },
             },
         };
         if found.stage == Stage::Active || !restore_deleted {

@@ -118,7 +118,7 @@ fn experiment(stage: &str) -> ResponseTemplate {
 }
 
 fn active(id: &str) -> Experiment {
-    Experiment { id: id.into(), stage: Stage::Active, created: None }
+    Experiment { id: id.into(), stage: Stage::Active, created: None, is_new: false }
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn an_experiment_that_is_absent_is_created() {
     answer(&server, "POST", SEARCH, json_body("{}")).await;
     answer(&server, "POST", CREATE, json_body(r#"{"experiment_id": "2"}"#)).await;
     let ensured = client(&server.uri()).ensure_experiment("teller", false).await.unwrap();
-    assert_eq!(ensured, active("2"));
+    assert_eq!(ensured, Experiment { is_new: true, ..active("2") });
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ fn the_operator_has_the_rights_it_was_promised_and_no_other() {
         ("get list watch create patch delete", "persistentvolumeclaims", "bank"),
         ("get list watch create patch delete", "networkpolicies.networking.k8s.io", "bank"),
         ("get list watch", "namespaces", ""),
-        ("get list create", "pods", "bank"),
+        ("get list watch create", "pods", "bank"),
         ("get", "storageclasses.storage.k8s.io", ""),
         ("create patch", "events.events.k8s.io", "bank"),
         (
@@ -88,7 +88,7 @@ fn the_operator_has_the_rights_it_was_promised_and_no_other() {
         ("delete", "secrets/=agent-tracing-webhook-ca", home),
         ("get update delete", "leases.coordination.k8s.io", home),
         ("create", "leases.coordination.k8s.io", "bank"),
-        ("patch update delete watch", "pods", "bank"),
+        ("patch update delete", "pods", "bank"),
         ("create", "pods/exec", "bank"),
         ("create", "serviceaccounts/token", "bank"),
         ("create", "serviceaccounts/token=agent-tracing-observer", "bank"),

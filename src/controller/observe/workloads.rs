@@ -171,15 +171,16 @@ pub(in crate::controller) async fn for_each(
             Some(next) => params.continue_token = Some(next),
             None => return Ok(()),
         }
-        params.limit = Some(next_limit(bytes, count));
+        params.limit = Some(next_limit(bytes, count, params.limit.unwrap_or(FIRST_PAGE)));
     }
 }
 
-/// How many objects the next page may have, after one of so many bytes and objects: what the API server makes of a page, and what
-/// is read anew where the connection breaks, is bounded by bytes.
-fn next_limit(bytes: usize, count: usize) -> u32 {
+/// How many objects the next page may have, after one of so many bytes and objects, and of this limit: what the API server makes of
+/// a page, and what is read anew where the connection breaks, follows the size of the objects. Large ones may come after small
+/// ones, so it grows twofold at most.
+fn next_limit(bytes: usize, count: usize, limit: u32) -> u32 {
     let most = PAGE_BYTES / (bytes / count.max(1)).max(1);
-    u32::try_from(most).unwrap_or(MOST_OF_A_PAGE).clamp(1, MOST_OF_A_PAGE)
+    u32::try_from(most).unwrap_or(MOST_OF_A_PAGE).clamp(1, MOST_OF_A_PAGE).min(limit.saturating_mul(2))
 }
 
 /// One workload, read live and judged.
@@ -372,10 +373,11 @@ mod tests {
     /// Review B3: a page had 25 objects, whatever their size.
     #[test]
     fn a_page_has_few_large_objects_or_many_small_ones() {
-        assert_eq!(next_limit(25 * 14_000, 25), 299);
-        assert_eq!(next_limit(25 * 1_400_000, 25), 2);
-        assert_eq!(next_limit(25 * 8_000_000, 25), 1);
-        assert_eq!((next_limit(100, 25), next_limit(100, 0)), (500, 500));
+        assert_eq!(next_limit(200 * 14_000, 200, 200), 299);
+        assert_eq!(next_limit(25 * 14_000, 25, 25), 50);
+        assert_eq!(next_limit(25 * 1_400_000, 25, 25), 2);
+        assert_eq!(next_limit(25 * 8_000_000, 25, 25), 1);
+        assert_eq!((next_limit(100, 25, 400), next_limit(100, 0, 1)), (500, 2));
     }
 
     #[test]

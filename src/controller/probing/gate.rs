@@ -1,5 +1,5 @@
-//! How often one MLflow server is asked: at most two questions at a time, and what is not urgent one after the other, at a
-//! distance that grows with the time that the server takes. MLflow 3.10.1 answers nobody while it is busy, so the operator must
+//! How often one MLflow server is asked: one question at a time beside the prober's, and what is not urgent at a distance that
+//! grows with the time that the server takes. MLflow 3.10.1 answers nobody while it is busy, so the operator must
 //! not be what keeps it busy.
 
 use std::collections::HashMap;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-/// Questions to one server at a time.
-const AT_A_TIME: usize = 2;
+/// Questions to one server at a time. With the prober's there are two.
+const AT_A_TIME: usize = 1;
 /// Between two questions that are not urgent: 48 a minute at most.
 const SPACING: Duration = Duration::from_millis(1250);
 /// A server that took so long is left alone for so many times as long, and for no longer than [`LONGEST`].
@@ -34,7 +34,7 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Asks as soon as one of the two places is free.
+    /// Asks as soon as nobody else does.
     pub(in crate::controller) async fn ask<T>(&self, question: impl Future<Output = T>) -> T {
         let _place = self.place().await;
         let began = Instant::now();
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn two_at_a_time_and_no_more() {
+    async fn one_at_a_time_and_no_more() {
         let (gate, now, most) = (Gate::default(), AtomicUsize::new(0), AtomicUsize::new(0));
         let question = || async {
             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
@@ -97,7 +97,7 @@ mod tests {
             async move { if n % 2 == 0 { gate.ask(question).await } else { gate.ask_calmly(question).await } }
         }))
         .await;
-        assert_eq!(most.load(Ordering::SeqCst), 2);
+        assert_eq!(most.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test(start_paused = true)]

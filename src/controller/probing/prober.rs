@@ -54,6 +54,10 @@ pub(in crate::controller) struct Answer {
 }
 
 impl Answer {
+    fn is_fresh(&self) -> bool {
+        self.at.elapsed() < FRESH + PATIENCE
+    }
+
     /// Whether another one says something new.
     fn says_the_same_as(&self, other: &Self) -> bool {
         match (&self.found, &other.found) {
@@ -110,12 +114,8 @@ impl Servers {
         lookup: Lookup,
         tracing: &ObjectRef<Guarded>,
     ) -> Option<Answer> {
-        let server = self.server(address, lookup);
-        let known = {
-            let mut known = server.known();
-            known.users.insert(tracing.clone(), Instant::now());
-            known.answer.clone()
-        };
+        let server = self.used(address, lookup, tracing);
+        let known = server.known().answer.clone();
         let lasts = |answer: &Answer| match answer.found {
             Ok(_) => FRESH,
             Err(_) => answer.lasts(),
@@ -126,6 +126,31 @@ impl Servers {
         // It goes on when this pass has waited enough, and whoever waits for it is woken.
         self.tasks.spawn_and_wait(self.ask(&server, http), PATIENCE).await;
         server.known().answer.clone()
+    }
+
+    /// An AgentTracing has named all its servers since that moment. Others are none of its concern any more.
+    pub(in crate::controller) fn leave_others(&self, tracing: &ObjectRef<Guarded>, since: Instant) {
+        self.all().retain(|_, server| {
+            let mut known = server.known();
+            known.users.retain(|user, at| user != tracing || *at >= since);
+            !known.users.is_empty()
+        });
+    }
+
+    /// Whether a server that an AgentTracing names answers now, or it names none that may be asked. No agent is changed on the
+    /// strength of an older answer.
+    pub(in crate::controller) fn answer_now(&self, tracing: &ObjectRef<Guarded>) -> bool {
+        let mut names_any = false;
+        for server in self.all().values() {
+            let known = server.known();
+            if known.users.contains_key(tracing) {
+                names_any = true;
+                if known.answer.as_ref().is_some_and(|answer| answer.found.is_ok() && answer.is_fresh()) {
+                    return true;
+                }
+            }
+        }
+        !names_any
     }
 
     /// Asks again soon: somebody got no answer.
@@ -144,6 +169,10 @@ impl Servers {
     pub(in crate::controller) async fn run(&self, ctx: &Context) {
         loop {
             tokio::time::sleep(TICK).await;
+            let due = self.due();
+            if due.is_empty() {
+                continue;
+            }
             let http = match ctx.http() {
                 Ok(http) => http,
                 Err(error) => {
@@ -151,7 +180,7 @@ impl Servers {
                     continue;
                 }
             };
-            for server in self.due() {
+            for server in due {
                 self.tasks.spawn(self.ask(&server, &http));
             }
         }
@@ -180,25 +209,28 @@ impl Servers {
     /// Asks; whoever comes while it is asked waits for the same answer.
     fn ask(&self, server: &Arc<Server>, http: &Http) -> impl Future<Output = ()> + Send + 'static {
         let (server, http, wakeups) = (server.clone(), http.clone(), self.wakeups.clone());
-        let gate = self.gates.of(&server.address);
         async move {
             let asked = Instant::now();
             let _one = server.asking.lock().await;
             if server.known().answer.as_ref().is_some_and(|answer| answer.at >= asked) {
                 return;
             }
-            let found = gate.ask(server.locate(&http)).await;
+            let found = server.locate(&http).await;
             let found = found.map_err(|error| (reason(&error), error.to_string()));
             server.publish(found, &wakeups);
         }
     }
 
-    fn server(&self, address: &str, lookup: Lookup) -> Arc<Server> {
+    /// The server at an address, which an AgentTracing names.
+    fn used(&self, address: &str, lookup: Lookup, tracing: &ObjectRef<Guarded>) -> Arc<Server> {
         let new = || {
             let (known, asking) = Default::default();
             Arc::new(Server { address: address.to_owned(), lookup, known, asking })
         };
-        self.all().entry((address.to_owned(), lookup)).or_insert_with(new).clone()
+        let mut all = self.all();
+        let server = all.entry((address.to_owned(), lookup)).or_insert_with(new);
+        server.known().users.insert(tracing.clone(), Instant::now());
+        server.clone()
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<(String, Lookup), Arc<Server>>> {

@@ -13,6 +13,7 @@ use crate::api::{Reason, WorkloadState};
 use crate::controller::key::WorkloadKey;
 use crate::controller::{Context, Error, observe};
 use crate::core::selection::kind::Kind;
+use crate::core::status::{SILENCE_SECONDS, SILENCE_SECONDS_AFTER_END};
 use crate::core::workloads::evidence::{Earlier, Evidence, PodAges, should_send, start};
 use crate::core::workloads::{Assessment, InjectionState, TraceDestination};
 use crate::mlflow::Trace;
@@ -22,9 +23,12 @@ const IMPATIENCE: SignedDuration = SignedDuration::from_mins(15);
 /// Workloads whose pods are looked at in one pass, and how many at a time.
 const MOST_LOOKS: usize = 100;
 const AT_A_TIME: usize = 8;
-/// How soon pods of an earlier wiring are looked at again, and what becomes of silence.
+/// How soon pods of an earlier wiring are looked at again, and pods of Jobs that are at work.
 const FAST_POLL: Duration = Duration::from_secs(5);
-const LATER: Duration = Duration::from_secs(60);
+const JOBS: Duration = Duration::from_secs(30);
+/// After which time silence is told.
+const SILENCE: SignedDuration = SignedDuration::from_secs(SILENCE_SECONDS);
+const SILENCE_AFTER_END: SignedDuration = SignedDuration::from_secs(SILENCE_SECONDS_AFTER_END);
 
 /// What is remembered between passes.
 #[derive(Debug, Default)]
@@ -82,7 +86,9 @@ impl EvidenceState {
             };
             let interest = interests.entry(place.id).or_default();
             interest.awaited |= wired.is_awaited(workload, now);
-            interest.unproven |= wired.received.is_none();
+            // One without pods sends nothing that could prove it.
+            let sends = !workload.kind.rolls() || workload.rollout.wanted > 0;
+            interest.unproven |= wired.received.is_none() && sends;
             interest.rhythmic |= wired.received.is_some() && should_send(workload);
         }
         interests
@@ -117,13 +123,13 @@ impl EvidenceState {
             if matches!(evidence, Evidence::Stopped(_)) && found.stopped_in.is_none() {
                 found.stopped_in = places.get(workload.uid.as_str()).map(|known| known.id.clone());
             }
-            let again = match () {
-                () if wired.goes(workload) => Some(FAST_POLL),
-                // Silence is told after ten minutes, without any event.
-                () if wired.is_awaited(workload, now) => Some(LATER),
-                () => None,
-            };
-            found.look_again = [found.look_again, again].into_iter().flatten().min();
+            let goes = wired.goes(workload).then_some(FAST_POLL);
+            // Spans that are late are told after a minute.
+            let bare = answer(workload).and_then(|looked| looked.trace).filter(|trace| !trace.has_spans);
+            let late = bare.and_then(|trace| until(trace.time + SPANS_LATE, now));
+            let is_silent = matches!(evidence, Evidence::Nothing | Evidence::NotAsked);
+            let silence = is_silent.then(|| until_silence(workload, now)).flatten();
+            found.look_again = [found.look_again, goes, late, silence].into_iter().flatten().min();
             found.evidence.insert(workload.uid.clone(), evidence);
         }
         Ok(found)
@@ -164,6 +170,21 @@ impl EvidenceState {
         }
         Ok(due.len() > MOST_LOOKS)
     }
+}
+
+/// How long until a moment, and a second more; `None` where it has passed.
+fn until(moment: Timestamp, now: Timestamp) -> Option<Duration> {
+    let left = Duration::try_from(moment.duration_since(now)).ok()?;
+    Some(left + Duration::from_secs(1))
+}
+
+/// When it is to be said that a workload without a trace is silent: no event tells that time has passed.
+fn until_silence(workload: &Assessment, now: Timestamp) -> Option<Duration> {
+    let up = workload.rollout.available_since.map(|up| up + SILENCE);
+    let ended = workload.ended.map(|ended| ended + SILENCE_AFTER_END);
+    // A Job whose pods wait for our init container never becomes available.
+    let jobs = (workload.merge_ca.present && !workload.jobs.is_empty()).then_some(JOBS);
+    [up.and_then(|at| until(at, now)), ended.and_then(|at| until(at, now)), jobs].into_iter().flatten().min()
 }
 
 fn current(workloads: &[Assessment]) -> impl Iterator<Item = &Assessment> {
@@ -225,9 +246,13 @@ fn remember(memory: &mut EvidenceState, subject: Subject<'_>, current: &[&Assess
 
 impl Wired {
     fn is_awaited(&self, workload: &Assessment, now: Timestamp) -> bool {
-        // One that was scaled up later is asked then.
-        let since = workload.rollout.available_since.map_or(self.seen, |up| up.max(self.seen));
-        self.received.is_none() && now.duration_since(since) < IMPATIENCE
+        // One that was scaled up later is asked then; of one that was there when the operator began to look, the wiring is older.
+        let up = workload.rollout.available_since;
+        let since = match self.earlier {
+            Earlier::Unknown => up,
+            Earlier::Never | Earlier::Replaced => Some(up.map_or(self.seen, |up| up.max(self.seen))),
+        };
+        self.received.is_none() && since.is_some_and(|since| now.duration_since(since) < IMPATIENCE)
     }
 
     /// Whether pods of an earlier wiring may still be going. A CronJob has none that go: those of its next run are of the current

@@ -135,8 +135,12 @@ impl ExperimentCache {
 
     /// What is to be asked next. Urgent is what was never seen, or may be another one by now.
     pub fn next(&self, urgent: bool, now: Timestamp) -> Option<Question> {
-        let waits = |name: &&String| (self.failed.get(*name).map(|f| f.at), self.checked.get(*name).and_then(|c| c.at));
-        // Those that failed come last, since every one of them may cost a timeout.
+        let waits = |name: &&String| {
+            let checked = self.checked.get(*name);
+            // One that is not well keeps agents waiting. Those that failed come last, since every one may cost a timeout.
+            let is_well = checked.is_some_and(|checked| checked.found.is_ok());
+            (self.failed.get(*name).map(|f| f.at), is_well, checked.and_then(|checked| checked.at))
+        };
         let first = match urgent {
             true => self.needed.iter().filter(|name| self.is_urgent(name)).min_by_key(waits),
             false => self.needed.iter().filter(|name| self.is_due(name, now)).min_by_key(waits),
@@ -157,8 +161,10 @@ impl ExperimentCache {
         now: Timestamp,
         tracing: &ObjectRef<Guarded>,
     ) -> Noted {
+        // One that was there and had to be made again has gone with its database.
+        let is_new = found.as_ref().is_ok_and(|experiment| experiment.is_new);
         let found = match found {
-            Ok(Experiment { stage: Stage::Active, id, created }) => Ok(ExperimentRef { id, created }),
+            Ok(Experiment { stage: Stage::Active, id, created, .. }) => Ok(ExperimentRef { id, created }),
             Ok(Experiment { stage: Stage::Deleted, .. }) => Err(deleted()),
             Err(mlflow::Error::Rejected { code, .. }) if code.as_deref() != Some(UNKNOWN_TROUBLE) => {
                 Err((Reason::NameInvalid, "has a name that MLflow refuses".to_owned()))
@@ -171,6 +177,7 @@ impl ExperimentCache {
                 tracing::warn!(%tracing, %error, "failed to ask MLflow for experiments; trying again");
                 let before = self.writes();
                 let times = self.failed.get(name).map_or(0, |failed| failed.times);
+                self.rechecked_at = Some(now);
                 let failed = Failed { at: now, times: times.saturating_add(1), writes: writes::<()>(&Err(error)) };
                 self.failed.insert(name.to_owned(), failed);
                 return Noted { news: before != self.writes(), anew: false, goes_on: false };
@@ -178,7 +185,7 @@ impl ExperimentCache {
         };
         let wrote = self.writes();
         self.failed.remove(name);
-        let anew = found.as_ref().is_ok_and(|known| !self.is_as_known(name, known));
+        let anew = found.as_ref().is_ok_and(|known| !self.is_as_known(name, known, is_new));
         if let (true, Ok(ExperimentRef { id, .. })) = (anew, &found) {
             tracing::warn!(%tracing, experiment = name, id, "the experiment is another one than before: MLflow has another database");
             self.look_at_all_again();
@@ -212,7 +219,11 @@ impl ExperimentCache {
         };
         let server = Some((url.clone(), version.clone()));
         if self.server != server || self.away {
-            self.look_at_all_again();
+            // One tells for all: where it is another one, all are looked at.
+            let first = self.in_use.iter().chain(&self.needed).find(|name| self.checked.contains_key(*name)).cloned();
+            if let Some(checked) = first.and_then(|name| self.checked.get_mut(&name)) {
+                checked.at = None;
+            }
         }
         self.server = server;
         self.away = false;
@@ -233,26 +244,26 @@ impl ExperimentCache {
     }
 
     fn is_due(&self, name: &str, now: Timestamp) -> bool {
+        let has_turn = self.rechecked_at.is_none_or(|at| now.duration_since(at) >= BETWEEN);
         if let Some(failed) = self.failed.get(name) {
-            return now.duration_since(failed.at) >= RETRY;
+            return now.duration_since(failed.at) >= RETRY && has_turn;
         }
         let Some(Checked { at: Some(at), found }) = self.checked.get(name) else { return false };
-        let rollout_strategy = match found {
+        let interval = match found {
             Err(_) => RETRY,
             Ok(_) if self.in_use.contains(name) => RECHECK_IN_USE,
             Ok(_) => RECHECK,
         };
-        now.duration_since(*at) >= rollout_strategy
-            && self.rechecked_at.is_none_or(|at| now.duration_since(at) >= BETWEEN)
+        now.duration_since(*at) >= interval && (has_turn || found.is_err())
     }
 
     /// Whether an experiment is the one that it was, as far as anything was known of it.
-    fn is_as_known(&self, name: &str, found: &ExperimentRef) -> bool {
+    fn is_as_known(&self, name: &str, found: &ExperimentRef, is_new: bool) -> bool {
         match self.checked.get(name).map(|checked| &checked.found) {
-            Some(Ok(known)) => known.is_same(found),
+            Some(Ok(known)) => known.is_same(found) && !is_new,
             Some(Err(_)) => true,
             // After a restart only status knows.
-            None => self.in_status.get(name).is_none_or(|id| *id == found.id),
+            None => self.in_status.get(name).is_none_or(|id| *id == found.id && !is_new),
         }
     }
 
@@ -302,7 +313,8 @@ mod tests {
     }
 
     fn note(memory: &mut ExperimentCache, name: &str, second: i64, found: Result<&str, mlflow::Error>) -> Noted {
-        let found = found.map(|id| Experiment { id: id.to_owned(), stage: Stage::Active, created: None });
+        let found =
+            found.map(|id| Experiment { id: id.to_owned(), stage: Stage::Active, created: None, is_new: false });
         memory.note(name, found, at(second), &ObjectRef::new("tracing"))
     }
 
@@ -359,7 +371,8 @@ mod tests {
                 match name.as_str() {
                     "deleted?" => _ = memory.note_deleted(gone, at(second)),
                     "agent-77" if second >= 100 => {
-                        let gone = Experiment { id: "77".to_owned(), stage: Stage::Deleted, created: None };
+                        let (id, stage) = ("77".to_owned(), Stage::Deleted);
+                        let gone = Experiment { id, stage, created: None, is_new: false };
                         let noted = memory.note(&name, Ok(gone), at(second), &ObjectRef::new("tracing"));
                         seen = seen.or(noted.news.then_some(second));
                     }

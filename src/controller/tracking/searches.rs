@@ -20,6 +20,8 @@ pub(super) const SPANS_LATE: SignedDuration = SignedDuration::from_mins(1);
 const LONGEST_TRACE: SignedDuration = SignedDuration::from_hours(6);
 /// After so long a silence nobody asks whether it is strange.
 const LONGEST_SILENCE: SignedDuration = SignedDuration::from_hours(24);
+/// How long an experiment without a rhythm is not asked for one again.
+const IRREGULAR: SignedDuration = SignedDuration::from_hours(1);
 /// Experiments of one question, and traces of one answer: one is some kilobytes.
 const MOST_EXPERIMENTS: usize = 100;
 const MOST_ROWS: usize = 50;
@@ -47,6 +49,8 @@ pub(super) struct Looked {
     newest: Option<Timestamp>,
     /// Whether it is still to be asked for the spans of the newest trace.
     spans_due: bool,
+    /// When it was found that no rhythm is there.
+    irregular_at: Option<Timestamp>,
     /// When traces began that were the newest at earlier looks.
     samples: Vec<Timestamp>,
     /// The trace after which the rhythm was asked for, and the gap between those before it.
@@ -55,7 +59,7 @@ pub(super) struct Looked {
 
 impl Looked {
     fn new(at: Timestamp) -> Self {
-        Self { at, trace: None, newest: None, spans_due: false, samples: Vec::new(), rhythm: None }
+        Self { at, trace: None, newest: None, spans_due: false, irregular_at: None, samples: Vec::new(), rhythm: None }
     }
 
     /// For tests: one that found this trace.
@@ -94,6 +98,8 @@ impl Looked {
 pub(super) struct Searches {
     wanted: BTreeMap<String, Interest>,
     looked: BTreeMap<String, Looked>,
+    /// Experiments of one question, where those of [`MOST_EXPERIMENTS`] fail.
+    at_once: Option<usize>,
 }
 
 impl Searches {
@@ -111,42 +117,60 @@ impl Searches {
         self.looked.clear();
     }
 
-    /// What is to be asked next. Urgent is what nobody has looked for yet, and what is awaited.
+    /// What is to be asked next. Urgent is what nobody has looked for yet, the proof of a trace that came, and what is awaited.
     pub fn next(&self, urgent: bool, now: Timestamp) -> Option<Question> {
         let of_class = || self.wanted.iter().filter(move |(_, interest)| interest.awaited == urgent);
         let known = |(id, interest)| Some((id, interest, self.looked.get(id)?));
-        let spans = || of_class().filter_map(known).find(|(_, _, looked)| looked.spans_due);
-        if let Some((id, ..)) = spans() {
+        let spans = || self.looked.iter().find(|(_, looked)| looked.spans_due);
+        if let Some((id, _)) = urgent.then(spans).flatten() {
             return Some(Question::Spans(id.clone()));
         }
-        let quiet = |looked: &Looked| {
-            let silence = |trace: &Trace| looked.at.duration_since(trace.time);
-            looked.trace.filter(|trace| silence(trace) > MIN_SILENCE && silence(trace) < LONGEST_SILENCE)
-        };
-        let unasked =
-            |looked: &Looked| quiet(looked).is_some_and(|trace| looked.rhythm.is_none_or(|(of, _)| of != trace.time));
-        if !urgent
-            && let Some((id, ..)) =
-                of_class().filter_map(known).find(|(_, interest, looked)| interest.rhythmic && unasked(looked))
-        {
-            return Some(Question::Rhythm(id.clone()));
-        }
+        let at_once = self.at_once.unwrap_or(MOST_EXPERIMENTS);
         if urgent {
             let new = self.wanted.keys().filter(|id| !self.looked.contains_key(*id));
-            let ids: Vec<_> = new.take(MOST_EXPERIMENTS).cloned().collect();
+            let ids: Vec<_> = new.take(at_once).cloned().collect();
             if !ids.is_empty() {
                 return Some(Question::Newest { ids, since: None });
             }
         }
         let is_due = |(_, interest, looked): &(&String, &Interest, &Looked)| {
             // The clock that wakes us is no better than a second.
-            now.duration_since(looked.at) + SignedDuration::from_secs(1) >= rollout_strategy(interest, looked)
+            now.duration_since(looked.at) + SignedDuration::from_secs(1) >= interval(interest, looked)
         };
         let mut due: Vec<_> = of_class().filter_map(known).filter(is_due).collect();
         due.sort_by_key(|(_, _, looked)| looked.at);
-        due.truncate(MOST_EXPERIMENTS);
-        let since = due.first().map(|(_, _, looked)| looked.at - LONGEST_TRACE)?;
+        due.truncate(at_once);
+        let Some(since) = due.first().map(|(_, _, looked)| looked.at - LONGEST_TRACE) else {
+            return if urgent { None } else { self.rhythm(now) };
+        };
         Some(Question::Newest { ids: due.into_iter().map(|(id, ..)| id.clone()).collect(), since: Some(since) })
+    }
+
+    /// An experiment whose silence may be strange, once for each silence, and not where there was no rhythm lately.
+    fn rhythm(&self, now: Timestamp) -> Option<Question> {
+        let is_due = |(id, interest): &(&String, &Interest)| {
+            let Some(looked) = self.looked.get(*id).filter(|_| interest.rhythmic) else { return false };
+            let silence = |trace: &Trace| looked.at.duration_since(trace.time);
+            let quiet = looked.trace.filter(|t| silence(t) > MIN_SILENCE && silence(t) < LONGEST_SILENCE);
+            let was_irregular = looked.irregular_at.is_some_and(|at| now.duration_since(at) < IRREGULAR);
+            quiet.is_some_and(|trace| looked.rhythm.is_none_or(|(of, _)| of != trace.time)) && !was_irregular
+        };
+        self.wanted.iter().find(is_due).map(|(id, _)| Question::Rhythm(id.clone()))
+    }
+
+    /// Notes that a search failed: half as many are asked for at once, so that one that cannot be searched is alone in the end.
+    pub fn note_failure(&mut self, ids: &[String], now: Timestamp) {
+        match ids {
+            [only] => self.looked.entry(only.clone()).or_insert_with(|| Looked::new(now)).at = now,
+            _ => self.at_once = Some(ids.len().div_ceil(2)),
+        }
+    }
+
+    /// The spans of an experiment's newest trace are asked for with the next look.
+    pub fn put_off_spans(&mut self, id: &str) {
+        if let Some(looked) = self.looked.get_mut(id) {
+            (looked.spans_due, looked.newest) = (false, None);
+        }
     }
 
     /// Notes the newest traces of these experiments, or what is new of them. Those of which none is among the rows are asked for
@@ -159,6 +183,7 @@ impl Searches {
         now: Timestamp,
     ) -> bool {
         let is_whole = found.len() < rows(ids);
+        self.at_once = self.at_once.map(|most| most * 2).filter(|most| *most < MOST_EXPERIMENTS);
         let mut first: BTreeMap<&str, Trace> = BTreeMap::new();
         for (id, trace) in &found {
             first.entry(id).or_insert(*trace);
@@ -200,22 +225,25 @@ impl Searches {
     /// Notes the newest trace of one experiment, with its spans looked for.
     pub fn note_spans(&mut self, id: &str, trace: Option<Trace>, now: Timestamp) -> bool {
         let Some(looked) = self.looked.get_mut(id) else { return false };
+        let verdict =
+            |trace: Option<Trace>| trace.map(|t| (t.has_spans, t.finished && now.duration_since(t.time) > SPANS_LATE));
         let before = std::mem::replace(&mut looked.trace, trace);
         (looked.at, looked.spans_due) = (now, false);
-        before != trace
+        verdict(before) != verdict(trace) || trace.is_some_and(|t| t.has_spans && before != Some(t))
     }
 
-    pub fn note_rhythm(&mut self, id: &str, times: &[Timestamp]) -> bool {
+    pub fn note_rhythm(&mut self, id: &str, times: &[Timestamp], now: Timestamp) -> bool {
         let Some(looked) = self.looked.get_mut(id) else { return false };
         let Some(trace) = looked.trace else { return false };
         let was_stopped = looked.is_stopped();
         let gap = [usual_gap(times), usual_gap(&looked.samples)].into_iter().flatten().min();
         looked.rhythm = Some((trace.time, gap));
+        looked.irregular_at = gap.is_none().then_some(now);
         was_stopped != looked.is_stopped()
     }
 }
 
-fn rollout_strategy(interest: &Interest, looked: &Looked) -> SignedDuration {
+fn interval(interest: &Interest, looked: &Looked) -> SignedDuration {
     match interest {
         Interest { awaited: true, .. } => AWAITED,
         Interest { unproven: true, .. } => SILENT,
@@ -275,7 +303,7 @@ mod tests {
                     found.truncate(rows(&ids));
                     searches.note_newest(&ids, since.is_some(), found, at(second));
                 }
-                Question::Rhythm(id) => _ = searches.note_rhythm(&id, &[]),
+                Question::Rhythm(id) => _ = searches.note_rhythm(&id, &[], at(second)),
                 other => panic!("{other:?}"),
             }
             assert!(asked < 1000);
@@ -329,11 +357,11 @@ mod tests {
         let ids = ["0", "1"].map(str::to_owned);
         let bare = |second| Trace { has_spans: false, ..trace(second) };
         searches.note_newest(&ids, false, vec![("0".to_owned(), bare(10))], at(12));
-        assert_eq!(searches.next(false, at(12)), Some(Question::Spans("0".to_owned())));
+        assert_eq!(searches.next(true, at(12)), Some(Question::Spans("0".to_owned())));
         assert!(searches.note_spans("0", Some(trace(10)), at(12)));
         searches.want(BTreeMap::from([("0".to_owned(), COMING), ("1".to_owned(), COMING)]));
         searches.note_newest(&ids, true, vec![("0".to_owned(), bare(20))], at(22));
-        assert_eq!(searches.next(false, at(22)), None);
+        assert_eq!([true, false].map(|urgent| searches.next(urgent, at(22))), [None, None]);
         assert_eq!(searches.looked["0"].trace, Some(trace(20)));
     }
 
@@ -345,7 +373,7 @@ mod tests {
         searches.note_newest(&id, true, Vec::new(), at(300));
         assert_eq!(searches.next(false, at(300)), Some(Question::Rhythm("0".to_owned())));
         let sent: Vec<_> = (0..20).map(|n| at(-5 * n)).collect();
-        assert!(searches.note_rhythm("0", &sent));
+        assert!(searches.note_rhythm("0", &sent, at(300)));
         assert!(searches.looked["0"].has_stopped(at(0)));
         assert_eq!(searches.next(false, at(330)), None);
         assert!(matches!(searches.next(false, at(360)), Some(Question::Newest { .. })), "looked at more often");

@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use self::condition::ConditionUpdate;
+pub use self::traces::{SILENCE_SECONDS, SILENCE_SECONDS_AFTER_END};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowMode, MlflowStatus, Reason, RefusedMergeCa};
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::RolloutStrategy;

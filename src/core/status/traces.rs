@@ -17,9 +17,9 @@ use crate::core::workloads::{Assessment, InjectionState, TraceDestination};
 use crate::names;
 
 /// Seconds that a workload is available before missing traces are reported.
-const SILENCE_SECONDS: i64 = 600;
+pub const SILENCE_SECONDS: i64 = 600;
 /// The same after the pods of a Job have ended: what they sent at their end has arrived by then.
-const SILENCE_SECONDS_AFTER_END: i64 = 120;
+pub const SILENCE_SECONDS_AFTER_END: i64 = 120;
 /// Most experiments that are named.
 const MAX_NAMES: usize = 5;
 /// Most notes of silent workloads that are repeated.

@@ -106,7 +106,7 @@ fn measure(admin: &Cluster, runtime: &Runtime, size: usize, count: usize, real: 
     let first = began.elapsed().checked_sub(sent).unwrap();
     std::thread::sleep(Duration::from_secs(60));
 
-    let (requests, asked, verbs) = count(&operator, Duration::from_secs(seconds));
+    let (requests, asked, verbs) = count_requests(&operator, Duration::from_secs(seconds));
     println!(
         "{size:>10} {count:>11} {:>10.1} s {requests:>14.1} {asked:>14.1} {:>6.1} MiB   {verbs}",
         first.as_secs_f64(),
@@ -119,7 +119,7 @@ fn measure(admin: &Cluster, runtime: &Runtime, size: usize, count: usize, real: 
 }
 
 /// Requests to the API server and to MLflow in a minute, and those to the API server by verb, without the lease's.
-fn count(operator: &Operator, window: Duration) -> (f64, f64, String) {
+fn count_requests(operator: &Operator, window: Duration) -> (f64, f64, String) {
     let (audit, asked) = (Audit::from_now(), operator.metric("agent_tracing_mlflow_requests_total"));
     std::thread::sleep(window);
     let minutes = window.as_secs_f64() / 60.0;

@@ -8,7 +8,6 @@ mod fairness;
 mod faults;
 mod leadership;
 mod life;
-mod memory;
 mod merge_ca;
 mod metrics;
 mod mlflow;

@@ -16,6 +16,7 @@ mod mlflow;
 mod process;
 #[path = "../tests/api_server/proxy.rs"]
 mod proxy;
+mod resident;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -27,9 +28,10 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use audit::Audit;
-use cluster::{Cluster, STRICT, kustomize};
+use cluster::{Cluster, STRICT};
 use mlflow::{mlflow, running};
 use process::Operator;
+use resident::memory;
 
 /// Where the stand-in is.
 const STAND_IN: &str = "http://mlflow-bench.example.com:5998";
@@ -42,10 +44,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let admin = Cluster::admin();
     cluster::install();
-    let configuration =
-        kustomize().into_iter().find(|object| object["kind"] == "MutatingWebhookConfiguration").unwrap();
-    admin.delete("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION);
-    admin.create(&configuration, STRICT).unwrap();
+    cluster::reset_webhook_configuration(&admin);
     println!(
         "{:>10} {:>11} {:>12} {:>14} {:>14} {:>10}   API server, by verb",
         "workloads", "namespaces", "first trace", "API server/min", "MLflow/min", "RSS"
@@ -110,7 +109,7 @@ fn measure(admin: &Cluster, runtime: &Runtime, size: usize, count: usize, real: 
     println!(
         "{size:>10} {count:>11} {:>10.1} s {requests:>14.1} {asked:>14.1} {:>6.1} MiB   {verbs}",
         first.as_secs_f64(),
-        memory(operator.pid()),
+        memory(operator.pid(), "VmRSS"),
     );
     operator.stop();
     for namespace in &namespaces {
@@ -182,13 +181,6 @@ async fn send_trace(url: &str, experiment: &str) {
     let answer =
         http.post(format!("{url}/api/3.0/mlflow/traces")).json(&json!({"trace": {"trace_info": info}})).send().await;
     assert!(answer.unwrap().status().is_success());
-}
-
-/// In MiB, as the kernel counts it.
-fn memory(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
 fn tracing(namespace: &str, url: &str) -> Value {

@@ -13,6 +13,7 @@ mod mlflow;
 mod process;
 #[path = "../tests/api_server/proxy.rs"]
 mod proxy;
+mod resident;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -29,8 +30,9 @@ use kube::{Client, Config, ResourceExt};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use cluster::{Cluster, STRICT, kustomize};
+use cluster::{Cluster, STRICT};
 use process::Operator;
+use resident::memory;
 
 const NAMESPACES: usize = 50;
 /// Objects of each of the kinds that the operator must not hold in memory.
@@ -43,10 +45,7 @@ fn main() {
     let sizes = if sizes.is_empty() { vec![100, 1000] } else { sizes };
     let admin = Cluster::admin();
     cluster::install();
-    let configuration =
-        kustomize().into_iter().find(|object| object["kind"] == "MutatingWebhookConfiguration").unwrap();
-    admin.delete("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION);
-    admin.create(&configuration, STRICT).unwrap();
+    cluster::reset_webhook_configuration(&admin);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     println!(
         "{:>10} {:>8} {:>10} {:>10} {:>9} {:>12}",
@@ -153,13 +152,6 @@ async fn told(client: &Client, each: usize) -> usize {
         status.injected.as_ref() == Some(&done) && is_true(Some(status), ConditionType::WorkloadsReady)
     };
     all.iter().filter(|tracing| tracing.status.as_ref().is_some_and(is_done)).count()
-}
-
-/// In MiB, as the kernel counts it.
-fn memory(pid: u32, field: &str) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
 /// What a cluster is full of and the operator has nothing to do with.

@@ -300,9 +300,8 @@ impl Context {
         self.wake_others(namespace, name);
         let known: HashSet<_> = self.store.state().iter().filter_map(|t| t.uid()).collect();
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| known.contains(uid));
-        self.budget.retain(|of| {
-            of.starts_with(sweep::WORKLOADS_AT_ONCE) || known.contains(of.split('/').next().unwrap_or(of))
-        });
+        self.budget
+            .retain(|of| of.starts_with(sweep::BUDGET_PREFIX) || known.contains(of.split('/').next().unwrap_or(of)));
     }
 }
 

@@ -58,10 +58,10 @@ pub(super) struct ReconcileState {
 
 /// How soon it is looked again at what changes without an event: at first, after a while, and after a long while.
 const REQUEUE_PENDING: Duration = Duration::from_secs(5);
-const REQUEUE_UNREACHABLE: Duration = Duration::from_secs(15);
-const AT_LAST: Duration = Duration::from_secs(60);
+const REQUEUE_LATER: Duration = Duration::from_secs(15);
+const REQUEUE_AT_LAST: Duration = Duration::from_secs(60);
 const RECENT: SignedDuration = SignedDuration::from_mins(3);
-const A_LONG_WHILE: SignedDuration = SignedDuration::from_mins(10);
+const LASTING: SignedDuration = SignedDuration::from_mins(10);
 /// How often everything is looked at without any event, and how far the passes of different AgentTracings are spread.
 const REST: Duration = Duration::from_secs(600);
 const SPREAD: u64 = 300;
@@ -185,7 +185,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
     let (status, states) = status::status(tracing, &found, now); // pure
     let mut is_unsettled = rolling(&workloads, now.as_second()) > 0 || status::is_unsettled(&status, settings.mode);
     // Nobody may watch the ConfigMaps that users name.
-    let look_again = [look_again, follows_authorities.then_some(AT_LAST)].into_iter().flatten().min();
+    let look_again = [look_again, follows_authorities.then_some(REQUEUE_AT_LAST)].into_iter().flatten().min();
     let facts = |status: &AgentTracingStatus| {
         (status.mlflow.clone(), status.experiments.clone(), status.service_accounts.clone(), status.merge_ca.clone())
     };
@@ -326,8 +326,8 @@ fn next_pass(
     let since = now.duration_since(*memory.unsettled.get_or_insert(now));
     let interval = match () {
         () if since < RECENT => REQUEUE_PENDING,
-        () if since < A_LONG_WHILE => REQUEUE_UNREACHABLE,
-        () => AT_LAST,
+        () if since < LASTING => REQUEUE_LATER,
+        () => REQUEUE_AT_LAST,
     };
     look_again.map_or(interval, |again| again.min(interval))
 }

@@ -20,7 +20,7 @@ use queue::Queue;
 pub(super) use queue::Suspects;
 
 /// Under which name, followed by the namespace, a sweep takes places.
-pub(super) const WORKLOADS_AT_ONCE: &str = "sweep/";
+pub(super) const BUDGET_PREFIX: &str = "sweep/";
 /// How often every workload of the cluster is looked at.
 const DAILY: Duration = Duration::from_secs(24 * 3600);
 /// How long a deleted AgentTracing may take to come back: whoever replaces it by deleting it rolls nothing.
@@ -147,7 +147,7 @@ pub(super) enum Round {
 
 /// Takes out what is orphaned in a namespace, a few at a time. Nothing is believed that was not just read.
 pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Result<Round, Error> {
-    let places = format!("{WORKLOADS_AT_ONCE}{namespace}");
+    let places = format!("{BUDGET_PREFIX}{namespace}");
     let done = async {
         loop {
             let policies = observe::live_policies(ctx, namespace).await?;

@@ -101,7 +101,7 @@ pub(super) async fn track(
     tracker.state().news = false;
     tracker.want_experiments(client, subject);
     tracker.catch_up(&ctx.trackers.tasks).await; // IO, for a moment
-    let (ensured, anew) = tracker.experiments(subject.old);
+    let (ensured, anew) = tracker.experiments();
     if anew {
         memory.evidence.forget_answers(now);
     }
@@ -189,9 +189,9 @@ impl Tracker {
         state.experiments.want(subject);
     }
 
-    fn experiments(&self, old: &AgentTracingStatus) -> (experiments::Ensured, bool) {
+    fn experiments(&self) -> (experiments::Ensured, bool) {
         let mut state = self.state();
-        (state.experiments.report(old), std::mem::take(&mut state.anew))
+        (state.experiments.report(), std::mem::take(&mut state.anew))
     }
 
     fn want_traces(&self, interests: BTreeMap<String, searches::Interest>) {
@@ -378,9 +378,7 @@ impl State {
         }
         true
     }
-}
 
-impl State {
     /// Notes that a question failed. One that fails by itself keeps no other from being asked; a server that does not answer is
     /// left alone for a while.
     fn note_failure(&mut self, question: Question, error: &mlflow::Error, now: Timestamp) -> bool {

@@ -321,8 +321,8 @@ async fn every_request_is_measured_with_the_class_of_its_end() {
     answer(&server, "POST", "/api/3.0/mlflow/traces/search", text(503, "busy", "text/plain")).await;
     answer(&server, "POST", "/api/2.0/mlflow/experiments/search", text(200, "<html>Log in</html>", "text/html")).await;
     let _ = client("");
-    let with_meter = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let meter = with_meter.clone();
+    let measured = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let meter = measured.clone();
     let meter: Meter = Arc::new(move |outcome, took: Duration| meter.lock().unwrap().push((outcome, took)));
     let http = Http::trusting("").unwrap().with_meter(meter);
     let mlflow = MlflowClient::new(&http, &server.uri());
@@ -330,7 +330,7 @@ async fn every_request_is_measured_with_the_class_of_its_end() {
     mlflow.latest_trace("1", None).await.unwrap_err();
     mlflow.ensure_experiment("teller", false).await.unwrap_err();
     MlflowClient::new(&http, "http://127.0.0.1:1").server().await.unwrap_err();
-    let (outcomes, took): (Vec<_>, Vec<_>) = with_meter.lock().unwrap().drain(..).unzip();
+    let (outcomes, took): (Vec<_>, Vec<_>) = measured.lock().unwrap().drain(..).unzip();
     assert_eq!(outcomes, [Outcome::Ok, Outcome::Ok, Outcome::Server, Outcome::LoginPage, Outcome::Refused]);
     assert!(took.iter().all(|took| *took > Duration::ZERO && *took < TOTAL_TIMEOUT), "{took:?}");
 }

@@ -37,7 +37,8 @@ impl MlflowClient {
     }
 
     /// The newest traces of several experiments together, the newest first, each with its experiment; those that began after a
-    /// moment, where one is given. A row that does not name its experiment has none where several were asked for. Whether their spans are there is known only as far as the row says so.
+    /// moment, where one is given. A row that does not name its experiment has none where several were asked for. Whether its
+    /// spans are there is known only as far as the row says so.
     pub async fn newest_traces(
         &self,
         experiment_ids: &[String],

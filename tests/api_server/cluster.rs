@@ -226,6 +226,14 @@ pub fn kustomize() -> Vec<Value> {
     documents(&kubectl(&["kustomize", "config/default"], "").unwrap())
 }
 
+/// The shipped webhook configuration as it is installed, in place of whatever an earlier run made of it.
+pub fn reset_webhook_configuration(admin: &Cluster) {
+    admin.delete("MutatingWebhookConfiguration", "", agent_tracing::names::WEBHOOK_CONFIGURATION);
+    let configuration =
+        kustomize().into_iter().find(|object| object["kind"] == "MutatingWebhookConfiguration").unwrap();
+    admin.create(&configuration, STRICT).unwrap();
+}
+
 /// What kubectl prints, or why it failed.
 pub fn kubectl(args: &[&str], stdin: &str) -> Result<String, String> {
     let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());

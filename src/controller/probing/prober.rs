@@ -240,17 +240,15 @@ impl Servers {
 
 impl Server {
     async fn locate(&self, http: &Http) -> Result<Located, mlflow::Error> {
-        match self.lookup {
+        let (client, server) = match self.lookup {
             Lookup::At => {
                 let client = MlflowClient::new(http, &self.address);
                 let server = client.server().await?;
-                Ok(Located { client, server })
+                (client, server)
             }
-            Lookup::Below => {
-                let (client, server) = MlflowClient::locate(http, &self.address).await?;
-                Ok(Located { client, server })
-            }
-        }
+            Lookup::Below => MlflowClient::locate(http, &self.address).await?,
+        };
+        Ok(Located { client, server })
     }
 
     fn publish(&self, found: Result<Located, (Reason, String)>, wakeups: &Wakeups) {

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 
 use super::{Question, Subject, writes};
-use crate::api::{AgentTracingStatus, MlflowStatus, Reason};
+use crate::api::{MlflowStatus, Reason};
 use crate::controller::Guarded;
 use crate::core::status::Experiments;
 use crate::core::status::writes::Writes;
@@ -268,9 +268,8 @@ impl ExperimentCache {
     }
 
     /// What is known of those that are to exist.
-    pub fn report(&self, old: &AgentTracingStatus) -> Ensured {
+    pub fn report(&self) -> Ensured {
         let mut out = Ensured::default();
-        let in_status = |name: &str| old.experiments.iter().find(|e| e.name == name).map(|e| e.id.clone());
         for name in self.needed.iter().cloned() {
             match self.checked.get(&name).map(|checked| &checked.found) {
                 Some(Ok(known)) => {
@@ -280,9 +279,9 @@ impl ExperimentCache {
                 Some(Err(problem)) => {
                     out.experiments.problems.insert(name, problem.clone());
                 }
-                None => match in_status(&name) {
+                None => match self.in_status.get(&name) {
                     Some(id) => {
-                        out.experiments.ensured.insert(name, id);
+                        out.experiments.ensured.insert(name, id.clone());
                     }
                     None => {
                         let problem = (Reason::Creating, "is created as soon as MLflow answers".to_owned());

@@ -23,7 +23,7 @@ use agent_tracing::core::selection::kind::Kind;
 use agent_tracing::names;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Namespace, STRICT, install, kubectl, kustomize, operator, wait_until};
+use crate::cluster::{Cluster, Namespace, STRICT, install, kubectl, operator, reset_webhook_configuration, wait_until};
 use crate::support::canary::CANARY;
 use crate::support::in_template;
 use mlflow::{Node, mlflow};
@@ -184,10 +184,7 @@ fn prepare() {
         );
     }
     admin.delete("Lease", names::OPERATOR_NAMESPACE, names::LEASE);
-    admin.delete("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION);
-    let configuration =
-        kustomize().into_iter().find(|object| object["kind"] == "MutatingWebhookConfiguration").unwrap();
-    admin.create(&configuration, STRICT).unwrap();
+    reset_webhook_configuration(&admin);
 }
 
 /// An agent as people write one: a value from elsewhere, a helper beside it, a native side container.

@@ -93,6 +93,8 @@ down() {
 quick() {
   step 'format' cargo fmt --check
   step 'clippy' cargo clippy --locked --all-targets --quiet -- -D warnings
+  # A workspace of its own, which nothing above compiles; its targets run beside the cluster with real pods.
+  step 'fuzz targets compile' cargo check --locked --quiet --manifest-path fuzz/Cargo.toml --target-dir target
   step 'scripts (shellcheck)' shell_scripts
   # The laws at full length come beside the cluster with real pods.
   step 'unit, property, golden and fake-API tests' env "LAW_CASES=${LAW_CASES:-1000}" cargo test --locked --quiet

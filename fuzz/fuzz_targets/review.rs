@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use agent_tracing::core::settings::Platform;
 use agent_tracing::webhook::Webhook;
-use agent_tracing::webhook::policy_cache::Memory;
+use agent_tracing::webhook::policy_cache::PolicyCache;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use libfuzzer_sys::fuzz_target;
@@ -79,9 +79,9 @@ fn webhook(spec: Value) -> Webhook {
         "metadata": {"name": "tracing", "namespace": "bank"}, "spec": spec,
         "status": {"mlflow": {"url": "https://mlflow.example.com", "version": "3.10.1", "workspaces": false, "source": "Spec"}},
     });
-    let memory = Memory::default();
-    memory.fill(vec![serde_json::from_value(tracing).expect("an AgentTracing")], ["bank"]);
-    Webhook::new(Arc::new(memory), Arc::default(), Platform::default())
+    let policies = PolicyCache::default();
+    policies.fill(vec![serde_json::from_value(tracing).expect("an AgentTracing")], ["bank"]);
+    Webhook::new(Arc::new(policies), Arc::default(), Platform::default())
 }
 
 const KINDS: [(&str, &str); 6] = [

@@ -56,6 +56,7 @@ pub mod cli;
 pub mod controller;
 pub mod core;
 pub mod http_server;
+mod lean;
 pub mod mlflow;
 pub mod names;
 pub mod run;

@@ -3,9 +3,6 @@
 //! A controller is a loop over *keys*, not over events: watches only say which AgentTracing may need a look, and
 //! `reconcile` reads the world anew each time. So a missed, doubled or reordered event changes
 //! nothing, and neither does a restart.
-//!
-//! The watches carry metadata only and nothing of them is kept but the AgentTracings themselves. Each has its own back-off
-//! and its errors are logged, never passed on: a watch that is refused costs promptness, not the process.
 
 mod apply;
 mod authorities;
@@ -25,32 +22,23 @@ mod sweep;
 mod tracking;
 mod traffic;
 mod trust;
+mod watches;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::stream::{BoxStream, select_all};
-use futures::{FutureExt, Stream, StreamExt, stream};
+use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
-use kube::api::{Api, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Action, applier};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
 
-use crate::api::{AgentTracing, MlflowMode};
+use crate::api::AgentTracing;
 use crate::core::settings::Platform;
 use crate::core::settings::hosts::Hosts;
 use crate::mlflow::{self, Http};
@@ -162,8 +150,6 @@ pub(crate) struct Context {
 const PASS_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long it may take to tell that passes fail.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
-/// Events that arrive within this time make one pass.
-const DEBOUNCE: Duration = Duration::from_millis(500);
 /// Passes at a time. Most of their time they wait.
 const CONCURRENCY: u16 = 32;
 
@@ -171,47 +157,11 @@ const CONCURRENCY: u16 = 32;
 pub async fn run(options: Options) -> Result<(), Error> {
     let openshift = observe::openshift(&options.client).await.map_err(Error::Discover)?;
     tracing::info!(openshift, "controller starts");
-    let client = options.client.clone();
     let (store, writer) = reflector::store();
     let ctx = Arc::new(Context::new(options.clone(), openshift, store.clone()));
 
     let suspects = Arc::new(sweep::Suspects::default());
-    let own = watcher(Api::<Guarded>::all(client.clone()), watcher::Config::default().page_size(100))
-        .modify(|tracing| tracing.meta_mut().managed_fields = None)
-        .default_backoff()
-        .reflect(writer)
-        .touched_objects()
-        .filter_map(|event| async move { log_error("agenttracings", event).map(|o| ObjectRef::from_obj(&o)) });
-    let any = || watcher::Config::default().page_size(100);
-    let children = || any().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
-    let queue = select_all([
-        own.boxed(),
-        // All of them: agents and our server alike.
-        triggers::<Deployment>(&client, any(), &store, &suspects, namespace_of),
-        triggers::<StatefulSet>(&client, any(), &store, &suspects, namespace_of),
-        triggers::<DaemonSet>(&client, any(), &store, &suspects, namespace_of),
-        triggers::<CronJob>(&client, any(), &store, &suspects, namespace_of),
-        triggers::<Job>(&client, any(), &store, &suspects, namespace_of),
-        triggers::<Pod>(
-            &client,
-            any().labels(&format!("{}=true", names::LABEL_INJECT)),
-            &store,
-            &suspects,
-            namespace_of,
-        ),
-        triggers::<Service>(&client, children(), &store, &suspects, namespace_of),
-        triggers::<PersistentVolumeClaim>(&client, children(), &store, &suspects, namespace_of),
-        triggers::<NetworkPolicy>(&client, children(), &store, &suspects, namespace_of),
-        triggers::<RoleBinding>(&client, children(), &store, &suspects, namespace_of),
-        triggers::<ServiceAccount>(&client, any(), &store, &suspects, namespace_of),
-        // Whom agents are bound to, and where the shared MLflow is, concern every AgentTracing of mode CR.
-        for_all(&store, watch_role(&client, &options.integration_role)),
-        for_all(&store, watch_mlflow(&client)),
-        // With a selector, a label that goes away is a deletion: both ways are seen.
-        triggers::<Namespace>(&client, any().labels(names::LABEL_INJECTION), &store, &suspects, |o| o.name_any()),
-        woken(&ctx),
-    ]);
-    let queue = debounce(queue, DEBOUNCE).map(Ok::<_, std::convert::Infallible>);
+    let queue = watches::concerned(&ctx, writer, &suspects).map(Ok::<_, std::convert::Infallible>);
     let config = controller::Config::default().concurrency(CONCURRENCY);
     let passes = applier(|tracing, ctx| Box::pin(task(tracing, ctx)), after_failure, ctx.clone(), store, queue, config);
     let beside = futures::future::select_all([
@@ -285,12 +235,15 @@ impl Context {
         self.store.state().iter().any(|t| t.namespace().as_deref() == Some(namespace) && t.name_any() == name)
     }
 
+    /// The AgentTracings that are meant, as the queue names them.
+    fn references(&self, are_meant: impl Fn(&Guarded) -> bool) -> Vec<ObjectRef<Guarded>> {
+        self.store.state().iter().filter(|t| are_meant(t)).map(|t| ObjectRef::from_obj(&**t)).collect()
+    }
+
     /// Has the other AgentTracings of a namespace looked at.
     fn wake_others(&self, namespace: &str, name: &str) {
-        let is_other = |t: &&Arc<Guarded>| t.namespace().as_deref() == Some(namespace) && t.name_any() != name;
-        for other in self.store.state().iter().filter(is_other) {
-            self.wakeups.add(ObjectRef::new(&other.name_any()).within(namespace));
-        }
+        let is_other = |t: &Guarded| t.namespace().as_deref() == Some(namespace) && t.name_any() != name;
+        self.references(is_other).into_iter().for_each(|other| self.wakeups.add(other));
     }
 
     fn forget_deleted(&self, namespace: &str, name: &str) {
@@ -308,12 +261,6 @@ impl Context {
 /// A pass in a task of its own: what it computes for long keeps no watch and no other pass waiting.
 async fn task(tracing: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error> {
     spawned(pass(tracing, ctx)).await.unwrap_or(Err(Error::Stalled))
-}
-
-/// AgentTracings of which something was learnt beside the passes.
-fn woken(ctx: &Arc<Context>) -> BoxStream<'static, ObjectRef<Guarded>> {
-    let wakeups = ctx.wakeups.clone();
-    stream::unfold(wakeups, |wakeups| async move { Some((wakeups.next().await, wakeups)) }).boxed()
 }
 
 /// One pass over one AgentTracing; it ends in time and never takes the others down.
@@ -391,99 +338,6 @@ fn report(error: &dyn std::error::Error) -> String {
 /// An AgentTracing, as the queue names it.
 fn reference(tracing: &AgentTracing) -> ObjectRef<Guarded> {
     ObjectRef::new(&tracing.name_any()).within(&tracing.namespace().unwrap_or_default())
-}
-
-fn namespace_of<K: Resource>(object: &PartialObjectMeta<K>) -> String {
-    object.metadata.namespace.clone().unwrap_or_default()
-}
-
-/// Changes of a kind, as the AgentTracings of the namespace concerned. Whether the one that a workload is labelled with still
-/// exists is for the sweep to find out.
-fn triggers<K>(
-    client: &Client,
-    config: watcher::Config,
-    store: &Store<Guarded>,
-    suspects: &Arc<sweep::Suspects>,
-    namespace: fn(&PartialObjectMeta<K>) -> String,
-) -> BoxStream<'static, ObjectRef<Guarded>>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let (store, suspects) = (store.clone(), suspects.clone());
-    watcher(Api::<PartialObjectMeta<K>>::all(client.clone()), config)
-        .default_backoff()
-        .touched_objects()
-        .filter_map(|event| async move { log_error(&K::plural(&()), event) })
-        .flat_map(move |object| {
-            let namespace = namespace(&object);
-            if let Some(tracing) = object.labels().get(names::LABEL_WIRED) {
-                suspects.add(Suspect { namespace: namespace.clone(), tracing: tracing.clone() });
-            }
-            let concerned = store.state().into_iter().filter(move |t| t.namespace().as_deref() == Some(&*namespace));
-            stream::iter(concerned.map(|t| ObjectRef::from_obj(&*t)).collect::<Vec<_>>())
-        })
-        .boxed()
-}
-
-/// Changes of one thing that all AgentTracings of mode CR share.
-fn for_all(
-    store: &Store<Guarded>,
-    changes: impl Stream<Item = ()> + Send + 'static,
-) -> BoxStream<'static, ObjectRef<Guarded>> {
-    let store = store.clone();
-    changes
-        .flat_map(move |()| {
-            let shares = |t: &Guarded| t.0.as_ref().is_ok_and(|t| t.spec.mlflow.mode == MlflowMode::Cr);
-            let concerned: Vec<_> =
-                store.state().iter().filter(|t| shares(t)).map(|t| ObjectRef::from_obj(&**t)).collect();
-            stream::iter(concerned)
-        })
-        .boxed()
-}
-
-fn watch_role(client: &Client, name: &str) -> impl Stream<Item = ()> + Send + 'static {
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    watcher(Api::<PartialObjectMeta<ClusterRole>>::all(client.clone()), config)
-        .default_backoff()
-        .touched_objects()
-        .filter_map(|event| async move { log_error("clusterroles", event).map(|_| ()) })
-}
-
-/// The kind may be absent; a pass finds it when it comes, within a minute, and the watch then follows.
-fn watch_mlflow(client: &Client) -> impl Stream<Item = ()> + Send + 'static {
-    watcher(observe::mlflows(client), watcher::Config::default())
-        .default_backoff()
-        .touched_objects()
-        .filter_map(|event| async move { event.ok().map(|_| ()) })
-}
-
-fn log_error<T>(what: &str, event: Result<T, watcher::Error>) -> Option<T> {
-    event.inspect_err(|error| tracing::warn!(what, error = report(error), "watch interrupted")).ok()
-}
-
-/// Gathers keys for a while after the first and passes each on once.
-///
-/// The scheduler's own debounce starts over with each event, so a busy namespace would never be reconciled.
-fn debounce<T: Eq + std::hash::Hash + Send>(
-    keys: impl Stream<Item = T> + Send + Unpin,
-    window: Duration,
-) -> impl Stream<Item = T> + Send {
-    stream::unfold(keys, move |mut keys| async move {
-        let mut gathered = HashSet::from([keys.next().await?]);
-        let end = tokio::time::sleep(window);
-        tokio::pin!(end);
-        loop {
-            tokio::select! {
-                () = &mut end => break,
-                key = keys.next() => match key {
-                    Some(key) => gathered.insert(key),
-                    None => break,
-                },
-            };
-        }
-        Some((stream::iter(gathered), keys))
-    })
-    .flatten()
 }
 
 #[cfg(test)]

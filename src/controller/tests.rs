@@ -482,13 +482,6 @@ async fn a_refused_patch_of_one_workload_is_noted_on_it() {
     assert!(notes.contains("PatchRefused: admission webhook"), "{notes}");
 }
 
-#[tokio::test]
-async fn keys_are_gathered_for_a_while_and_each_is_passed_on_once() {
-    let keys = stream::iter(["a", "b", "a", "a", "b"]).chain(stream::pending()).boxed();
-    let gathered = debounce(keys, Duration::from_millis(20)).take(2).collect::<HashSet<_>>().await;
-    assert_eq!(gathered, HashSet::from(["a", "b"]));
-}
-
 #[test]
 fn conflicts_in_a_row_are_tried_again_within_seconds() {
     let delays: Vec<_> = [1, 3, 4, 5, 50].map(|failures| after_conflict(failures).as_millis()).into();

@@ -13,8 +13,8 @@ use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::{DeserializeGuard, ObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client, ResourceExt};
@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 
 use crate::api::AgentTracing;
 use crate::core::settings::policy::Policy;
+use crate::lean::{self, Lean, LeanAccount};
 use crate::names;
 use crate::telemetry::{Readiness, error_chain};
 
@@ -75,12 +76,11 @@ impl PolicyCache {
 
     /// Follows the kinds for ever.
     pub async fn keep(&self, client: &Client, readiness: &Readiness) -> Infallible {
-        // No request of ours may hold a whole cluster in memory: pages of 100, and of namespaces only the metadata.
-        let all = watcher::Config::default().page_size(100);
+        let all = lean::config();
         let labelled = all.clone().labels(&format!("{}={}", names::LABEL_INJECTION, names::ENABLED));
         let tracings = Api::<DeserializeGuard<AgentTracing>>::all(client.clone());
-        let namespaces = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
-        let accounts = Api::<ServiceAccount>::all(client.clone());
+        let namespaces = Api::<Lean<Namespace>>::all(client.clone());
+        let accounts = Api::<LeanAccount>::all(client.clone());
         let (tracings, ..) = futures::join!(
             self.tracings.follow(tracings, all.clone(), TRACINGS, readiness),
             self.namespaces.follow(namespaces, labelled, NAMESPACES, readiness),
@@ -112,10 +112,7 @@ impl PolicyCache {
         let events = std::iter::once(Event::Init).chain(objects.map(Event::InitApply));
         events.chain([Event::InitDone]).for_each(|event| self.tracings.take(event));
 
-        let namespace = |name: &&str| PartialObjectMeta {
-            metadata: kube::core::ObjectMeta { name: Some((*name).to_owned()), ..Default::default() },
-            ..PartialObjectMeta::<Namespace>::default()
-        };
+        let namespace = |name: &&str| ObjectMeta { name: Some((*name).to_owned()), ..ObjectMeta::default() }.into();
         let names: Vec<_> = labelled.into_iter().collect();
         let events = std::iter::once(Event::Init).chain(names.iter().map(namespace).map(Event::InitApply));
         events.chain([Event::InitDone]).for_each(|event| self.namespaces.take(event));
@@ -232,7 +229,7 @@ impl Index for PolicyIndex {
 struct NamespaceIndex(HashSet<String>);
 
 impl Index for NamespaceIndex {
-    type Object = PartialObjectMeta<Namespace>;
+    type Object = Lean<Namespace>;
 
     fn put(&mut self, namespace: Self::Object) {
         self.0.insert(namespace.name_any());
@@ -248,10 +245,10 @@ impl Index for NamespaceIndex {
 struct TokenlessIndex(HashMap<String, BTreeSet<String>>);
 
 impl Index for TokenlessIndex {
-    type Object = ServiceAccount;
+    type Object = LeanAccount;
 
     fn put(&mut self, account: Self::Object) {
-        if account.automount_service_account_token == Some(false) {
+        if account.automount_token == Some(false) {
             let of_namespace = self.0.entry(account.namespace().unwrap_or_default()).or_default();
             of_namespace.insert(account.name_any());
         } else {
@@ -336,9 +333,8 @@ mod tests {
     fn a_namespace_that_loses_its_label_is_forgotten() {
         let cache = PolicyCache::default();
         cache.fill(Vec::new(), ["bank", "shop"]);
-        let mut bank = PartialObjectMeta::<Namespace>::default();
-        bank.metadata.name = Some("bank".into());
-        cache.namespaces.take(Event::Delete(bank));
+        let bank = ObjectMeta { name: Some("bank".into()), ..ObjectMeta::default() };
+        cache.namespaces.take(Event::Delete(bank.into()));
         assert!(!cache.with_namespace("bank", |known| known.injection_enabled));
         assert!(cache.with_namespace("shop", |known| known.injection_enabled));
     }
@@ -347,11 +343,12 @@ mod tests {
     fn a_service_account_that_mounts_no_token_is_remembered_until_it_does() {
         let cache = PolicyCache::default();
         cache.fill(Vec::new(), ["bank"]);
-        let mut account = ServiceAccount { automount_service_account_token: Some(false), ..ServiceAccount::default() };
-        (account.metadata.namespace, account.metadata.name) = (Some("bank".into()), Some("teller".into()));
+        let (namespace, name) = (Some("bank".into()), Some("teller".into()));
+        let mut account = LeanAccount::from(ObjectMeta { namespace, name, ..ObjectMeta::default() });
+        account.automount_token = Some(false);
         cache.accounts.take(Event::Apply(account.clone()));
         assert!(cache.with_namespace("bank", |known| known.tokenless.contains("teller")));
-        account.automount_service_account_token = None;
+        account.automount_token = None;
         cache.accounts.take(Event::Apply(account));
         assert!(cache.with_namespace("bank", |known| known.tokenless.is_empty()));
     }

@@ -8,6 +8,7 @@ mod fairness;
 mod faults;
 mod leadership;
 mod life;
+mod memory;
 mod merge_ca;
 mod metrics;
 mod mlflow;

@@ -1,0 +1,183 @@
+//! What says that an AgentTracing may need a pass: the watches.
+//!
+//! They carry metadata only and nothing of them is kept but the AgentTracings themselves. Each has its own back-off and its errors are
+//! logged, never passed on: a watch that is refused costs promptness, not the process.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{BoxStream, select_all};
+use futures::{Stream, StreamExt, stream};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
+use kube::api::Api;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Resource, ResourceExt};
+
+use super::sweep::{Suspect, Suspects};
+use super::{Context, Guarded, observe, report};
+use crate::api::MlflowMode;
+use crate::lean::{self, Lean};
+use crate::names;
+
+/// Events that arrive within this time make one pass.
+const DEBOUNCE: Duration = Duration::from_millis(500);
+/// An AgentTracing is kept whole, and is read as JSON values first.
+const PAGE_OF_TRACINGS: u32 = 10;
+
+/// AgentTracings, as the queue names them.
+type References = BoxStream<'static, ObjectRef<Guarded>>;
+
+/// AgentTracings that may need a pass, each once per [`DEBOUNCE`]. Follows all AgentTracings into the store.
+pub(super) fn concerned(
+    ctx: &Arc<Context>,
+    writer: Writer<Guarded>,
+    suspects: &Arc<Suspects>,
+) -> impl Stream<Item = ObjectRef<Guarded>> + Send {
+    let watches = Watches { ctx: ctx.clone(), suspects: suspects.clone() };
+    let children = || lean::config().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
+    let opted_in = lean::config().labels(&format!("{}=true", names::LABEL_INJECT));
+    let labelled = lean::config().labels(names::LABEL_INJECTION);
+    let all = select_all([
+        watches.tracings(writer),
+        // All of them: agents and our server alike.
+        watches.objects::<Deployment>(lean::config()),
+        watches.objects::<StatefulSet>(lean::config()),
+        watches.objects::<DaemonSet>(lean::config()),
+        watches.objects::<CronJob>(lean::config()),
+        watches.objects::<Job>(lean::config()),
+        watches.objects::<Pod>(opted_in),
+        watches.objects::<Service>(children()),
+        watches.objects::<PersistentVolumeClaim>(children()),
+        watches.objects::<NetworkPolicy>(children()),
+        watches.objects::<RoleBinding>(children()),
+        watches.objects::<ServiceAccount>(lean::config()),
+        // Whom agents are bound to, and where the shared MLflow is, concern every AgentTracing of mode CR.
+        watches.integration_role(),
+        watches.mlflow(),
+        // With a selector, a label that goes away is a deletion: both ways are seen.
+        watches.objects::<Namespace>(labelled),
+        watches.woken(),
+    ]);
+    debounce(all, DEBOUNCE)
+}
+
+struct Watches {
+    ctx: Arc<Context>,
+    suspects: Arc<Suspects>,
+}
+
+impl Watches {
+    fn tracings(&self, writer: Writer<Guarded>) -> References {
+        let config = watcher::Config::default().page_size(PAGE_OF_TRACINGS);
+        watcher(Api::<Guarded>::all(self.ctx.client.clone()), config)
+            .modify(|tracing| tracing.meta_mut().managed_fields = None)
+            .default_backoff()
+            .reflect(writer)
+            .touched_objects()
+            .filter_map(|event| async move { log_error("agenttracings", event).map(|o| ObjectRef::from_obj(&o)) })
+            .boxed()
+    }
+
+    /// Changes of a kind, as the AgentTracings of the namespace concerned. Whether the one that a workload is labelled with still
+    /// exists is for the sweep to find out.
+    fn objects<K>(&self, config: watcher::Config) -> References
+    where
+        K: Resource<DynamicType = ()> + 'static,
+        Lean<K>: Resource<DynamicType = ()>,
+    {
+        let (ctx, suspects) = (self.ctx.clone(), self.suspects.clone());
+        watcher(Api::<Lean<K>>::all(ctx.client.clone()), config)
+            .default_backoff()
+            .touched_objects()
+            .filter_map(|event| async move { log_error(&K::plural(&()), event) })
+            .flat_map(move |object| {
+                // A namespace concerns those in it.
+                let namespace = object.namespace().unwrap_or_else(|| object.name_any());
+                if let Some(tracing) = object.labels().get(names::LABEL_WIRED) {
+                    suspects.add(Suspect { namespace: namespace.clone(), tracing: tracing.clone() });
+                }
+                stream::iter(ctx.references(|tracing| tracing.namespace().as_deref() == Some(&*namespace)))
+            })
+            .boxed()
+    }
+
+    fn integration_role(&self) -> References {
+        let name = &self.ctx.options.integration_role;
+        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let changes = watcher(Api::<Lean<ClusterRole>>::all(self.ctx.client.clone()), config)
+            .default_backoff()
+            .touched_objects()
+            .filter_map(|event| async move { log_error("clusterroles", event) });
+        self.all_of_mode_cr(changes)
+    }
+
+    /// The kind may be absent; a pass finds it when it comes, within a minute, and the watch then follows.
+    fn mlflow(&self) -> References {
+        let changes = watcher(observe::mlflows(&self.ctx.client), watcher::Config::default())
+            .default_backoff()
+            .touched_objects()
+            .filter_map(|event| async move { event.ok() });
+        self.all_of_mode_cr(changes)
+    }
+
+    /// Changes of one thing that all AgentTracings of mode CR share.
+    fn all_of_mode_cr<T>(&self, changes: impl Stream<Item = T> + Send + 'static) -> References {
+        let ctx = self.ctx.clone();
+        let shares = |t: &Guarded| t.0.as_ref().is_ok_and(|t| t.spec.mlflow.mode == MlflowMode::Cr);
+        changes.flat_map(move |_| stream::iter(ctx.references(shares))).boxed()
+    }
+
+    /// AgentTracings of which something was learnt beside the passes.
+    fn woken(&self) -> References {
+        let wakeups = self.ctx.wakeups.clone();
+        stream::unfold(wakeups, |wakeups| async move { Some((wakeups.next().await, wakeups)) }).boxed()
+    }
+}
+
+fn log_error<T>(what: &str, event: Result<T, watcher::Error>) -> Option<T> {
+    event.inspect_err(|error| tracing::warn!(what, error = report(error), "watch interrupted")).ok()
+}
+
+/// Gathers keys for a while after the first and passes each on once.
+///
+/// The scheduler's own debounce starts over with each event, so a busy namespace would never be reconciled.
+fn debounce<T: Eq + std::hash::Hash + Send>(
+    keys: impl Stream<Item = T> + Send + Unpin,
+    window: Duration,
+) -> impl Stream<Item = T> + Send {
+    stream::unfold(keys, move |mut keys| async move {
+        let mut gathered = HashSet::from([keys.next().await?]);
+        let end = tokio::time::sleep(window);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => break,
+                key = keys.next() => match key {
+                    Some(key) => gathered.insert(key),
+                    None => break,
+                },
+            };
+        }
+        Some((stream::iter(gathered), keys))
+    })
+    .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn keys_are_gathered_for_a_while_and_each_is_passed_on_once() {
+        let keys = stream::iter(["a", "b", "a", "a", "b"]).chain(stream::pending()).boxed();
+        let gathered = debounce(keys, Duration::from_millis(20)).take(2).collect::<HashSet<_>>().await;
+        assert_eq!(gathered, HashSet::from(["a", "b"]));
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::key::WorkloadKey;
+use super::workload_key::WorkloadKey;
 use super::{Context, Error, apply, observe};
 use crate::api::{AgentTracingStatus, CaBundleStrategy, RefusedMergeCa};
 use crate::core::decide::Fallback;
@@ -146,7 +146,7 @@ pub(super) async fn failing(
     ctx: &Context,
     namespace: &str,
     workloads: &[Assessment],
-    troubles: observe::Troubles,
+    troubles: &observe::Troubles,
     memory: &mut CanaryState,
     now: Timestamp,
 ) -> Result<BTreeMap<String, Fallback>, Error> {
@@ -181,7 +181,7 @@ pub(super) async fn failing(
         last.is_some_and(|last| last.refused && last.record == workload.record)
     };
     let refused = without.into_iter().filter(is_refused).map(|workload| (workload.resource(), Fallback::Refused));
-    let failing = not_started.into_iter().map(|name| (name, Fallback::NotStarted)).chain(refused).collect();
+    let failing = not_started.iter().map(|name| (name.clone(), Fallback::NotStarted)).chain(refused).collect();
     Ok(failing)
 }
 

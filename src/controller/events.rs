@@ -7,14 +7,15 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 
-use super::key::WorkloadKey;
-use super::{Context, is_namespace_terminating, report};
+use super::workload_key::WorkloadKey;
+use super::{Context, is_namespace_terminating};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, Reason, WorkloadState, WorkloadStatus};
 use crate::core::selection::kind::Kind;
 use crate::core::status::is_true;
 use crate::core::workloads::rollout::{halt, is_repair};
 use crate::core::workloads::{Assessment, InjectionState, Orphan};
 use crate::names::event;
+use crate::telemetry::error_chain;
 
 /// What was already said about each workload. Filled from status at the first pass, so that a restarted operator
 /// repeats nothing.
@@ -216,7 +217,7 @@ async fn send(
     let note = note.chars().take(1000).collect();
     let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary };
     if let Err(error) = ctx.recorder().publish(&event, &regarding).await {
-        let (name, error) = (regarding.name, report(&error));
+        let (name, error) = (regarding.name, error_chain(&error));
         match is_namespace_terminating(&error) {
             true => tracing::debug!(reason, name, error, "no event in a namespace that is going"),
             false => tracing::warn!(reason, name, error, "failed to publish an event"),

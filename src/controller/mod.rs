@@ -5,24 +5,24 @@
 //! nothing, and neither does a restart.
 
 mod apply;
-mod authorities;
+mod ca_config_map;
 mod canary;
 mod events;
-mod key;
+mod mlflow_credentials;
+mod mlflow_server;
 mod observe;
-mod observer;
 mod probing;
+mod rbac;
 mod reconcile;
 mod release;
-mod rights;
 mod rollout;
-mod server;
-mod steps;
+mod step_timer;
 mod sweep;
 mod tracking;
 mod traffic;
 mod trust;
 mod watches;
+mod workload_key;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -44,11 +44,11 @@ use crate::core::settings::hosts::Hosts;
 use crate::mlflow::{self, Http};
 use crate::names;
 use crate::standstill::spawned;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, error_chain};
 pub(crate) use observe::mlflows;
 use reconcile::ReconcileState;
 pub use release::unused as release_authorities;
-use steps::StepTimer;
+use step_timer::StepTimer;
 use sweep::Suspect;
 pub use sweep::everything as uninject_all;
 pub use trust::{MakeHttp, TrustedAuthorities};
@@ -138,8 +138,8 @@ pub(crate) struct Context {
     options: Options,
     store: Store<Guarded>,
     reporter: Reporter,
-    observer: observer::Observer,
-    memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<ReconcileState>>>>,
+    observer: mlflow_credentials::Observer,
+    reconcile_states: Mutex<HashMap<String, Arc<tokio::sync::Mutex<ReconcileState>>>>,
     budget: traffic::RolloutBudget,
     wakeups: Arc<probing::Wakeups>,
     servers: Arc<probing::Servers>,
@@ -199,8 +199,8 @@ impl Context {
             client: options.client.clone(),
             platform: Platform { openshift, ..options.platform.clone() },
             store,
-            observer: observer::Observer::default(),
-            memories: Mutex::default(),
+            observer: mlflow_credentials::Observer::default(),
+            reconcile_states: Mutex::default(),
             budget: traffic::RolloutBudget::new(options.max_rolling),
             trackers: tracking::Trackers::new(wakeups.clone(), servers.clone()),
             servers,
@@ -225,9 +225,9 @@ impl Context {
     }
 
     /// What is remembered of an AgentTracing between passes. Losing it costs a few reads.
-    fn memory(&self, uid: &str) -> Arc<tokio::sync::Mutex<ReconcileState>> {
-        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
-        memories.entry(uid.to_owned()).or_default().clone()
+    fn reconcile_state(&self, uid: &str) -> Arc<tokio::sync::Mutex<ReconcileState>> {
+        let mut states = self.reconcile_states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.entry(uid.to_owned()).or_default().clone()
     }
 
     /// Whether an AgentTracing of this name is in memory.
@@ -252,7 +252,7 @@ impl Context {
         self.servers.leave_others(&ObjectRef::new(name).within(namespace), tokio::time::Instant::now());
         self.wake_others(namespace, name);
         let known: HashSet<_> = self.store.state().iter().filter_map(|t| t.uid()).collect();
-        self.memories.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| known.contains(uid));
+        self.reconcile_states.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| known.contains(uid));
         self.budget
             .retain(|of| of.starts_with(sweep::BUDGET_PREFIX) || known.contains(of.split('/').next().unwrap_or(of)));
     }
@@ -300,7 +300,7 @@ fn after_failure(tracing: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Act
         Error::Panicked => Duration::from_secs(300),
         _ => Duration::from_secs(1 << failures.min(6)),
     };
-    let error_text = report(error);
+    let error_text = error_chain(error);
     match error {
         e if e.is_conflict() => {
             tracing::debug!(name, namespace, failures, error = error_text, retry_in = ?delay, "somebody else wrote in between");
@@ -322,17 +322,6 @@ fn after_conflict(failures: u32) -> Duration {
 /// words are those of its admission plugin NamespaceLifecycle.
 fn is_namespace_terminating(message: &str) -> bool {
     message.contains("because it is being terminated")
-}
-
-/// An error with its causes, on one line.
-fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text = format!("{text}: {source}");
-        cause = source.source();
-    }
-    text
 }
 
 /// An AgentTracing, as the queue names it.

@@ -1,7 +1,9 @@
-//! One pass over one AgentTracing, on one screen.
+//! One pass over one AgentTracing: six steps, each with what it read or wrote as its result.
 
-use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+mod schedule;
+mod state;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,283 +11,349 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
 use tokio::time::Instant;
 
-use super::steps::StepTimer;
-use super::{
-    Context, Error, apply, authorities, canary, events, observe, observer, reference, report, rights, rollout, server,
-    tracking,
-};
-use crate::api::{AgentTracing, AgentTracingStatus};
+use super::mlflow_server::{self, Server};
+use super::rbac::{self, Rights};
+use super::step_timer::StepTimer;
+use super::tracking::{self, Answers};
+use super::{Context, Error, ca_config_map, canary, events, mlflow_credentials, observe, reference, rollout};
+use crate::api::{AgentTracing, AgentTracingStatus, RefusedMergeCa};
+use crate::core::decide::Fallback;
 use crate::core::selection::SelectionContext;
-use crate::core::settings::parse;
 use crate::core::settings::policy::Policy;
+use crate::core::settings::{Settings, parse};
+use crate::core::status::condition::ConditionUpdate;
 use crate::core::status::quote::shorten;
-use crate::core::status::writes;
-use crate::core::status::{self, Findings, States};
-use crate::core::workloads::evidence::Evidence;
+use crate::core::status::{self, Findings, States, writes};
+use crate::core::workloads::Assessment;
 use crate::core::workloads::rollout::{recall, rolling};
+use crate::mlflow::MlflowClient;
+use crate::telemetry::error_chain;
 use crate::telemetry::metrics::ReconcileStep;
+use schedule::REQUEUE_AT_LAST;
+pub(super) use state::ReconcileState;
 
-/// What is remembered of an AgentTracing between passes.
-#[derive(Default)]
-pub(super) struct ReconcileState {
-    /// Failed passes in a row.
-    pub failures: u32,
-    /// What our writes of the status made of which resource versions, until the watch brings the last.
-    pub written: Option<(Vec<String>, AgentTracing)>,
-    /// What the API server refused.
-    pub refusals: apply::Refusals,
-    /// Who may write to MLflow.
-    pub rights: rights::AccessCache,
-    /// What MLflow said.
-    pub tracking: tracking::TrackingState,
-    /// What was said in events.
-    pub event_log: events::EventLog,
-    /// Whether the init container was admitted.
-    pub canary: canary::CanaryState,
-    /// How our patches of workloads went.
-    pub rollout: rollout::RolloutState,
-    /// The generation that was looked at last.
-    generation: Option<Option<i64>>,
-    /// Since when something is not settled that no event tells of.
-    pub unsettled: Option<Timestamp>,
-    /// No pass begins before: a large namespace in which something changes all the time is not read all the time.
-    not_before: Option<Instant>,
-    /// When trace times were refreshed in status.
-    pub refreshed: Option<Timestamp>,
-    /// The newest trace of all, also where its workload is gone or wired anew.
-    pub last_trace: Option<Timestamp>,
-}
-
-/// How soon it is looked again at what changes without an event: at first, after a while, and after a long while.
-const REQUEUE_PENDING: Duration = Duration::from_secs(5);
-const REQUEUE_LATER: Duration = Duration::from_secs(15);
-const REQUEUE_AT_LAST: Duration = Duration::from_secs(60);
-const RECENT: SignedDuration = SignedDuration::from_mins(3);
-const LASTING: SignedDuration = SignedDuration::from_mins(10);
-/// How often everything is looked at without any event, and how far the passes of different AgentTracings are spread.
-const REST: Duration = Duration::from_secs(600);
-const SPREAD: u64 = 300;
-/// Reading the workloads of a namespace for so long is followed by a pause of so many times the length.
-const LONG_READING: Duration = Duration::from_millis(250);
-const PAUSE: u32 = 4;
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);
-/// Trace times in status are at most this old before they are refreshed, and at least before they may be.
+/// Trace times in status are at least this old before they are written anew.
 const REFRESH: SignedDuration = SignedDuration::from_mins(5);
+/// After a status that says something else of the server: workloads are changed in the pass that finds it stored.
+const ONCE_STORED: Duration = Duration::from_secs(1);
 
-pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &StepTimer<'_>) -> Result<Action, Error> {
-    let memory = ctx.memory(tracing.metadata.uid.as_deref().unwrap_or_default());
-    let memory = &mut *memory.lock().await;
-    let tracing = &newest(tracing, memory);
+pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, timer: &StepTimer<'_>) -> Result<Action, Error> {
+    let state = ctx.reconcile_state(tracing.metadata.uid.as_deref().unwrap_or_default());
+    let state = &mut *state.lock().await;
+    let tracing = &state.newest(tracing);
     let now = Timestamp::now();
     if tracing.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change()); // its children go with it
     }
-    let settings = match parse(tracing) {
-        Ok(settings) if settings.suspend => {
-            return write_status(ctx, steps, tracing, status::suspended(tracing, now), memory).await;
-        }
-        Ok(settings) => match ctx.platform.forbids(&settings) {
-            Some(problem) => {
-                return write_status(ctx, steps, tracing, status::invalid(tracing, &problem.to_string(), now), memory)
-                    .await;
-            }
-            None => settings,
-        },
-        Err(problems) => {
-            let problems = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            return write_status(ctx, steps, tracing, status::invalid(tracing, &problems, now), memory).await;
-        }
+    let settings = match accepted(tracing, ctx, now) {
+        Ok(settings) => settings,
+        Err(status) => return rest_with(ctx, timer, tracing, &status, state).await, // IO
     };
+    if let Some(pause) = state.pause() {
+        return Ok(Action::requeue(pause));
+    }
+    state.note_generation(ctx, tracing, &settings);
+    let pass = Pass { ctx, timer, tracing, settings: &settings, old: tracing.status.clone().unwrap_or_default(), now };
 
-    if let Some(at) = memory.not_before.filter(|at| *at > Instant::now()) {
-        return Ok(Action::requeue(at - Instant::now()));
+    let found = pass.find_server(state).await?; // IO
+    let observed = pass.observe_workloads(&found.labels, state).await?; // IO
+    let mut access = pass.grant_access(found.server, &observed, state).await?; // IO
+    let answers = pass.ask_mlflow(&mut access, &observed, state).await?; // memory, IO
+    let report = pass.write_status(access, &observed, answers, state).await?; // pure, then IO
+    let is_underway = pass.roll_out(&report, &observed, state).await?; // IO
+
+    state.failures = 0;
+    state.note_reading(observed.reading);
+    let next = state.next_pass(tracing, report.is_unsettled || is_underway, report.look_again, now);
+    Ok(Action::requeue(if report.is_stored { next } else { ONCE_STORED }))
+}
+
+/// What is wanted of this AgentTracing; the status that says why nothing is.
+fn accepted(tracing: &AgentTracing, ctx: &Context, now: Timestamp) -> Result<Settings, Box<AgentTracingStatus>> {
+    let settings = parse(tracing).map_err(|problems| {
+        let problems = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        Box::new(status::invalid(tracing, &problems, now))
+    })?;
+    if settings.suspend {
+        return Err(Box::new(status::suspended(tracing, now)));
+    }
+    match ctx.platform.forbids(&settings) {
+        Some(problem) => Err(Box::new(status::invalid(tracing, &problem.to_string(), now))),
+        None => Ok(settings),
+    }
+}
+
+/// What all steps know.
+struct Pass<'a> {
+    ctx: &'a Context,
+    timer: &'a StepTimer<'a>,
+    tracing: &'a AgentTracing,
+    settings: &'a Settings,
+    /// The status that is stored.
+    old: AgentTracingStatus,
+    now: Timestamp,
+}
+
+/// The namespace with its MLflow server.
+struct FoundServer {
+    labels: BTreeMap<String, String>,
+    server: Server,
+}
+
+/// The namespace with its workloads.
+#[derive(Default)]
+struct Observed {
+    tracings: Vec<AgentTracing>,
+    policies: Vec<Policy>,
+    tokenless: BTreeSet<String>,
+    /// Whether it carries the injection label.
+    labelled: bool,
+    workloads: Vec<Assessment>,
+    /// Service accounts to be bound in mode CR.
+    accounts: BTreeSet<String>,
+    troubles: observe::Troubles,
+    /// How long reading took.
+    reading: Duration,
+}
+
+impl Observed {
+    fn selection<'a>(&'a self, pass: &Pass<'a>) -> SelectionContext<'a> {
+        SelectionContext {
+            namespace: &pass.settings.namespace,
+            injection_enabled: self.labelled,
+            platform: &pass.ctx.platform,
+            tokenless: &self.tokenless,
+            policies: &self.policies,
+            renews: false,
+        }
+    }
+}
+
+/// Who may do what, and what the cluster admits.
+struct Access {
+    server: Server,
+    rights: Rights,
+    /// What keeps the merged certificate authorities from agents.
+    authorities: Option<ConditionUpdate>,
+    /// Whether the ConfigMap with them has to follow others that nobody may watch.
+    follows_authorities: bool,
+    refused_merge_ca: Option<RefusedMergeCa>,
+    /// Workloads that are to do without the init container.
+    failing: BTreeMap<String, Fallback>,
+    /// By which MLflow is asked, where it may be.
+    client: Option<MlflowClient>,
+}
+
+/// What the status says, as far as the rest of the pass needs it.
+struct Report {
+    /// What the webhook wires from is stored as it is now.
+    is_stored: bool,
+    is_unsettled: bool,
+    may_wire: bool,
+    mlflow_answers: bool,
+    failing: BTreeMap<String, Fallback>,
+    look_again: Option<Duration>,
+}
+
+impl Pass<'_> {
+    /// Brings the server about as far as it is ours, and asks it who it is.
+    async fn find_server(&self, state: &mut ReconcileState) -> Result<FoundServer, Error> {
+        self.timer.next(ReconcileStep::Server);
+        let Self { ctx, tracing, settings, now, .. } = *self;
+        let asked_since = Instant::now();
+        let labels = observe::namespace_labels(ctx, &settings.namespace).await?; // IO
+        let server = mlflow_server::server(ctx, tracing, settings, &labels, &mut state.refusals, now).await?; // IO
+        ctx.servers.leave_others(&reference(tracing), asked_since);
+        Ok(FoundServer { labels, server })
     }
 
-    // What one of them claims concerns the others of its namespace.
-    if memory.generation.replace(tracing.metadata.generation) != Some(tracing.metadata.generation) {
-        ctx.wake_others(&settings.namespace, &settings.name);
+    /// Reads the workloads of the namespace, each judged by core, and what keeps those that are not well.
+    async fn observe_workloads(
+        &self,
+        labels: &BTreeMap<String, String>,
+        state: &mut ReconcileState,
+    ) -> Result<Observed, Error> {
+        self.timer.next(ReconcileStep::Workloads);
+        let Self { ctx, tracing, settings, now, .. } = *self;
+        let began = Instant::now();
+        let tracings = observe::tracings(ctx, &settings.namespace, tracing); // memory
+        let policies: Vec<_> = tracings.iter().map(Policy::of).collect(); // pure
+        let tokenless = observe::tokenless(ctx, &settings.namespace, &policies).await?; // IO
+        let labelled = observe::is_labelled(labels);
+        let mut observed = Observed { tracings, policies, tokenless, labelled, ..Observed::default() };
+        let observe::Workloads { assessments, accounts } =
+            observe::workloads(ctx, &settings.name, &observed.selection(self), now).await?; // IO
+        (observed.workloads, observed.accounts, observed.reading) = (assessments, accounts, began.elapsed());
+        recall(&mut observed.workloads, tracing); // pure
+        state.rollout.annotate(&mut observed.workloads, now);
+        observed.troubles = observe::troubles(ctx, &settings.namespace, &mut observed.workloads, now).await?; // IO
+        Ok(observed)
     }
 
-    // The server.
-    steps.next(ReconcileStep::Server);
-    let asked_since = Instant::now();
-    let labels = observe::namespace_labels(ctx, &settings.namespace).await?; // IO
-    let mut server = server::server(ctx, tracing, &settings, &labels, &mut memory.refusals, now).await?; // IO
-    ctx.servers.leave_others(&reference(tracing), asked_since);
+    /// Brings about what the namespace shares, rights and certificate authorities, and gets the means to ask MLflow.
+    async fn grant_access(
+        &self,
+        mut server: Server,
+        observed: &Observed,
+        state: &mut ReconcileState,
+    ) -> Result<Access, Error> {
+        let Self { ctx, settings, ref old, now, .. } = *self;
+        let Observed { tracings, labelled, workloads, accounts, troubles, .. } = observed;
+        self.timer.next(ReconcileStep::Rights);
+        let workspace = server.workspace.as_ref();
+        let mut rights = rbac::rights(ctx, settings, tracings, accounts, workspace, &mut state.rights).await?; // IO
+        self.timer.next(ReconcileStep::Authorities);
+        let refused_merge_ca =
+            canary::refused_merge_ca(ctx, settings, *labelled, workloads, old, &mut state.canary, now).await?; // IO
+        let failing = canary::failing(ctx, &settings.namespace, workloads, troubles, &mut state.canary, now).await?; // IO
+        let some_without = refused_merge_ca.is_some()
+            || !failing.is_empty()
+            || workloads.iter().any(|workload| workload.merge_ca.fallback.is_some());
+        let follows_authorities = ca_config_map::is_wanted(settings, some_without);
+        let authorities = ca_config_map::ensure(ctx, settings, tracings, some_without, now).await?; // IO
+        let client = mlflow_credentials::client(ctx, settings, &mut server, &mut rights, now).await?; // IO
+        Ok(Access { server, rights, authorities, follows_authorities, refused_merge_ca, failing, client })
+    }
 
-    // The workloads.
-    steps.next(ReconcileStep::Workloads);
-    let began = Instant::now();
-    let labelled = observe::is_labelled(&labels);
-    let tracings = observe::tracings(ctx, &settings.namespace, tracing); // memory
-    let policies: Vec<_> = tracings.iter().map(Policy::of).collect(); // pure
-    let tokenless = observe::tokenless(ctx, &settings.namespace, &policies).await?; // IO
-    let context = SelectionContext {
-        namespace: &settings.namespace,
-        injection_enabled: labelled,
-        platform: &ctx.platform,
-        tokenless: &tokenless,
-        policies: &policies,
-        renews: false,
-    };
-    let observe::Workloads { assessments: mut workloads, accounts } =
-        observe::workloads(ctx, &settings.name, &context, now).await?; // IO, each judged by core
-    let reading = began.elapsed();
-    recall(&mut workloads, tracing); // pure
-    memory.rollout.annotate(&mut workloads, now);
-    let troubles = observe::troubles(ctx, &settings.namespace, &mut workloads, now).await?; // IO
+    /// Takes what is known of the workloads' experiments and traces, and says what is to be asked.
+    async fn ask_mlflow(
+        &self,
+        access: &mut Access,
+        observed: &Observed,
+        state: &mut ReconcileState,
+    ) -> Result<Answers, Error> {
+        self.timer.next(ReconcileStep::Traces);
+        let subject = tracking::Subject {
+            tracing: self.tracing,
+            settings: self.settings,
+            workloads: &observed.workloads,
+            old: &self.old,
+            answered: access.server.answered.as_ref(),
+        };
+        tracking::track(self.ctx, access.client.take(), subject, &mut state.tracking, self.now).await // memory, IO
+    }
 
-    // What the namespace shares: rights and certificate authorities.
-    steps.next(ReconcileStep::Rights);
-    let mut rights =
-        rights::rights(ctx, &settings, &tracings, &accounts, server.workspace.as_ref(), &mut memory.rights).await?; // IO
-    steps.next(ReconcileStep::Authorities);
-    let old = tracing.status.clone().unwrap_or_default();
-    let refused = canary::refused_merge_ca(ctx, &settings, labelled, &workloads, &old, &mut memory.canary, now).await?; // IO
-    let failing = canary::failing(ctx, &settings.namespace, &workloads, troubles, &mut memory.canary, now).await?; // IO
-    let without_merge_ca =
-        refused.is_some() || !failing.is_empty() || workloads.iter().any(|j| j.merge_ca.fallback.is_some());
-    let follows_authorities = authorities::is_wanted(&settings, without_merge_ca);
-    let authorities = authorities::apply_ca_config_map(ctx, &settings, &tracings, without_merge_ca, now).await?; // IO
-    let client = observer::client(ctx, &settings, &mut server, &mut rights, now).await?; // IO
+    /// Says how everything is: in status, in metrics, in events.
+    async fn write_status(
+        &self,
+        access: Access,
+        observed: &Observed,
+        answers: Answers,
+        state: &mut ReconcileState,
+    ) -> Result<Report, Error> {
+        self.timer.next(ReconcileStep::Status);
+        let Self { ctx, tracing, settings, ref old, now, .. } = *self;
+        let Answers { takes_otlp, experiments, traces, writes, look_again } = &answers;
+        let Access { server, rights, authorities, follows_authorities, refused_merge_ca, failing, .. } = access;
+        let url = server.answered.as_ref().map(|mlflow| mlflow.url.clone()).unwrap_or_default();
+        let findings = Findings {
+            mlflow: writes::mlflow_ready(server.verdict, writes.as_ref(), settings, &url),
+            workspace: server.workspace,
+            rights: rights.verdict,
+            authorities,
+            refused_merge_ca: refused_merge_ca.as_ref(),
+            accounts: rights.bound,
+            takes_otlp: *takes_otlp,
+            answered: server.answered,
+            labelled: observed.labelled,
+            excluded: ctx.platform.excludes(&settings.namespace),
+            workloads: &observed.workloads,
+            rollout_strategy: settings.policy.rollout_strategy,
+            webhook_silent: state.rollout.is_webhook_silent(now),
+            experiments,
+            traces,
+            refresh_trace_times: state.refreshed.is_none_or(|at| now.duration_since(at) >= REFRESH),
+        };
+        let (status, states) = status::status(tracing, &findings, now); // pure
+        state.note_refresh(old, &status, traces, now);
+        measure(ctx, tracing, &status.conditions, states, state.newest_trace(traces));
+        events::transitions(ctx, tracing, &observed.workloads, &status, &mut state.event_log).await; // IO
+        state.write_status(ctx, tracing, &status).await?; // IO
+        let rolls = rolling(&observed.workloads, now.as_second()) > 0;
+        Ok(Report {
+            is_stored: wires_alike(&status, old),
+            is_unsettled: rolls || status::is_unsettled(&status, settings.mode),
+            // A wiring that names a file which is not there would break the agents' own calls.
+            may_wire: findings.authorities.is_none(),
+            mlflow_answers: findings.mlflow_answers(),
+            failing,
+            // Nobody may watch the ConfigMaps that users name.
+            look_again: [*look_again, follows_authorities.then_some(REQUEUE_AT_LAST)].into_iter().flatten().min(),
+        })
+    }
 
-    // What MLflow has of them.
-    steps.next(ReconcileStep::Traces);
-    let subject = tracking::Subject {
-        tracing,
-        settings: &settings,
-        workloads: &workloads,
-        old: &old,
-        answered: server.answered.as_ref(),
-    };
-    let answers = tracking::track(ctx, client, subject, &mut memory.tracking, now).await?; // memory, IO
-    let tracking::Answers { takes_otlp, experiments, traces, writes, look_again } = answers;
+    /// Brings workloads to their wiring. The webhook wires from the status that is stored, so they are touched only in a pass that
+    /// found it so. Says whether something is still to be changed, or not yet well.
+    async fn roll_out(&self, report: &Report, observed: &Observed, state: &mut ReconcileState) -> Result<bool, Error> {
+        if !report.is_stored {
+            return Ok(false);
+        }
+        self.timer.next(ReconcileStep::Rollout);
+        let Self { ctx, tracing, settings, now, .. } = *self;
+        let roll_out = rollout::RollOut {
+            tracing,
+            rollout_strategy: settings.policy.rollout_strategy,
+            context: &observed.selection(self),
+            workloads: &observed.workloads,
+            failing: &report.failing,
+            may_wire: report.may_wire,
+            mlflow_answers: report.mlflow_answers && ctx.servers.answer_now(&reference(tracing)),
+        };
+        rollout::roll_out(ctx, &roll_out, &mut state.rollout, &mut state.event_log, now).await?; // IO
+        // What waits for the server's answer is under way as well.
+        let once_it_answers = rollout::RollOut { mlflow_answers: report.mlflow_answers, ..roll_out };
+        Ok(rollout::is_underway(&once_it_answers, &state.rollout, now.as_second()))
+    }
+}
 
-    // What to say.
-    steps.next(ReconcileStep::Status);
-    let url = server.answered.as_ref().map(|m| m.url.clone()).unwrap_or_default();
-    let found = Findings {
-        mlflow: writes::mlflow_ready(server.verdict, writes.as_ref(), &settings, &url),
-        workspace: server.workspace,
-        rights: rights.verdict,
-        authorities,
-        refused_merge_ca: refused.as_ref(),
-        accounts: rights.bound,
-        takes_otlp,
-        answered: server.answered,
-        labelled,
-        excluded: ctx.platform.excludes(&settings.namespace),
-        workloads: &workloads,
-        rollout_strategy: settings.policy.rollout_strategy,
-        webhook_silent: memory.rollout.is_webhook_silent(now),
-        experiments: &experiments,
-        traces: &traces,
-        refresh_trace_times: memory.refreshed.is_none_or(|at| now.duration_since(at) >= REFRESH),
-    };
-    let (status, states) = status::status(tracing, &found, now); // pure
-    let mut is_unsettled = rolling(&workloads, now.as_second()) > 0 || status::is_unsettled(&status, settings.mode);
-    // Nobody may watch the ConfigMaps that users name.
-    let look_again = [look_again, follows_authorities.then_some(REQUEUE_AT_LAST)].into_iter().flatten().min();
+/// Whether the webhook wires the same from both: it knows the server, the experiments and the rights from the status.
+fn wires_alike(one: &AgentTracingStatus, other: &AgentTracingStatus) -> bool {
     let facts = |status: &AgentTracingStatus| {
         (status.mlflow.clone(), status.experiments.clone(), status.service_accounts.clone(), status.merge_ca.clone())
     };
-    let facts_hold = facts(&status) == facts(&old);
-    note_refresh(&old, &status, &traces, now, memory);
-    measure(ctx, tracing, &status.conditions, states, newest_trace(&traces, memory));
-    events::transitions(ctx, tracing, &workloads, &status, &mut memory.event_log).await; // IO
-    if status != old {
-        write(ctx, tracing, &status, memory).await?; // IO
-    }
+    facts(one) == facts(other)
+}
 
-    // The webhook wires from the status that is stored: workloads are touched only in a pass that found it unchanged.
-    if facts_hold {
-        steps.next(ReconcileStep::Rollout);
-        let rollout_strategy = settings.policy.rollout_strategy;
-        let roll_out = rollout::RollOut {
-            tracing,
-            rollout_strategy,
-            context: &context,
-            workloads: &workloads,
-            failing: &failing,
-            // A wiring that names a file which is not there would break the agents' own calls.
-            may_wire: found.authorities.is_none(),
-            mlflow_answers: found.mlflow_answers() && ctx.servers.answer_now(&reference(tracing)),
-        };
-        rollout::roll_out(ctx, &roll_out, &mut memory.rollout, &mut memory.event_log, now).await?; // IO
-        let known_to_answer = rollout::RollOut { mlflow_answers: found.mlflow_answers(), ..roll_out };
-        is_unsettled |= rollout::is_underway(&known_to_answer, &memory.rollout, now.as_second());
-    }
-    let next = next_pass(tracing, is_unsettled, look_again, now, memory);
-    memory.failures = 0;
-    memory.not_before = (reading > LONG_READING).then(|| Instant::now() + (reading * PAUSE).min(LONGEST_PAUSE));
-    Ok(Action::requeue(if facts_hold { next } else { Duration::from_secs(1) }))
+/// Ends a pass with a status that stays until something changes.
+async fn rest_with(
+    ctx: &Context,
+    timer: &StepTimer<'_>,
+    tracing: &AgentTracing,
+    status: &AgentTracingStatus,
+    state: &mut ReconcileState,
+) -> Result<Action, Error> {
+    timer.next(ReconcileStep::Status);
+    // Of the rest nothing new is known, and what was known may no longer be so.
+    measure(ctx, tracing, status.conditions.get(..1).unwrap_or_default(), States::new(), None);
+    state.write_status(ctx, tracing, status).await?;
+    state.failures = 0;
+    // Nobody asks its server any more, nor looks for its traces.
+    ctx.servers.leave_others(&reference(tracing), Instant::now());
+    state.tracking = tracking::TrackingState::default();
+    Ok(Action::await_change())
 }
 
 /// Tells in status that passes fail, from the third in a row on: one alone mends itself.
 pub(super) async fn write_failure(tracing: &AgentTracing, ctx: &Context, error: &Error) {
-    let memory = ctx.memory(tracing.metadata.uid.as_deref().unwrap_or_default());
-    let memory = &mut *memory.lock().await;
-    if memory.failures < 2 || tracing.metadata.deletion_timestamp.is_some() {
+    let state = ctx.reconcile_state(tracing.metadata.uid.as_deref().unwrap_or_default());
+    let state = &mut *state.lock().await;
+    if state.failures < 2 || tracing.metadata.deletion_timestamp.is_some() {
         return;
     }
-    let tracing = &newest(tracing, memory);
-    let what = shorten(&report(error));
+    let tracing = &state.newest(tracing);
+    let what = shorten(&error_chain(error));
     let status = status::failed(tracing, &what, &ctx.platform.operator_namespace, Timestamp::now());
-    if Some(&status) != tracing.status.as_ref()
-        && let Err(error) = write(ctx, tracing, &status, memory).await
-    {
-        tracing::warn!(error = report(&error), "failed to tell in status that passes fail");
+    if let Err(error) = state.write_status(ctx, tracing, &status).await {
+        tracing::warn!(error = error_chain(&error), "failed to tell in status that passes fail");
     }
 }
 
 /// Counts a failed pass.
 pub(super) fn failed_again(ctx: &Context, uid: &str) -> u32 {
-    let memory = ctx.memory(uid);
-    let Ok(mut memory) = memory.try_lock() else { return 1 };
-    memory.failures = memory.failures.saturating_add(1);
-    memory.failures
-}
-
-/// The AgentTracing as our own last write left it, while the watch still shows what was before. Without this a pass in
-/// between would take the status for unwritten and write it again with other times.
-fn newest(tracing: &AgentTracing, memory: &mut ReconcileState) -> AgentTracing {
-    let shown = tracing.metadata.resource_version.as_ref();
-    memory.written.take_if(|(before, _)| !shown.is_some_and(|shown| before.contains(shown)));
-    memory.written.as_ref().map_or_else(|| tracing.clone(), |(_, written)| written.clone())
-}
-
-/// Writes a status that ends the pass.
-async fn write_status(
-    ctx: &Context,
-    steps: &StepTimer<'_>,
-    tracing: &AgentTracing,
-    status: AgentTracingStatus,
-    memory: &mut ReconcileState,
-) -> Result<Action, Error> {
-    steps.next(ReconcileStep::Status);
-    // Of the rest nothing new is known, and what was known may no longer be so.
-    measure(ctx, tracing, status.conditions.get(..1).unwrap_or_default(), States::new(), None);
-    if Some(&status) != tracing.status.as_ref() {
-        write(ctx, tracing, &status, memory).await?;
-    }
-    memory.failures = 0;
-    // Nobody asks its server any more, nor looks for its traces.
-    ctx.servers.leave_others(&reference(tracing), Instant::now());
-    memory.tracking = tracking::TrackingState::default();
-    Ok(Action::await_change())
-}
-
-async fn write(
-    ctx: &Context,
-    tracing: &AgentTracing,
-    status: &AgentTracingStatus,
-    memory: &mut ReconcileState,
-) -> Result<(), Error> {
-    let mut before = memory.written.take().map_or_else(Vec::new, |(before, _)| before);
-    before.extend(tracing.metadata.resource_version.clone());
-    let written = apply::status(ctx, tracing, status).await?;
-    memory.written = Some((before, written));
-    Ok(())
+    let state = ctx.reconcile_state(uid);
+    let Ok(mut state) = state.try_lock() else { return 1 };
+    state.failures = state.failures.saturating_add(1);
+    state.failures
 }
 
 /// Says in metrics how an AgentTracing is.
@@ -299,52 +367,4 @@ fn measure(
     let (namespace, name) = (tracing.metadata.namespace.as_deref(), tracing.metadata.name.as_deref());
     let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
     ctx.options.metrics.tracing(namespace, name, conditions, states, last_trace);
-}
-
-fn newest_trace(traces: &BTreeMap<String, Evidence>, memory: &mut ReconcileState) -> Option<Timestamp> {
-    memory.last_trace = memory.last_trace.max(traces.values().filter_map(Evidence::last_trace).max());
-    memory.last_trace
-}
-
-/// When the next pass is, if nothing happens before.
-fn next_pass(
-    tracing: &AgentTracing,
-    is_unsettled: bool,
-    look_again: Option<Duration>,
-    now: Timestamp,
-    memory: &mut ReconcileState,
-) -> Duration {
-    let rest = || {
-        let mut hasher = DefaultHasher::new();
-        tracing.metadata.uid.hash(&mut hasher);
-        REST + Duration::from_secs(hasher.finish() % SPREAD)
-    };
-    if !is_unsettled {
-        memory.unsettled = None;
-        return look_again.unwrap_or_else(rest);
-    }
-    let since = now.duration_since(*memory.unsettled.get_or_insert(now));
-    let interval = match () {
-        () if since < RECENT => REQUEUE_PENDING,
-        () if since < LASTING => REQUEUE_LATER,
-        () => REQUEUE_AT_LAST,
-    };
-    look_again.map_or(interval, |again| again.min(interval))
-}
-
-/// A first trace time is written at once; newer ones wait five minutes.
-fn note_refresh(
-    old: &AgentTracingStatus,
-    new: &AgentTracingStatus,
-    traces: &BTreeMap<String, Evidence>,
-    now: Timestamp,
-    memory: &mut ReconcileState,
-) {
-    let times = |status: &AgentTracingStatus| -> BTreeMap<String, String> {
-        let rows = status.workloads.iter();
-        rows.filter_map(|w| Some((format!("{}/{}", w.kind, w.name), w.last_trace_time.clone()?))).collect()
-    };
-    if !traces.is_empty() && times(old) != times(new) {
-        memory.refreshed = Some(now);
-    }
 }

@@ -8,12 +8,13 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, ListParams, Preconditions};
 use kube::{Client, ResourceExt};
 
-use super::{Context, apply, observe, report};
+use super::{Context, apply, observe};
 use crate::api::CaBundleStrategy;
 use crate::core::ca_bundle::uses_config_map;
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::Policy;
 use crate::names;
+use crate::telemetry::error_chain;
 
 /// How often it is looked for.
 const INTERVAL: Duration = Duration::from_secs(600);
@@ -42,7 +43,7 @@ pub(super) async fn run(ctx: &Context) {
         if let Err(error) =
             unused(&ctx.client, |map| is_old(map) && !wanted(&map.namespace().unwrap_or_default())).await
         {
-            tracing::warn!(error = report(&error), "failed to look for unused ConfigMaps; trying again");
+            tracing::warn!(error = error_chain(&error), "failed to look for unused ConfigMaps; trying again");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::key::WorkloadKey;
+use super::workload_key::WorkloadKey;
 use super::{Context, Error, apply, events, observe};
 use crate::api::{AgentTracing, RolloutPolicy};
 use crate::core::decide::Fallback;

@@ -11,11 +11,12 @@ use futures::future::join_all;
 use kube::{Client, ResourceExt};
 
 use super::traffic::RolloutBudget;
-use super::{Context, Error, apply, events, observe, report};
+use super::{Context, Error, apply, events, observe};
 use crate::core::selection::SelectionContext;
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::RolloutStrategy;
 use crate::core::workloads::{Orphan, orphan, wired, wired_by};
+use crate::telemetry::error_chain;
 use queue::Queue;
 pub(super) use queue::Suspects;
 
@@ -78,7 +79,7 @@ async fn work(ctx: &Context, queue: &Queue) {
             Ok(Round::NoPlaces) => Some(POLL),
             Ok(Round::Refused) => Some(RETRY),
             Err(error) => {
-                tracing::warn!(namespace, error = report(&error), retry_in = ?RETRY, "failed to sweep");
+                tracing::warn!(namespace, error = error_chain(&error), retry_in = ?RETRY, "failed to sweep");
                 Some(RETRY)
             }
         };
@@ -94,7 +95,7 @@ async fn everywhere(ctx: &Context) -> BTreeSet<String> {
         match suspects(&ctx.client, &known).await {
             Ok(namespaces) => return namespaces,
             Err(error) => {
-                tracing::warn!(error = report(&error), retry_in = ?RETRY, "failed to look for orphans");
+                tracing::warn!(error = error_chain(&error), retry_in = ?RETRY, "failed to look for orphans");
                 tokio::time::sleep(RETRY).await;
             }
         }

@@ -212,7 +212,7 @@ async fn a_trace_with_spans_makes_it_ready_and_is_written_once() {
         let template = ResponseTemplate::new(200).set_body_json(body);
         Mock::given(path("/api/3.0/mlflow/traces/search")).respond_with(template).with_priority(priority)
     };
-    let fresh = |world: &mut World| world.ctx.memories.lock().unwrap().clear();
+    let fresh = |world: &mut World| world.ctx.reconcile_states.lock().unwrap().clear();
 
     trace("2026-11-21T10:29:59Z", 3).mount(&world.mlflow).await;
     fresh(&mut world);
@@ -251,13 +251,13 @@ async fn a_busy_agent_whose_spans_are_refused_is_told() {
     };
     let search = || Mock::given(path("/api/3.0/mlflow/traces/search"));
     search().respond_with(spanless(1)).with_priority(3).mount(&world.mlflow).await;
-    world.ctx.memories.lock().unwrap().clear();
+    world.ctx.reconcile_states.lock().unwrap().clear();
     world.pass().await;
     assert_eq!(world.condition("Ready").0, "True", "its spans may still be on their way");
 
     let older = search().and(body_string_contains("timestamp_ms < ")).respond_with(spanless(90));
     older.with_priority(2).mount(&world.mlflow).await;
-    world.ctx.memories.lock().unwrap().clear();
+    world.ctx.reconcile_states.lock().unwrap().clear();
     world.pass().await;
     assert_eq!(world.reason("TracesFlowing"), "TracesWithoutSpans");
     assert_eq!(world.condition("Ready").0, "False");

@@ -21,10 +21,11 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Resource, ResourceExt};
 
 use super::sweep::{Suspect, Suspects};
-use super::{Context, Guarded, observe, report};
+use super::{Context, Guarded, observe};
 use crate::api::MlflowMode;
 use crate::lean::{self, Lean};
 use crate::names;
+use crate::telemetry::error_chain;
 
 /// Events that arrive within this time make one pass.
 const DEBOUNCE: Duration = Duration::from_millis(500);
@@ -142,7 +143,7 @@ impl Watches {
 }
 
 fn log_error<T>(what: &str, event: Result<T, watcher::Error>) -> Option<T> {
-    event.inspect_err(|error| tracing::warn!(what, error = report(error), "watch interrupted")).ok()
+    event.inspect_err(|error| tracing::warn!(what, error = error_chain(error), "watch interrupted")).ok()
 }
 
 /// Gathers keys for a while after the first and passes each on once.

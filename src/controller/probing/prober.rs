@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::{Gates, Tasks, Wakeups};
 use crate::api::Reason;
-use crate::controller::{Context, Guarded, report};
+use crate::controller::{Context, Guarded};
 use crate::mlflow::{self, Http, MlflowClient};
+use crate::telemetry::error_chain;
 
 /// An answer that a pass takes for new. Nobody is wired to a server that stopped answering before.
 const FRESH: Duration = Duration::from_secs(5);
@@ -176,7 +177,7 @@ impl Servers {
             let http = match ctx.http() {
                 Ok(http) => http,
                 Err(error) => {
-                    tracing::warn!(error = report(&error), "failed to make a client of MLflow servers");
+                    tracing::warn!(error = error_chain(&error), "failed to make a client of MLflow servers");
                     continue;
                 }
             };

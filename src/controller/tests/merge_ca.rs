@@ -160,7 +160,7 @@ async fn a_policy_that_lists_images_is_known_before_there_is_a_workload() {
     assert_eq!(row(&world)["reason"], "MergeCARefused");
     // Where a workload is taken with it, the stand-in's answer counts no more.
     world.api.admit_everything();
-    world.ctx.memories.lock().unwrap().clear();
+    world.ctx.reconcile_states.lock().unwrap().clear();
     passes(&mut world, 2).await;
     assert_eq!(world.status().get("mergeCa"), None);
 }
@@ -176,7 +176,7 @@ async fn an_upgrade_under_a_policy_keeps_the_config_map() {
     assert_eq!(row(&world)["reason"], "MergeCARefused");
     let before = template(&world);
     world.api.edit(TRACING, json!({"status": {"mergeCa": {"refusedSource": "the image of an earlier install"}}}));
-    world.ctx.memories.lock().unwrap().clear();
+    world.ctx.reconcile_states.lock().unwrap().clear();
     passes(&mut world, 4).await;
     assert_ne!(world.status()["mergeCa"]["refusedSource"], "the image of an earlier install");
     assert_eq!(template(&world), before, "nothing was rolled");

@@ -22,7 +22,7 @@ async fn a_pass_tells_the_leaders_metrics_what_it_found_until_it_is_known_no_mor
     assert!(metric(&world, r#"agent_tracing_reconcile_step_duration_seconds_count{step="status"}"#).unwrap() > 0);
 
     trace_at(&world, "2026-11-21T10:31:00Z").await;
-    world.ctx.memories.lock().unwrap().clear();
+    world.ctx.reconcile_states.lock().unwrap().clear();
     world.pass().await;
     let at = "2026-11-21T10:31:00Z".parse::<Timestamp>().unwrap().as_second();
     assert_eq!(metric(&world, LAST_TRACE), Some(at));

@@ -108,9 +108,9 @@ fn settings(world: &World) -> crate::core::settings::Settings {
 }
 
 /// A server that answered, with a client that reaches the stand-in whatever its address says.
-fn answered(world: &World) -> server::Server {
+fn answered(world: &World) -> mlflow_server::Server {
     let client = mlflow::MlflowClient::new(&world.ctx.http().unwrap(), &world.mlflow.uri());
-    server::Server::that_answered("https://mlflow.example.com:8443", client)
+    mlflow_server::Server::that_answered("https://mlflow.example.com:8443", client)
 }
 
 /// What MLflow was shown.
@@ -120,8 +120,8 @@ async fn shown(world: &World) -> Vec<String> {
     requests.iter().filter_map(header).collect()
 }
 
-fn may_ask() -> rights::Rights {
-    rights::Rights { verdict: None, bound: BTreeSet::new(), may_ask: true }
+fn may_ask() -> rbac::Rights {
+    rbac::Rights { verdict: None, bound: BTreeSet::new(), may_ask: true }
 }
 
 /// Review B1: the token is the observer's, whatever the mode.
@@ -130,8 +130,14 @@ async fn mlflow_is_shown_the_observers_token_which_is_kept_and_renewed() {
     let world = world(json!({"mode": "CR"})).await;
     let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
     for (seconds, expected) in [(0, 1), (900, 1), (1900, 2)] {
-        let client =
-            observer::client(&world.ctx, &settings(&world), &mut answered(&world), &mut may_ask(), at(seconds)).await;
+        let client = mlflow_credentials::client(
+            &world.ctx,
+            &settings(&world),
+            &mut answered(&world),
+            &mut may_ask(),
+            at(seconds),
+        )
+        .await;
         let _ = client.unwrap().expect("a client").takes_otlp().await;
         let last = shown(&world).await.pop();
         assert_eq!(last.as_deref(), Some(&*format!("Bearer token-{expected}-of-agent-tracing-observer")), "{seconds}");
@@ -147,7 +153,8 @@ async fn an_observer_without_a_token_is_told_and_mlflow_is_not_asked() {
         world.api.refuse(token, code, message);
         let mut rights = may_ask();
         let now = Timestamp::now();
-        let client = observer::client(&world.ctx, &settings(&world), &mut answered(&world), &mut rights, now).await;
+        let client =
+            mlflow_credentials::client(&world.ctx, &settings(&world), &mut answered(&world), &mut rights, now).await;
         assert!(client.unwrap().is_none());
         let verdict = rights.verdict.unwrap();
         assert_eq!((verdict.good, verdict.reason), (Some(false), Reason::AccessDenied));
@@ -182,7 +189,7 @@ async fn a_host_that_may_only_be_asked_is_shown_no_token() {
         }
         let asked = settings(&world);
         let now = Timestamp::now();
-        let client = observer::client(&world.ctx, &asked, &mut server, &mut may_ask(), now).await.unwrap();
+        let client = mlflow_credentials::client(&world.ctx, &asked, &mut server, &mut may_ask(), now).await.unwrap();
         if let Some(client) = client {
             let _ = client.takes_otlp().await;
         }

@@ -10,7 +10,7 @@ use super::Subject;
 use super::experiments::{Ensured, ExperimentRef};
 use super::searches::{Interest, Looked, SPANS_LATE};
 use crate::api::{Reason, WorkloadState};
-use crate::controller::key::WorkloadKey;
+use crate::controller::workload_key::WorkloadKey;
 use crate::controller::{Context, Error, observe};
 use crate::core::selection::kind::Kind;
 use crate::core::status::{SILENCE_SECONDS, SILENCE_SECONDS_AFTER_END};

@@ -26,7 +26,7 @@ pub(super) fn is_wanted(settings: &Settings, some: bool) -> bool {
 
 /// Brings ConfigMap `agenttracing-ca` about, before a workload mounts it: because the spec says so, or because the init
 /// container does not start in `some` workload. Says what keeps it from being there.
-pub(super) async fn apply_ca_config_map(
+pub(super) async fn ensure(
     ctx: &Context,
     settings: &Settings,
     tracings: &[AgentTracing],

@@ -7,8 +7,8 @@ use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, PostParams};
 
-use super::rights::Rights;
-use super::server::Server;
+use super::mlflow_server::Server;
+use super::rbac::Rights;
 use super::{Context, Error, observe};
 use crate::api::{MlflowMode, Reason};
 use crate::core::settings::Settings;

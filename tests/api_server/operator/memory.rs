@@ -10,21 +10,29 @@ use super::{agent, prepare};
 use crate::cluster::{Cluster, Namespace, STRICT, wait_for};
 
 const NAMESPACES: usize = 4;
-/// A page of each.
-const WORKLOADS: usize = 25;
+/// The API server takes a second to store one. A page of a watch is full with all of them.
+const WORKLOADS: usize = 8;
+const WORKLOADS_IN_SOAK: usize = 100;
+/// So many of a namespace are wired, read again and written before the memory is measured.
+const WIRED: usize = 3;
 /// About 1.4 MB of variables, and no more values than the webhook reads of a review.
 const VARIABLES: usize = 3_000;
-/// In KiB; its limit is 128 MiB.
-const MOST: u64 = 96 << 10;
+/// In KiB; the leader's limit is 128 MiB. Watches that decoded managed fields took 2 MiB for each workload.
+const MOST: u64 = 60 << 10;
+const MOST_IN_SOAK: u64 = 96 << 10;
 
 #[test]
 #[ignore = "needs an API server: make test"]
 fn four_tenants_with_the_largest_workloads_do_not_end_the_leader() {
     prepare();
     let admin = Cluster::admin();
+    let (workloads, most) = match std::env::var_os("SOAK") {
+        Some(_) => (WORKLOADS_IN_SOAK, MOST_IN_SOAK),
+        None => (WORKLOADS, MOST),
+    };
     let namespaces: Vec<_> = (0..NAMESPACES).map(|n| Namespace::create(&format!("memory-{n}"), json!({}))).collect();
     for namespace in &namespaces {
-        for n in 0..WORKLOADS {
+        for n in 0..workloads {
             admin.create(&large(&namespace.0, &format!("agent-{n}")), STRICT).unwrap();
         }
         admin.create(&tracing(&namespace.0), STRICT).unwrap();
@@ -35,15 +43,17 @@ fn four_tenants_with_the_largest_workloads_do_not_end_the_leader() {
         let label = json!({"kind": "Namespace", "metadata": {"name": namespace.0, "labels": labels}});
         admin.merge(&label, STRICT).unwrap();
     }
-    wait_for("all of them are counted", Duration::from_secs(180), || {
+    wait_for("some of each are wired", Duration::from_secs(180), || {
         namespaces.iter().all(|namespace| {
-            let live = admin.live(&tracing(&namespace.0));
-            live["status"]["injected"] == format!("{WORKLOADS}/{WORKLOADS}")
+            let injected =
+                admin.live(&tracing(&namespace.0))["status"]["injected"].as_str().unwrap_or("0/0").to_owned();
+            let (wired, all) = injected.split_once('/').unwrap();
+            wired.parse::<usize>().unwrap() >= WIRED && all == workloads.to_string()
         })
     });
     let peak = peak(operator.pid());
-    println!("{NAMESPACES} namespaces of {WORKLOADS} workloads of 1.4 MB: {} MiB", peak >> 10);
-    assert!(peak < MOST, "{peak} KiB");
+    println!("{NAMESPACES} namespaces of {workloads} workloads of 1.4 MB: {} MiB", peak >> 10);
+    assert!(peak < most, "{peak} KiB");
     operator.stop();
 }
 

@@ -137,8 +137,16 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
 
     // What the namespace shares: rights and certificate authorities.
     steps.next(ReconcileStep::Rights);
-    let mut rights =
-        rights::rights(ctx, &settings, &tracings, &accounts, server.workspace.as_ref(), &mut memory.rights).await?; // IO
+    let mut rights = rights::rights(
+        ctx,
+        &settings,
+        &tracings,
+        &accounts,
+        server.workspace.as_ref(),
+        &mut memory.rights,
+        &mut memory.refusals,
+    )
+    .await?; // IO
     steps.next(ReconcileStep::Authorities);
     let old = tracing.status.clone().unwrap_or_default();
     let refused = canary::refused_merge_ca(ctx, &settings, labelled, &workloads, &old, &mut memory.canary, now).await?; // IO
@@ -146,7 +154,9 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
     let without_merge_ca =
         refused.is_some() || !failing.is_empty() || workloads.iter().any(|j| j.merge_ca.fallback.is_some());
     let follows_authorities = authorities::is_wanted(&settings, without_merge_ca);
-    let authorities = authorities::apply_ca_config_map(ctx, &settings, &tracings, without_merge_ca, now).await?; // IO
+    let authorities =
+        authorities::apply_ca_config_map(ctx, &settings, &tracings, without_merge_ca, &mut memory.refusals, now)
+            .await?; // IO
     let client = observer::client(ctx, &settings, &mut server, &mut rights, now).await?; // IO
 
     // What MLflow has of them.

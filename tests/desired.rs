@@ -140,8 +140,7 @@ fn children_in(case: &Path, namespace: &str) -> Vec<Value> {
         ..Platform::default()
     };
     let Desired { deployment, service, claim, network_policy } = desired(&settings, &platform);
-    let optional = [claim.map(|c| json!(c)), network_policy.map(|n| json!(n))];
-    [json!(deployment), json!(service)].into_iter().chain(optional.into_iter().flatten()).collect()
+    [deployment, service, claim, network_policy].iter().filter_map(|child| child.object().cloned()).collect()
 }
 
 fn yaml<T: DeserializeOwned>(path: &Path) -> Option<T> {

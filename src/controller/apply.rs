@@ -4,14 +4,13 @@
 //! anything. Nothing that is not ours is changed, and what the API server refused once is not tried again until either side
 //! is different.
 
-mod children;
+mod child;
+mod server;
 mod workload;
 
 use std::sync::LazyLock;
 
-use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::api::rbac::v1::RoleBinding;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::Status;
 use serde_json::{Value, json};
 
@@ -22,7 +21,8 @@ use crate::core::settings::Settings;
 use crate::core::status::mlflow_cr;
 use crate::core::status::quote::shorten;
 use crate::names;
-pub(super) use children::{Refusals, children, is_ours};
+pub(super) use child::{Applied, Refusals, child};
+pub(super) use server::children;
 pub(super) use workload::{Written, patch, touch, without_merge_ca, would_create, would_touch_without_merge_ca};
 
 /// A write that failed, or a read that it needed.
@@ -59,8 +59,11 @@ impl Error {
 
     /// The API server understood and refused: trying the same again is no use.
     pub fn refusal(&self) -> Option<String> {
-        let status = self.status().filter(|s| matches!(s.code, 400 | 403 | 422) && !is_failed_test(s))?;
-        Some(shorten(&status.message))
+        self.refusal_status().map(|status| shorten(&status.message))
+    }
+
+    fn refusal_status(&self) -> Option<&Status> {
+        self.status().filter(|s| matches!(s.code, 400 | 403 | 422) && !is_failed_test(s))
     }
 
     fn status(&self) -> Option<&Status> {
@@ -74,57 +77,6 @@ impl Error {
 /// A JSON patch whose `test` fails is answered with 422 and this text alone.
 fn is_failed_test(status: &Status) -> bool {
     status.code == 422 && status.message.contains("the server rejected our request due to an error in our request")
-}
-
-/// Whether an object that a namespace shares is the operator's.
-pub(super) fn is_managed(live: &Value) -> bool {
-    let labels = live.pointer("/metadata/labels");
-    labels.and_then(|l| l.get(names::LABEL_MANAGED_BY)).and_then(Value::as_str) == Some(names::MANAGED_BY)
-}
-
-/// The RoleBinding of a namespace. Whom it binds to is immutable: another one takes its place.
-pub(super) async fn role_binding(ctx: &Context, wanted: &RoleBinding, role: &str) -> Result<Value, Error> {
-    let namespace = wanted.metadata.namespace.as_deref().unwrap_or_default();
-    let what = || format!("RoleBinding {namespace}/{}", names::ROLE_BINDING);
-    let write = |source| Error::Write { what: what(), source };
-    let api: Api<RoleBinding> = Api::namespaced(ctx.client.clone(), namespace);
-    let live = api.get_opt(names::ROLE_BINDING).await.map_err(write)?;
-    if let Some(live) = live.filter(|live| live.role_ref.name != role || live.role_ref.kind != "ClusterRole") {
-        let preconditions = Preconditions { uid: live.metadata.uid, resource_version: None };
-        let params = DeleteParams::default().preconditions(preconditions);
-        api.delete(names::ROLE_BINDING, &params).await.map_err(write)?;
-    }
-    let params = PatchParams::apply(names::FIELD_MANAGER).force();
-    let mut written = api.patch(names::ROLE_BINDING, &params, &Patch::Apply(wanted)).await.map_err(write)?;
-    // An apply leaves what another writer owns, and nobody else is to say who is bound.
-    if written.subjects != wanted.subjects || written.metadata.owner_references != wanted.metadata.owner_references {
-        let exact = json!({
-            "metadata": {"ownerReferences": wanted.metadata.owner_references},
-            "subjects": wanted.subjects,
-        });
-        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        written = api.patch(names::ROLE_BINDING, &params, &Patch::Merge(&exact)).await.map_err(write)?;
-    }
-    tracing::info!(namespace, name = names::ROLE_BINDING, "applied");
-    serde_json::to_value(written).map_err(|source| Error::Encode { what: what(), source })
-}
-
-/// The ConfigMap with the certificate authorities of a namespace.
-pub(super) async fn config_map(ctx: &Context, wanted: &ConfigMap) -> Result<(), Error> {
-    let namespace = wanted.metadata.namespace.as_deref().unwrap_or_default();
-    let name = wanted.metadata.name.as_deref().unwrap_or_default();
-    let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), namespace);
-    let write = |source| Error::Write { what: format!("ConfigMap {namespace}/{name}"), source };
-    let params = PatchParams::apply(names::FIELD_MANAGER).force();
-    let written = api.patch(name, &params, &Patch::Apply(wanted)).await.map_err(write)?;
-    // An apply leaves what another writer owns, and with an owner it would be taken from agents that run.
-    if written.metadata.owner_references.is_some_and(|owners| !owners.is_empty()) {
-        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let none = json!({"metadata": {"ownerReferences": null}});
-        api.patch(name, &params, &Patch::Merge(&none)).await.map_err(write)?;
-    }
-    tracing::info!(namespace, name, "applied");
-    Ok(())
 }
 
 /// Creates the MLflow resource; one that exists meanwhile is not touched.

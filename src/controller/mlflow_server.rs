@@ -11,7 +11,7 @@ use super::observe::LiveChildren;
 use super::probing::{Answer, Located, Lookup};
 use super::{Context, Error, apply, observe, reference};
 use crate::api::{AgentTracing, MlflowMode, MlflowStatus, Reason};
-use crate::core::children::{desired, leads_to_server};
+use crate::core::children::{Desired, desired, leads_to_server};
 use crate::core::settings::Settings;
 use crate::core::status::condition::{ChildObstacle, ConditionUpdate};
 use crate::core::status::health::{self, Probe, StorageClass, mlflow_ready};
@@ -54,11 +54,11 @@ async fn standalone(
     refusals: &mut apply::Refusals,
     now: Timestamp,
 ) -> Result<Server, Error> {
-    let live = observe::children(ctx, settings).await?; // IO
     let wanted = desired(settings, &ctx.platform); // pure
-    let obstacles = apply::children(ctx, tracing, settings, wanted, &live, refusals).await?; // IO
+    let live = observe::children(ctx, &wanted).await?; // IO
+    let obstacles = apply::children(ctx, tracing, settings, &wanted, &live, refusals).await?; // IO
     let uri = settings.tracking_uri();
-    let answer = match may_be_asked(&live, settings) {
+    let answer = match may_be_asked(&live, &wanted, settings) {
         false => None,
         true => ctx.servers.answer(&ctx.http()?, &uri, Lookup::At, &reference(tracing)).await, // memory, IO
     };
@@ -214,11 +214,12 @@ fn probed(answer: Option<Answer>, source: &str) -> (Probe, Option<MlflowClient>)
 
 /// Whether the name of the server leads to pods of ours. Anybody in the namespace may have made objects of that name, and a
 /// Service that leads elsewhere would have the operator ask there, from its own place in the network.
-fn may_be_asked(live: &LiveChildren, settings: &Settings) -> bool {
-    let ours = |object: &Option<Value>| object.clone().filter(|object| apply::is_ours(object, settings));
-    let (Some(deployment), Some(service)) = (ours(&live.deployment), ours(&live.service)) else { return false };
+fn may_be_asked(live: &LiveChildren, wanted: &Desired, settings: &Settings) -> bool {
+    let deployment = live.deployment.as_ref().filter(|live| wanted.deployment.is_ours(live));
+    let service = live.service.as_ref().filter(|live| wanted.service.is_ours(live));
+    let (Some(deployment), Some(service)) = (deployment, service) else { return false };
     let available = deployment.pointer("/status/availableReplicas").and_then(Value::as_i64);
-    available.unwrap_or(0) > 0 && leads_to_server(settings, &service)
+    available.unwrap_or(0) > 0 && leads_to_server(settings, service)
 }
 
 /// Reads what explains a server that does not answer, and only then.

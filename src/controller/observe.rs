@@ -7,18 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
+use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
-use kube::{Client, Resource};
 use serde_json::Value;
 
 use super::Context;
 use crate::api::AgentTracing;
+use crate::core::children::Desired;
+use crate::core::children::child::Child;
 use crate::core::settings::Settings;
 use crate::core::settings::policy::Policy;
 use crate::core::status::mlflow_cr;
@@ -74,30 +74,25 @@ pub(super) async fn openshift(client: &Client) -> Result<bool, Error> {
     Ok(groups.groups.iter().any(|g| g.name == names::OPENSHIFT_GROUP))
 }
 
-/// The child objects, read live.
-pub(super) async fn children(ctx: &Context, settings: &Settings) -> Result<LiveChildren, Error> {
-    let (namespace, name) = (settings.namespace.as_str(), settings.object_name());
+/// The objects of a standalone server, read live.
+pub(super) async fn children(ctx: &Context, wanted: &Desired) -> Result<LiveChildren, Error> {
+    let Desired { deployment, service, claim, network_policy } = wanted;
     let (deployment, service, claim, network_policy) = futures::try_join!(
-        child::<Deployment>(ctx, namespace, &name),
-        child::<Service>(ctx, namespace, &name),
-        child::<PersistentVolumeClaim>(ctx, namespace, &name),
-        child::<NetworkPolicy>(ctx, namespace, &name),
+        child(ctx, deployment),
+        child(ctx, service),
+        child(ctx, claim),
+        child(ctx, network_policy),
     )?;
     Ok(LiveChildren { deployment, service, claim, network_policy })
 }
 
-/// One child object as it is.
-pub(super) async fn child<K: Resource<DynamicType = ()>>(
-    ctx: &Context,
-    namespace: &str,
-    name: &str,
-) -> Result<Option<Value>, Error> {
-    let what = || format!("{} {namespace}/{name}", K::kind(&()));
-    let api: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), namespace, &ApiResource::erase::<K>(&()));
-    let found = api.get_opt(name).await.map_err(|source| Error::Read { what: what(), source })?;
+/// A child as it is.
+pub(super) async fn child(ctx: &Context, child: &Child) -> Result<Option<Value>, Error> {
+    let api: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), &child.namespace, &child.resource);
+    let found = api.get_opt(&child.name).await.map_err(|source| Error::Read { what: child.key(), source })?;
     let Some(mut found) = found else { return Ok(None) };
     found.metadata.managed_fields = None;
-    serde_json::to_value(found).map(Some).map_err(|source| Error::Decode { what: what(), source })
+    serde_json::to_value(found).map(Some).map_err(|source| Error::Decode { what: child.key(), source })
 }
 
 /// The labels of a namespace; none where it is gone.

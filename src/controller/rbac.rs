@@ -6,15 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{FutureExt, StreamExt, stream};
-use k8s_openapi::api::rbac::v1::RoleBinding;
 use serde_json::Value;
 
+use super::apply::Applied;
 use super::{Context, Error, apply, observe};
 use crate::api::{AgentTracing, MlflowMode, Reason};
-use crate::core::children::binding::{TracingOwner, role_binding};
-use crate::core::children::drift::has_drifted;
+use crate::core::children::child::TracingOwner;
+use crate::core::children::namespace::role_binding;
 use crate::core::settings::Settings;
-use crate::core::status::condition::ConditionUpdate;
+use crate::core::status::condition::{ChildObstacle, ConditionUpdate};
 use crate::names;
 
 /// What was proven. It stays so until the role's rules change, or the binding loses that subject.
@@ -63,6 +63,7 @@ pub(super) async fn rights(
     accounts: &BTreeSet<String>,
     workspace: Option<&ConditionUpdate>,
     memory: &mut AccessCache,
+    refusals: &mut apply::Refusals,
 ) -> Result<Rights, Error> {
     if settings.mode != MlflowMode::Cr {
         return Ok(Rights { verdict: None, bound: BTreeSet::new(), may_ask: true });
@@ -78,36 +79,15 @@ pub(super) async fn rights(
         );
         return none(ConditionUpdate::bad(Reason::ClusterRoleMissing, message));
     };
-    let wanted = role_binding(namespace, &users(tracings), accounts, &ctx.platform.operator_namespace, role); // pure
-    let live = observe::child::<RoleBinding>(ctx, namespace, names::ROLE_BINDING).await?; // IO
-    if live.as_ref().is_some_and(|live| !apply::is_managed(live)) {
-        let message = format!(
-            "RoleBinding {} exists and is not the operator's, so it is left alone; delete or rename it: {look}",
-            names::ROLE_BINDING
-        );
-        return none(ConditionUpdate::bad(Reason::NameConflict, message));
-    }
-    let is_so = live.as_ref().is_some_and(|live| is_as_wanted(&wanted, live));
-    let before = live;
-    let live = match before.clone().filter(|_| is_so) {
-        Some(live) => live,
-        None => match apply::role_binding(ctx, &wanted, role).await {
-            Ok(live) => live,
-            Err(error) => match error.refusal() {
-                Some(said) => {
-                    return none(ConditionUpdate::bad(
-                        Reason::BindForbidden,
-                        format!(
-                            "The API server refuses RoleBinding {} ({said}); look with: {look}",
-                            names::ROLE_BINDING
-                        ),
-                    ));
-                }
-                None => return Err(error.into()),
-            },
-        },
+    let wanted = role_binding(namespace, users(tracings), accounts, &ctx.platform.operator_namespace, role); // pure
+    let before = observe::child(ctx, &wanted).await?; // IO
+    let live = match apply::child(ctx, &wanted, before.as_ref(), refusals).await? {
+        Applied::Written(live) => Some(live),
+        Applied::Unchanged | Applied::Deleted => before.clone(),
+        Applied::Hindered(ChildObstacle { reason, message }) => return none(ConditionUpdate::bad(reason, message)),
     };
-    let text = |pointer: &str| live.pointer(pointer).map(Value::to_string).unwrap_or_default();
+    let text =
+        |pointer: &str| live.as_ref().and_then(|live| live.pointer(pointer)).map(Value::to_string).unwrap_or_default();
     memory.forget(format!("{rules} {}", text("/metadata/uid")), before.as_ref());
     let version = text("/metadata/resourceVersion");
     let is_new = std::mem::replace(&mut memory.version, version.clone()) != version;
@@ -170,14 +150,6 @@ fn users(tracings: &[AgentTracing]) -> BTreeSet<TracingOwner> {
 /// An AgentTracing as an owner.
 fn user(tracing: &AgentTracing) -> Option<TracingOwner> {
     Some(TracingOwner { name: tracing.metadata.name.clone()?, uid: tracing.metadata.uid.clone()? })
-}
-
-/// Subjects beside ours are drift: whoever may write to MLflow here is decided by the workloads alone.
-fn is_as_wanted(wanted: &RoleBinding, live: &Value) -> bool {
-    let Ok(wanted) = serde_json::to_value(wanted) else { return false };
-    let owners =
-        |object: &Value| object.pointer("/metadata/ownerReferences").and_then(Value::as_array).map_or(0, Vec::len);
-    !has_drifted(&wanted, live) && subjects(&wanted) == subjects(live) && owners(&wanted) == owners(live)
 }
 
 /// Kind, namespace and name of each subject.

@@ -201,7 +201,8 @@ impl Pass<'_> {
         let Observed { tracings, labelled, workloads, accounts, troubles, .. } = observed;
         self.timer.next(ReconcileStep::Rights);
         let workspace = server.workspace.as_ref();
-        let mut rights = rbac::rights(ctx, settings, tracings, accounts, workspace, &mut state.rights).await?; // IO
+        let mut rights =
+            rbac::rights(ctx, settings, tracings, accounts, workspace, &mut state.rights, &mut state.refusals).await?; // IO
         self.timer.next(ReconcileStep::Authorities);
         let refused_merge_ca =
             canary::refused_merge_ca(ctx, settings, *labelled, workloads, old, &mut state.canary, now).await?; // IO
@@ -210,7 +211,8 @@ impl Pass<'_> {
             || !failing.is_empty()
             || workloads.iter().any(|workload| workload.merge_ca.fallback.is_some());
         let follows_authorities = ca_config_map::is_wanted(settings, some_without);
-        let authorities = ca_config_map::ensure(ctx, settings, tracings, some_without, now).await?; // IO
+        let authorities =
+            ca_config_map::ensure(ctx, settings, tracings, some_without, &mut state.refusals, now).await?; // IO
         let client = mlflow_credentials::client(ctx, settings, &mut server, &mut rights, now).await?; // IO
         Ok(Access { server, rights, authorities, follows_authorities, refused_merge_ca, failing, client })
     }

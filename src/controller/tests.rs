@@ -1,6 +1,7 @@
 //! Passes against a fake API server that keeps objects, counts writes and can play the webhook.
 
 mod api;
+mod children;
 mod edges;
 mod merge_ca;
 mod metrics;

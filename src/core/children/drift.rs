@@ -8,9 +8,6 @@
 //! A field that we no longer want is not in `desired`, so no comparison finds it. [`crate::names::ANNOTATION_APPLIED`]
 //! does: it is a hash of the whole desired object.
 
-use std::cmp::Ordering;
-use std::fmt;
-
 use serde_json::{Map, Value};
 
 use crate::core::children::quantity;
@@ -18,6 +15,12 @@ use crate::core::children::quantity;
 /// Whether any field of `desired` is missing or different in `live`. Fields that only `live` has do not count.
 pub fn has_drifted(desired: &Value, live: &Value) -> bool {
     !is_covered(desired, Some(live), ValueKind::Plain, "")
+}
+
+/// Whether a field is the same on both sides: nothing is missing, different or there beside it.
+pub fn is_exact(desired: Option<&Value>, live: Option<&Value>) -> bool {
+    let covers = |one: Option<&Value>, other| is_covered(one.unwrap_or(&Value::Null), other, ValueKind::Plain, "");
+    covers(desired, live) && covers(live, desired)
 }
 
 /// What the comparison must know of a value's place.
@@ -86,88 +89,6 @@ fn is_empty(value: &Value, key: &str) -> bool {
     }
 }
 
-/// A change that the API server would refuse for ever. It is told, never tried.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RefusedChange {
-    /// The field of the AgentTracing's spec.
-    pub field: &'static str,
-    /// What the spec asks for.
-    pub wanted: String,
-    /// What the object has.
-    pub live: String,
-    /// What to do about it.
-    pub remedy: String,
-}
-
-impl fmt::Display for RefusedChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { field, wanted, live, remedy } = self;
-        write!(f, "{field} is \"{wanted}\", but the volume that exists has \"{live}\": {remedy}")
-    }
-}
-
-const SIZE: &str = "/spec/resources/requests/storage";
-const SIZE_FIELD: &str = "spec.mlflow.standalone.storage.size";
-const CLASS: &str = "/spec/storageClassName";
-const CLASS_FIELD: &str = "spec.mlflow.standalone.storage.storageClassName";
-
-/// What a PersistentVolumeClaim that exists will not become: a smaller one, one of another class and, until it is bound,
-/// one of any other size.
-pub fn refused_changes(desired: &Value, live: &Value) -> Vec<RefusedChange> {
-    let text = |object: &Value, path| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let phase = text(live, "/status/phase");
-    let delete =
-        format!("kubectl delete pvc -n {} {}", text(live, "/metadata/namespace"), text(live, "/metadata/name"));
-    let unbound = format!("nothing is stored yet and an unbound claim cannot change; let it be made anew: {delete}");
-    let is_bound = phase.is_empty() || phase == "Bound";
-    let mut refused_changes = Vec::new();
-
-    let (wanted, found) = (text(desired, SIZE), text(live, SIZE));
-    let order = match (quantity::parse(&wanted), quantity::parse(&found)) {
-        (Some(wanted), Some(found)) => wanted.cmp(&found),
-        _ => Ordering::Equal,
-    };
-    if order == Ordering::Less || (order == Ordering::Greater && !is_bound) {
-        let remedy = if is_bound {
-            format!("a volume cannot shrink; set the field to {found} or more")
-        } else {
-            unbound.clone()
-        };
-        refused_changes.push(RefusedChange { field: SIZE_FIELD, wanted, live: found, remedy });
-    }
-    // A claim without a class yet gets the default class later; both may still be set once.
-    let (wanted, found) = (text(desired, CLASS), text(live, CLASS));
-    if !wanted.is_empty() && !found.is_empty() && wanted != found {
-        let remedy = if is_bound {
-            format!(
-                "a class cannot change; set the field to {found}, or delete the volume with all its traces: {delete}"
-            )
-        } else {
-            unbound
-        };
-        refused_changes.push(RefusedChange { field: CLASS_FIELD, wanted, live: found, remedy });
-    }
-    refused_changes
-}
-
-/// The desired claim with what is [`refused_changes`] left as it is, so that the rest of it, above all whether the AgentTracing
-/// owns it, still follows the spec. This is what is compared with [`has_drifted`] and what is applied.
-///
-/// A class that the spec does not name (any more) is the live one: an apply that leaves out a class which an earlier one
-/// had, as for an adopted claim, means to remove it, and is refused with 422.
-pub fn without_refused(mut desired: Value, live: &Value) -> Value {
-    let refused_changes = refused_changes(&desired, live);
-    if let (Some(size), Some(found)) = (desired.pointer_mut(SIZE), live.pointer(SIZE))
-        && refused_changes.iter().any(|r| r.field == SIZE_FIELD)
-    {
-        *size = found.clone();
-    }
-    if let (Some(spec), Some(found)) = (desired.get_mut("spec").and_then(Value::as_object_mut), live.pointer(CLASS)) {
-        spec.insert("storageClassName".to_owned(), found.clone());
-    }
-    desired
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -228,6 +149,24 @@ mod tests {
     }
 
     #[test]
+    fn an_exact_field_has_nothing_beside_what_is_desired_in_whatever_order() {
+        let subject = |name: &str| json!({"kind": "ServiceAccount", "namespace": "bank", "name": name});
+        let ours = json!([subject("default"), subject("teller")]);
+        assert!(is_exact(Some(&ours), Some(&json!([subject("teller"), subject("default")]))));
+        for live in [
+            json!([subject("default")]),
+            json!([subject("default"), subject("teller"), subject("mallory")]),
+            json!([subject("default"), {"kind": "User", "name": "teller"}]),
+            json!(null),
+        ] {
+            assert!(!is_exact(Some(&ours), Some(&live)), "{live}");
+            assert!(!is_exact(Some(&live), Some(&ours)), "{live}");
+        }
+        assert!(is_exact(None, Some(&json!([]))) && is_exact(Some(&json!([])), None), "an empty list is an absent one");
+        assert!(!is_exact(None, Some(&ours)));
+    }
+
+    #[test]
     fn quantities_are_numbers_and_labels_are_not() {
         let resources = |cpu: &str, memory: &str| json!({"limits": {"memory": memory}, "requests": {"cpu": cpu}});
         assert!(!has_drifted(&resources("0.1", "1024Mi"), &resources("100m", "1Gi")));
@@ -252,55 +191,6 @@ mod tests {
         let desired = json!({"from": [{"podSelector": {}}]});
         assert!(!has_drifted(&desired, &json!({"from": [{"podSelector": {}}]})));
         assert!(has_drifted(&desired, &json!({"from": [{"namespaceSelector": {}}]})));
-    }
-
-    fn claim(size: &str, class: Option<&str>) -> Value {
-        let mut claim = json!({
-            "metadata": {"name": "tracing-mlflow", "namespace": "bank"},
-            "spec": {"resources": {"requests": {"storage": size}}},
-        });
-        if let Some(class) = class {
-            claim["spec"]["storageClassName"] = json!(class);
-        }
-        claim
-    }
-
-    #[test]
-    fn a_claim_grows_but_neither_shrinks_nor_changes_its_class() {
-        let live = claim("10Gi", Some("fast"));
-        for size in ["10240Mi", "20Gi"] {
-            for class in [None, Some("fast")] {
-                assert_eq!(refused_changes(&claim(size, class), &live), []);
-                assert_eq!(without_refused(claim(size, class), &live), claim(size, Some("fast")));
-            }
-        }
-        let (wanted, classless) = (claim("10Gi", Some("fast")), claim("10Gi", None));
-        assert_eq!(refused_changes(&wanted, &classless), [], "a claim without a class yet may get one");
-        assert_eq!(without_refused(wanted.clone(), &classless), wanted);
-
-        let impossible = claim("5Gi", Some("slow"));
-        let told: Vec<String> = refused_changes(&impossible, &live).iter().map(ToString::to_string).collect();
-        assert_eq!(told.len(), 2);
-        assert!(told[0].contains("5Gi") && told[0].contains("set the field to 10Gi"), "{}", told[0]);
-        assert!(
-            told[1].contains("slow") && told[1].ends_with("kubectl delete pvc -n bank tracing-mlflow"),
-            "{}",
-            told[1]
-        );
-        assert_eq!(without_refused(impossible, &live), live);
-    }
-
-    #[test]
-    fn a_claim_that_is_not_bound_is_made_anew_by_the_user() {
-        let mut live = claim("5Ti", Some("misspelt"));
-        live["status"] = json!({"phase": "Pending"});
-        for size in ["5Gi", "6Ti"] {
-            let told = refused_changes(&claim(size, Some("fast")), &live);
-            assert_eq!(told.len(), 2);
-            assert!(told.iter().all(|r| r.remedy.ends_with("made anew: kubectl delete pvc -n bank tracing-mlflow")));
-        }
-        live["status"]["phase"] = json!("Bound");
-        assert_eq!(refused_changes(&claim("6Ti", None), &live), []);
     }
 
     fn any_value() -> impl Strategy<Value = Value> {

@@ -9,7 +9,8 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{metadata, selector_labels};
+use super::child::{Child, Owners};
+use super::{metadata, of_tracing, selector_labels};
 use crate::core::settings::{Platform, Settings};
 use crate::names;
 
@@ -37,10 +38,12 @@ pub fn service(settings: &Settings) -> Service {
     }
 }
 
-/// The NetworkPolicy, where one is wanted: this namespace (the agents), the operator's (it looks for traces) and the
+/// The NetworkPolicy, deleted where none is wanted: this namespace (the agents), the operator's (it looks for traces) and the
 /// user's peers. The kubelet's probes need no rule.
-pub fn network_policy(settings: &Settings, platform: &Platform) -> Option<NetworkPolicy> {
-    let from = settings.standalone.network_policy.as_ref()?;
+pub fn network_policy(settings: &Settings, platform: &Platform, owners: &Owners) -> Child {
+    let Some(from) = &settings.standalone.network_policy else {
+        return Child::unwanted::<NetworkPolicy>(&settings.namespace, &settings.object_name(), of_tracing(settings));
+    };
     let selector = |labels| LabelSelector { match_labels: Some(labels), match_expressions: None };
     let mut peers = vec![
         NetworkPolicyPeer { pod_selector: Some(LabelSelector::default()), ..Default::default() },
@@ -53,7 +56,7 @@ pub fn network_policy(settings: &Settings, platform: &Platform) -> Option<Networ
         },
     ];
     peers.extend(from.iter().cloned().map(without_empty_lists));
-    Some(NetworkPolicy {
+    let policy = NetworkPolicy {
         metadata: metadata(settings),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(selector(selector_labels(settings))),
@@ -69,7 +72,8 @@ pub fn network_policy(settings: &Settings, platform: &Platform) -> Option<Networ
             }]),
             egress: None,
         }),
-    })
+    };
+    Child::new(policy, owners, of_tracing(settings))
 }
 
 /// Empty lists and maps that a user wrote, left out: the API server drops them, and each apply would count as a change.

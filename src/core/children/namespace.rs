@@ -1,32 +1,25 @@
-//! The RoleBinding by which agents, and the observer on their behalf, may write to the shared MLflow of mode CR.
+//! What the AgentTracings of a namespace share: the RoleBinding by which agents, and the observer on their behalf, may write
+//! to the shared MLflow of mode CR, and the ConfigMap with certificate authorities.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{reference, with_applied_hash};
+use super::child::{Adopt, Child, Owners, Purpose, TracingOwner};
+use crate::api::Reason;
 use crate::names;
-
-/// One AgentTracing that uses what a namespace shares.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TracingOwner {
-    /// Its name.
-    pub name: String,
-    /// Its uid.
-    pub uid: String,
-}
 
 /// The RoleBinding of a namespace. It belongs to every AgentTracing that uses it and goes with the last of them, also when
 /// no operator runs.
 pub fn role_binding(
     namespace: &str,
-    users: &BTreeSet<TracingOwner>,
+    users: BTreeSet<TracingOwner>,
     accounts: &BTreeSet<String>,
     operator_namespace: &str,
     role: &str,
-) -> RoleBinding {
+) -> Child {
     let subject = |namespace: &str, name: &str| Subject {
         kind: "ServiceAccount".to_owned(),
         name: name.to_owned(),
@@ -34,36 +27,49 @@ pub fn role_binding(
         api_group: None,
     };
     let agents = accounts.iter().map(|account| subject(namespace, account));
-    with_applied_hash(RoleBinding {
-        metadata: metadata(names::ROLE_BINDING, namespace, users),
+    let binding = RoleBinding {
+        metadata: metadata(names::ROLE_BINDING, namespace),
         role_ref: RoleRef {
             api_group: Some("rbac.authorization.k8s.io".to_owned()),
             kind: "ClusterRole".to_owned(),
             name: role.to_owned(),
         },
         subjects: Some([subject(operator_namespace, names::OBSERVER)].into_iter().chain(agents).collect()),
-    })
+    };
+    Child {
+        // Whoever may write to MLflow here is decided by the workloads alone.
+        exact: &["/subjects", OWNERS],
+        immutable: &["/roleRef"],
+        refused: Reason::BindForbidden,
+        ..Child::new(binding, &Owners::Users(users), Adopt::Shared(Purpose { users: "", loss: "" }))
+    }
 }
 
 /// The ConfigMap with the merged certificate authorities of a namespace. It belongs to nobody: whoever deletes an AgentTracing
 /// must not take the file from agents that run.
-pub fn ca_config_map(namespace: &str, pem: String) -> ConfigMap {
-    with_applied_hash(ConfigMap {
-        metadata: ObjectMeta { owner_references: None, ..metadata(names::CA_CONFIG_MAP, namespace, &BTreeSet::new()) },
+pub fn ca_config_map(namespace: &str, pem: String) -> Child {
+    let map = ConfigMap {
+        metadata: metadata(names::CA_CONFIG_MAP, namespace),
         data: Some(BTreeMap::from([(names::CA_FILE.to_owned(), pem)])),
         ..ConfigMap::default()
-    })
+    };
+    let purpose = Purpose {
+        users: ", from which agents take their certificate authorities",
+        loss: ", and agents have no certificate authorities to take from it",
+    };
+    // An earlier operator made AgentTracings its owners, with which it would go.
+    let exact = &[OWNERS];
+    Child { exact, refused: Reason::CreateForbidden, ..Child::new(map, &Owners::Nobody, Adopt::Shared(purpose)) }
 }
 
-fn metadata(name: &str, namespace: &str, users: &BTreeSet<TracingOwner>) -> ObjectMeta {
+fn metadata(name: &str, namespace: &str) -> ObjectMeta {
     let labels = [(names::LABEL_MANAGED_BY, names::MANAGED_BY), (names::LABEL_PART_OF, names::PART_OF)];
-    // No controller: there is only one of those, and the others must keep the object as well.
-    let owners = users.iter().map(|user| OwnerReference { controller: None, ..reference(&user.name, &user.uid) });
     ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some(namespace.to_owned()),
         labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
-        owner_references: Some(owners.collect()),
         ..ObjectMeta::default()
     }
 }
+
+const OWNERS: &str = "/metadata/ownerReferences";

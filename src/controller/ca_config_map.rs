@@ -6,10 +6,10 @@ use super::{Context, Error, apply, observe};
 use crate::api::{AgentTracing, CaBundleStrategy};
 use crate::core::ca_bundle::{self, Source};
 use crate::core::children::namespace::ca_config_map;
-use crate::core::inject::ca_sources;
 use crate::core::settings::Settings;
 use crate::core::settings::policy::{CaChoice, Policy};
 use crate::core::status::condition::{ChildObstacle, ConditionUpdate};
+use crate::core::wiring::parts::ca_sources;
 
 /// Whether agents take their certificate authorities from the ConfigMap: as the spec says, or because `some` workload does without
 /// the init container.

@@ -11,6 +11,7 @@ use crate::core::decide::Fallback;
 use crate::core::inject::canary::{self, Answer, Templates, compare_dry_runs};
 use crate::core::selection::kind::Kind;
 use crate::core::settings::Settings;
+use crate::core::wiring::parts::authorities;
 use crate::core::workloads::{Assessment, InjectionState};
 
 /// How long a refusal, or a question without an answer, stands until it is asked again.
@@ -99,7 +100,9 @@ pub(super) async fn refused_merge_ca(
     let template = example.zip(template).and_then(|(example, object)| canary::bare_template(example.kind, object));
     let of_workload = template.is_some();
     let template = template.unwrap_or_else(|| canary::stand_in(&ctx.platform));
-    let Some(templates) = canary::to_be_wired(template, choice, &ctx.platform) else { return Ok(known) };
+    let Some(templates) = canary::to_be_wired(template, &authorities::part(choice), &ctx.platform) else {
+        return Ok(known);
+    };
     let answers = [
         ask(ctx, Kind::Deployment, &settings.namespace, &templates).await,
         ask(ctx, Kind::Pod, &settings.namespace, &templates).await,

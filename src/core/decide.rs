@@ -3,14 +3,13 @@
 use json_patch::PatchOperation;
 
 use super::inject::{InjectionResult, existing_record, inject, uninject};
-use super::settings::Platform;
 use super::wiring::{Missing, wiring};
-use crate::api::{CaBundleStrategy, Reason};
-use crate::core::inject::record::{RecordError, short_hash};
+use crate::api::Reason;
+use crate::core::inject::record::RecordError;
 use crate::core::inject::view::Workload;
 use crate::core::selection::kind::Kind;
 use crate::core::selection::{NotSelected, Selection, SelectionContext, select};
-use crate::core::settings::policy::Policy;
+pub use crate::core::wiring::parts::Fallback;
 use crate::names;
 
 /// The answer.
@@ -105,66 +104,13 @@ pub fn decide(workload: &Workload<'_>, context: &SelectionContext<'_>) -> Decisi
     };
     wiring.token = token;
     wiring.renews = context.renews;
-    if let Some(ca) = &mut wiring.ca
-        && fallback(workload, policy, ca.strategy, context.platform).is_some()
-    {
-        ca.strategy = CaBundleStrategy::ConfigMap;
-    }
+    wiring.parts = std::mem::take(&mut wiring.parts)
+        .into_iter()
+        .filter_map(|part| part.or_fallback(workload, policy, context.platform))
+        .collect();
     match inject(workload, &wiring, &policy.containers, context.platform) {
         Ok(injection) => Decision::Wire { tracing, experiment: wiring.experiment, injection },
         Err(error) => Decision::Leave(Leave::Record { tracing, error }),
-    }
-}
-
-/// Why a workload takes its certificate authorities from the ConfigMap instead of its init container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fallback {
-    /// The init container could not be pulled or started in it.
-    NotStarted,
-    /// The cluster did not admit its pods, or the workload itself, with the init container.
-    Refused,
-    /// The cluster does not admit the init container in its namespace, as a dry run told before anything was wired there.
-    RefusedInNamespace,
-}
-
-/// Why the init container of a strategy has no place in this workload, if it has none. That stands on the workload itself or in
-/// the status of its AgentTracing, where the webhook sees it, and counts until the image is another one.
-pub fn fallback(
-    workload: &Workload<'_>,
-    policy: &Policy,
-    strategy: CaBundleStrategy,
-    platform: &Platform,
-) -> Option<Fallback> {
-    let source = merge_ca_source(workload, strategy, platform)?;
-    let is_from = |annotation| workload.metadata.annotation(annotation) == Some(source.as_str());
-    if is_from(names::ANNOTATION_MERGE_CA_REFUSED) {
-        return Some(Fallback::Refused);
-    }
-    if is_from(names::ANNOTATION_MERGE_CA_FAILED) {
-        return Some(Fallback::NotStarted);
-    }
-    (policy.refused_merge_ca.as_deref() == Some(source.as_str())).then_some(Fallback::RefusedInNamespace)
-}
-
-/// Where the image of a strategy's init container comes from, as one short word; `None` where there is no init container.
-pub fn merge_ca_source(workload: &Workload<'_>, strategy: CaBundleStrategy, platform: &Platform) -> Option<String> {
-    match strategy {
-        CaBundleStrategy::InitContainer => Some(platform.merge_ca.source()),
-        // Which of them has no shell is not known.
-        CaBundleStrategy::AgentInitContainer => {
-            Some(short_hash(workload.pod.containers.iter().map(|container| &*container.image)))
-        }
-        CaBundleStrategy::ConfigMap => None,
-    }
-}
-
-/// The image of a strategy's init container, for people to read.
-pub fn merge_ca_image(workload: &Workload<'_>, strategy: CaBundleStrategy, platform: &Platform) -> String {
-    match strategy {
-        CaBundleStrategy::InitContainer | CaBundleStrategy::ConfigMap => platform.merge_ca.image.clone(),
-        CaBundleStrategy::AgentInitContainer => {
-            workload.pod.containers.iter().map(|container| &*container.image).collect::<Vec<_>>().join(" or ")
-        }
     }
 }
 
@@ -185,6 +131,7 @@ mod tests {
     use super::*;
     use crate::api::AgentTracing;
     use crate::core::settings::Platform;
+    use crate::core::settings::policy::Policy;
 
     fn policy(spec: &str, status: &str) -> Policy {
         let yaml = format!(

@@ -3,6 +3,8 @@
 use agent_tracing::api::{CaBundleScope, CaBundleStrategy, ConfigMapKey};
 use agent_tracing::core::selection::kind::Kind;
 use agent_tracing::core::settings::policy::CaChoice;
+use agent_tracing::core::wiring::parts::AUTHORITIES;
+use agent_tracing::core::wiring::parts::authorities::part;
 use agent_tracing::core::wiring::{Entry, Group, Wiring};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -145,7 +147,8 @@ pub fn wirings() -> impl Strategy<Value = Wiring> {
         }
         env.extend(single.iter().map(|(name, value)| entry(name, value, Group::Single)));
         let file = "/tmp/ca-bundle/combined-ca.crt";
-        env.extend(ca.iter().map(|_| entry("REQUESTS_CA_BUNDLE", file, Group::CaBundle)));
-        Wiring { tracing: "tracing".into(), experiment, env, ca, token: None, renews: true }
+        env.extend(ca.iter().map(|_| entry("REQUESTS_CA_BUNDLE", file, Group::Part(&AUTHORITIES))));
+        let parts = ca.iter().map(part).collect();
+        Wiring { tracing: "tracing".into(), experiment, env, parts, token: None, renews: true }
     })
 }

@@ -13,9 +13,9 @@ use crate::core::check::authorities::{Bundle, CaFindings, MergedMap, bundle, old
 use crate::core::check::own_bundle::own_bundle;
 use crate::core::check::token::tokenless;
 use crate::core::check::{Fact, PodFacts};
-use crate::core::inject::ca_sources;
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::Policy;
+use crate::core::wiring::parts::ca_sources;
 use crate::names;
 
 /// Most pods of one workload.

@@ -7,6 +7,7 @@ use super::record::Record;
 use super::view::{Metadata, Workload};
 use super::{add, pointer, remove};
 use crate::core::selection::kind::Kind;
+use crate::core::wiring::parts;
 use crate::names;
 
 /// Parents of ours that the record may name.
@@ -18,13 +19,14 @@ const CREATED_EVICTABLE_VOLUMES: &str = "template.annotations.safe-to-evict-loca
 /// Bytes of all names and values of an object's annotations that the API server takes.
 const MAX_ANNOTATIONS: usize = 262_144;
 
-/// Writes the record, and with the first volume of ours the annotation that lets the cluster autoscaler evict the pod. The
-/// annotation alone does not roll a workload.
+/// Writes the record, and with the first volume of ours on the node the annotation that lets the cluster autoscaler evict the pod:
+/// `folders` is what that has to say, empty where there is no such volume. The annotation alone does not roll a workload.
 ///
 /// False where the template's annotations would become longer than the API server takes: it would refuse the user's object.
 pub(super) fn annotate_template(
     workload: &Workload<'_>,
     mut record: Record,
+    folders: &str,
     renews: bool,
     patch: &mut Vec<PatchOperation>,
 ) -> bool {
@@ -37,16 +39,18 @@ pub(super) fn annotate_template(
     if annotations.is_none() {
         record.note_created(CREATED_TEMPLATE_ANNOTATIONS);
     }
-    let has_volume = record.pod.volumes.contains_key(names::CA_VOLUME) && !record.pod.init_containers.is_empty();
     let found = of_template(names::ANNOTATION_EVICTABLE_VOLUMES);
     let is_free = found.is_none() && of_template(names::ANNOTATION_SAFE_TO_EVICT).is_none();
     let (mut adds, mut removes) = (false, false);
     if record.created(CREATED_EVICTABLE_VOLUMES) {
-        removes = !has_volume && found == Some(names::CA_VOLUME);
-        if !has_volume {
+        let is_ours = found.is_some_and(names_folders);
+        removes = folders.is_empty() && is_ours;
+        // With another part come other volumes.
+        adds = !folders.is_empty() && is_ours && renews;
+        if folders.is_empty() {
             record.created.retain(|created| created != CREATED_EVICTABLE_VOLUMES);
         }
-    } else if has_volume && is_free && renews {
+    } else if !folders.is_empty() && is_free && renews {
         adds = true;
         record.note_created(CREATED_EVICTABLE_VOLUMES);
     }
@@ -54,7 +58,7 @@ pub(super) fn annotate_template(
     let text = serde_json::to_string(&record).unwrap_or_default();
     let at = |rest: &[&str]| pointer(&[workload.kind.template(), &["metadata"], rest].concat());
     let mut ours = vec![(names::ANNOTATION_RECORD, text)];
-    ours.extend(adds.then(|| (names::ANNOTATION_EVICTABLE_VOLUMES, names::CA_VOLUME.to_owned())));
+    ours.extend(adds.then(|| (names::ANNOTATION_EVICTABLE_VOLUMES, folders.to_owned())));
     let size = |name: &str, value: &str| name.len() + value.len();
     let added: usize = ours.iter().map(|(name, value)| size(name, value)).sum();
     let replaced: usize = ours.iter().filter_map(|(name, _)| Some(size(name, of_template(name)?))).sum();
@@ -83,11 +87,16 @@ fn object(entries: Vec<(&str, String)>) -> Value {
         .into()
 }
 
+/// Whether the annotation says what we may have said, and no more.
+fn names_folders(value: &str) -> bool {
+    value.split(',').all(|name| parts::kinds().any(|kind| kind.folders.contains(&name)))
+}
+
 /// Takes our annotations out of a template's metadata.
 pub(super) fn removal(kind: Kind, metadata: &Metadata<'_>, record: &Record) -> Vec<PatchOperation> {
     let at = |rest: &[&str]| pointer(&[kind.template(), rest].concat());
     let evictable = record.created(CREATED_EVICTABLE_VOLUMES)
-        && metadata.annotation(names::ANNOTATION_EVICTABLE_VOLUMES) == Some(names::CA_VOLUME);
+        && metadata.annotation(names::ANNOTATION_EVICTABLE_VOLUMES).is_some_and(names_folders);
     let ours: Vec<&str> = [(names::ANNOTATION_RECORD, true), (names::ANNOTATION_EVICTABLE_VOLUMES, evictable)]
         .into_iter()
         .filter_map(|(name, is_ours)| is_ours.then_some(name))

@@ -1,14 +1,15 @@
-//! What is created dry to learn whether the cluster admits the init container `merge-ca` in a namespace, and what the answers
+//! What is created dry to learn whether the cluster admits the init containers of a part in a namespace, and what the answers
 //! mean. Policies look at Pods, at workloads, or at both, so both are made of the same template: once without the init
 //! container and once with it. Only the difference is ours.
 
 use serde_json::{Value, json};
 
 use super::view::Workload;
-use crate::core::inject::{ManagedEntries, merge_ca_entries, uninject};
+use crate::core::inject::entries::{ManagedEntries, entries_of_first};
+use crate::core::inject::uninject;
 use crate::core::selection::kind::Kind;
 use crate::core::settings::Platform;
-use crate::core::settings::policy::CaChoice;
+use crate::core::wiring::parts::{PodPart, container_kinds};
 use crate::names;
 
 /// What the API server said to one object.
@@ -78,11 +79,11 @@ fn list<'a>(template: &'a mut Value, name: &str) -> Option<&'a mut Vec<Value>> {
 }
 
 /// A template that has no init container of ours, and what it would be. `None` where it cannot be read or has no container.
-pub fn to_be_wired(without: Value, choice: &CaChoice, platform: &Platform) -> Option<Templates> {
+pub fn to_be_wired(without: Value, part: &PodPart, platform: &Platform) -> Option<Templates> {
     let object = deployment(&without).to_string();
     let workload = Workload::parse(Kind::Deployment, &object).ok()?;
     let ManagedEntries { volumes, init_containers, image_pull_secrets, agent: _ } =
-        merge_ca_entries(&workload, choice, platform)?;
+        entries_of_first(&workload, &[part], platform)?;
     let mut with = without.clone();
     for (name, managed_entries) in
         [("volumes", volumes), ("initContainers", init_containers), ("imagePullSecrets", image_pull_secrets)]
@@ -97,7 +98,7 @@ pub fn wired(with: Value) -> Option<Templates> {
     let mut without = with.clone();
     let containers = without.pointer_mut("/spec/initContainers")?.as_array_mut()?;
     let before = containers.len();
-    containers.retain(|container| container["name"] != names::MERGE_CA);
+    containers.retain(|container| container_kinds().all(|kind| container["name"] != kind.name));
     (containers.len() < before).then_some(Templates { without, with })
 }
 
@@ -161,7 +162,9 @@ pub fn compare_dry_runs(without: &Answer, with: &Answer, image: &str) -> Answer 
 
 /// Whether a refusal is about the init container. A quota's lists the containers that lack something, ours beside the agent.
 fn is_about_ours(message: &str, before: &str, image: &str) -> bool {
-    let words = [image, names::MERGE_CA, "initContainers"];
+    let mut words = vec![image];
+    words.extend(container_kinds().map(|kind| kind.name));
+    words.push("initContainers");
     let names_it = |text: &str| words.iter().any(|word| text.contains(word));
     let rest = |text: &str| {
         let text = words.iter().fold(text.to_owned(), |text, word| text.replace(word, ""));
@@ -174,9 +177,12 @@ fn is_about_ours(message: &str, before: &str, image: &str) -> bool {
 mod tests {
     use super::*;
     use crate::api::{CaBundleScope, CaBundleStrategy};
+    use crate::core::settings::policy::CaChoice;
+    use crate::core::wiring::parts::authorities;
 
-    fn choice() -> CaChoice {
-        CaChoice { strategy: CaBundleStrategy::InitContainer, scope: CaBundleScope::All, config_maps: Vec::new() }
+    fn part() -> PodPart {
+        let strategy = CaBundleStrategy::InitContainer;
+        authorities::part(&CaChoice { strategy, scope: CaBundleScope::All, config_maps: Vec::new() })
     }
 
     fn refused(message: &str) -> Answer {
@@ -223,7 +229,7 @@ mod tests {
             "metadata": {"labels": {"app": "teller"}},
             "spec": {"containers": [{"name": "a", "image": "bank/teller:1", "resources": resources}], "restartPolicy": "Never"},
         });
-        let Templates { without, with } = to_be_wired(template.clone(), &choice(), &platform).unwrap();
+        let Templates { without, with } = to_be_wired(template.clone(), &part(), &platform).unwrap();
         assert_eq!(without, template);
         let merge_ca = &with["spec"]["initContainers"][0];
         assert_eq!((&merge_ca["image"], &merge_ca["resources"]), (&json!(platform.merge_ca.image), &resources));
@@ -241,9 +247,9 @@ mod tests {
     #[test]
     fn without_a_workload_an_agent_of_the_same_image_stands_in() {
         let platform = Platform::default();
-        let templates = to_be_wired(stand_in(&platform), &choice(), &platform).unwrap();
+        let templates = to_be_wired(stand_in(&platform), &part(), &platform).unwrap();
         assert_eq!(templates.without["spec"]["containers"][0]["image"], platform.merge_ca.image);
-        assert_eq!(to_be_wired(json!({"spec": {"containers": []}}), &choice(), &platform), None);
+        assert_eq!(to_be_wired(json!({"spec": {"containers": []}}), &part(), &platform), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What of the user's is in the place of the merged certificate authorities. Then the user's stays and ours are withheld.
+//! What of the user's is in the place of a part. Then the user's stays and the part is withheld.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -8,10 +8,11 @@ use super::list::foreign_entry;
 use super::pod::{live_init_containers, live_volumes};
 use super::record::Record;
 use super::view::{Container, Mount, PodSpec, Volume, Workload};
-use crate::names;
+use crate::core::wiring::parts::PartKind;
 
-/// What of the user's stands where the authorities should be, or keeps their mount point from being made.
+/// What of the user's stands where a part should be, or keeps its mount points from being made.
 pub(super) fn conflict<'w>(
+    part: &PartKind,
     workload: &Workload<'_>,
     record: Option<&Record>,
     mut agents: impl Iterator<Item = ContainerRef<'w, 'w>>,
@@ -20,26 +21,26 @@ pub(super) fn conflict<'w>(
     let record = record.unwrap_or(&none);
     let spec = &workload.pod;
     let volumes = live_volumes(spec, &record.pod);
-    let names = [names::CA_VOLUME, names::CA_SOURCES_VOLUME];
-    if let Some(name) = foreign_entry(&volumes, &record.pod.volumes, &names) {
+    if let Some(name) = foreign_entry(&volumes, &record.pod.volumes, |name| part.has_volume(name)) {
         return Some(format!("volume/{name}"));
     }
     let mut claims = workload.claims.iter().filter_map(|claim| claim.metadata.name.as_deref());
-    if let Some(name) = claims.find(|name| names.contains(name)) {
+    if let Some(name) = claims.find(|name| part.has_volume(name)) {
         return Some(format!("volumeClaimTemplate/{name}"));
     }
     let containers = live_init_containers(spec, record);
-    if let Some(name) = foreign_entry(&containers, &record.pod.init_containers, &[names::MERGE_CA]) {
+    if let Some(name) = foreign_entry(&containers, &record.pod.init_containers, |name| part.has_container(name)) {
         return Some(format!("initContainer/{name}"));
     }
     // Names are unique over init and main containers.
-    if spec.containers.iter().any(|container| &*container.name == names::MERGE_CA) {
-        return Some(format!("container/{}", names::MERGE_CA));
+    if let Some(container) = spec.containers.iter().find(|container| part.has_container(&container.name)) {
+        return Some(format!("container/{}", &*container.name));
     }
-    agents.find_map(|container_ref| mount_conflict(spec, record, container_ref.container))
+    let folders = || part.mounts.iter().map(Path::new);
+    agents.find_map(|agent| folders().find_map(|folder| mount_conflict(folder, spec, record, agent.container)))
 }
 
-fn mount_conflict(pod: &PodSpec<'_>, record: &Record, container: &Container<'_>) -> Option<String> {
+fn mount_conflict(folder: &Path, pod: &PodSpec<'_>, record: &Record, container: &Container<'_>) -> Option<String> {
     let recorded = record.containers.get(&*container.name).map(|c| &c.mounts);
     let is_ours = |mount: &Mount<'_>| {
         let hash = recorded.and_then(|mounts| mounts.get(mount.mount_path.trim_end_matches('/')));
@@ -49,7 +50,6 @@ fn mount_conflict(pod: &PodSpec<'_>, record: &Record, container: &Container<'_>)
     // One below counts too: its mount point cannot be made in our read-only mount, and the container would not start.
     let foreign = mounts().filter(|mount| !is_ours(mount)).map(|mount| ("mount", normalized(&mount.mount_path)));
     let devices = container.volume_devices.iter().flatten().map(|device| ("device", normalized(&device.device_path)));
-    let folder = Path::new(names::CA_FOLDER);
     let found = foreign.chain(devices).find(|(_, path)| path.starts_with(folder));
     let read_only = || {
         let parents = mounts().map(|mount| (mount, normalized(&mount.mount_path)));

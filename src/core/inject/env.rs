@@ -10,8 +10,7 @@ use super::view::{Container, EnvEntry};
 use super::{ContainerRef, Note, add, pointer, remove, test};
 use crate::core::selection::kind::Kind;
 use crate::core::wiring::{
-    AUTH_GROUP, EXPERIMENT_GROUP, Entry, Group, INSECURE_TLS, OTLP_DUAL_EXPORT, OTLP_ENDPOINTS, OTLP_EXPORTER,
-    REQUESTS_CA_BUNDLE, REQUESTS_TRUST, SERVER_CERT_PATH, TRACKING_URI,
+    AUTH_GROUP, EXPERIMENT_GROUP, Entry, Group, OTLP_DUAL_EXPORT, OTLP_ENDPOINTS, OTLP_EXPORTER, TRACKING_URI,
 };
 
 /// A container's environment, divided into ours and the user's.
@@ -55,18 +54,18 @@ pub(super) fn wanted<'e>(env: &'e [Entry], ownership: &EnvOwnership<'_, '_>) -> 
     }
     let own_experiment = EXPERIMENT_GROUP.iter().any(|name| ownership.user_sets(name));
     let own_auth = AUTH_GROUP.iter().any(|name| ownership.user_sets(name));
-    let own_trust = REQUESTS_TRUST.iter().any(|name| ownership.user_sets(name));
     let diverts = diverting_variable(env, ownership);
     env.iter()
         .filter(|e| match e.group {
             Group::Address => true,
             Group::Experiment => !own_experiment,
             Group::Auth => !own_auth,
-            // The SDK refuses to work with both: zero traces.
-            Group::CaBundle if e.name == SERVER_CERT_PATH && ownership.user_sets(INSECURE_TLS) => false,
-            Group::CaBundle if e.name == REQUESTS_CA_BUNDLE => !own_trust,
             Group::OtlpExporter => diverts.is_some() && !ownership.user_sets(&e.name),
-            Group::CaBundle | Group::Single => !ownership.user_sets(&e.name),
+            Group::Part(part) => {
+                let rival = part.rivals(&e.name).iter().any(|name| ownership.user_sets(name));
+                !rival && !ownership.user_sets(&e.name)
+            }
+            Group::Single => !ownership.user_sets(&e.name),
         })
         .collect()
 }
@@ -85,14 +84,15 @@ pub(super) fn notes(
     wired: bool,
 ) -> Vec<Note> {
     let has = |group| env.iter().any(|e| e.group == group);
-    let (auth, ca) = (has(Group::Auth), has(Group::CaBundle));
-    let trust = env.iter().any(|e| e.name == REQUESTS_CA_BUNDLE);
+    let auth = has(Group::Auth);
+    let is_rival = |entry: &Entry, name: &str| match entry.group {
+        Group::Part(part) => part.rivals(&entry.name).contains(&name),
+        _ => false,
+    };
     let concerns_us = |name: &&&str| {
         EXPERIMENT_GROUP.contains(*name)
             || (auth && AUTH_GROUP.contains(*name))
-            || (ca && **name == INSECURE_TLS)
-            || (trust && REQUESTS_TRUST.contains(*name))
-            || env.iter().any(|e| e.name == ***name)
+            || env.iter().any(|entry| entry.name == ***name || is_rival(entry, name))
     };
     let mut variables: Vec<String> = Vec::new();
     for name in ownership.users.iter().filter(concerns_us) {

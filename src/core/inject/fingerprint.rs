@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::list::ManagedEntry;
 use super::record::{Record, short_hash};
-use super::view::{ConfigMapVolume, Container, Mount, Volume};
-use crate::names;
+use super::view::{ConfigMapVolume, Container, EnvEntry, Mount, TokenSource, Volume};
+use crate::core::wiring::parts::container_kinds;
 
 pub(super) fn of_volume(volume: &Volume<'_>) -> String {
     of_volume_with(volume, usize::MAX)
@@ -27,11 +28,15 @@ fn of_volume_with(volume: &Volume<'_>, sources: usize) -> String {
     if let Some(folder) = &volume.empty_dir {
         parts.extend(["emptyDir".to_owned(), folder.size_limit.as_deref().unwrap_or_default().to_owned()]);
     }
-    let projected = volume.projected.iter().flat_map(|p| p.sources.iter().take(sources));
-    for map in volume.config_map.iter().chain(projected.filter_map(|source| source.config_map.as_ref())) {
+    let projected = || volume.projected.iter().flat_map(|p| p.sources.iter().take(sources));
+    for map in volume.config_map.iter().chain(projected().filter_map(|source| source.config_map.as_ref())) {
         let ConfigMapVolume { name, optional, items } = map;
         parts.extend(["configMap".to_owned(), name.to_string(), optional.unwrap_or(false).to_string()]);
         parts.extend(items.iter().flat_map(|item| [item.key.to_string(), item.path.to_string()]));
+    }
+    for token in projected().filter_map(|source| source.service_account_token.as_ref()) {
+        let TokenSource { path, audience } = token;
+        parts.extend(["token".to_owned(), path.to_string(), audience.as_deref().unwrap_or_default().to_owned()]);
     }
     short_hash(parts.iter().map(String::as_str))
 }
@@ -45,7 +50,7 @@ pub(super) fn of_container_as(container: &Container<'_>, record: &Record) -> Str
     let found = container.security_context.as_ref().filter(|found| found.to_string().len() <= MAX_CONTEXT);
     let contexts = found.map(|found| match container.command.is_empty() {
         true => contexts_of_ours(found).into(),
-        false => vec![context_of_an_agent(found, record)],
+        false => vec![context_of_an_agent(&container.name, found, record)],
     });
     let reduced = contexts.into_iter().flatten().map(|context| of_container_with(container, context.as_ref()));
     as_recorded(of_container(container), record.pod.init_containers.get(&*container.name), reduced)
@@ -68,8 +73,12 @@ fn of_container_with(container: &Container<'_>, security_context: Option<&Value>
     };
     let mut parts: Vec<String> = arguments.map(|argument| argument.to_string()).collect();
     let mounts = || container.volume_mounts.iter().flatten();
-    let ours = [names::CA_FOLDER, names::CA_SOURCES_FOLDER];
-    parts.extend(ours.iter().filter_map(|path| mounts().find(|m| &*m.mount_path == *path)).map(of_mount));
+    let kind = container_kinds().find(|kind| kind.name == &*container.name);
+    let (paths, variables) = kind.map_or((&[][..], &[][..]), |kind| (kind.mounts, kind.env));
+    parts.extend(paths.iter().filter_map(|path| mounts().find(|m| &*m.mount_path == *path)).map(of_mount));
+    let entry = |name: &&str| container.env.iter().flatten().find(|entry| &*entry.name == *name);
+    let value = |entry: &EnvEntry<'_>| entry.value.as_deref().unwrap_or_default().to_owned();
+    parts.extend(variables.iter().filter_map(entry).flat_map(|entry| [entry.name.to_string(), value(entry)]));
     parts.push(security_context.map(context).unwrap_or_default());
     // With a command it runs the agent's image, which it has to follow; the operator's may be an older one.
     parts.extend((!container.command.is_empty()).then(|| container.image.to_string()));
@@ -100,11 +109,11 @@ fn contexts_of_ours(found: &Value) -> [Option<Value>; 4] {
 }
 
 /// What there is of the fields that an agent's security context had when our init container took it over.
-fn context_of_an_agent(found: &Value, record: &Record) -> Option<Value> {
+fn context_of_an_agent(container: &str, found: &Value, record: &Record) -> Option<Value> {
     let mut context = Map::new();
     for (field, value) in found.as_object().into_iter().flatten() {
         let inner = value.as_object().filter(|inner| !inner.is_empty()).map(|inner| {
-            let set = inner.iter().filter(|(name, _)| record.created(&noted(field, Some(name))));
+            let set = inner.iter().filter(|(name, _)| record.created(&noted(container, field, Some(name))));
             Value::Object(set.map(|(name, value)| (name.clone(), value.clone())).collect())
         });
         match inner {
@@ -112,7 +121,7 @@ fn context_of_an_agent(found: &Value, record: &Record) -> Option<Value> {
             Some(inner) => {
                 context.insert(field.clone(), inner);
             }
-            None if record.created(&noted(field, None)) => {
+            None if record.created(&noted(container, field, None)) => {
                 context.insert(field.clone(), value.clone());
             }
             None => {}
@@ -121,29 +130,30 @@ fn context_of_an_agent(found: &Value, record: &Record) -> Option<Value> {
     (!context.is_empty()).then_some(Value::Object(context))
 }
 
-/// Notes in the record which fields of an agent's security context our init container took over: only then can be told what
+/// Notes in the record which fields of an agent's security context our init containers took over: only then can be told what
 /// somebody adds to it.
-pub(super) fn note_context(record: &mut Record, container: Option<&Value>) {
-    record.created.retain(|created| !created.starts_with(CONTEXT_PREFIX));
-    let takes_over = container.filter(|container| container.get("command").is_some());
-    let context = takes_over.and_then(|container| container.get("securityContext")).and_then(Value::as_object);
-    for (field, value) in context.into_iter().flatten() {
-        match value.as_object().filter(|inner| !inner.is_empty()) {
-            Some(inner) => inner.keys().for_each(|name| record.note_created(&noted(field, Some(name)))),
-            None => record.note_created(&noted(field, None)),
+pub(super) fn note_contexts(record: &mut Record, containers: &[ManagedEntry]) {
+    record.created.retain(|created| !created.contains(CONTEXT));
+    for ManagedEntry { name, value, .. } in containers.iter().filter(|managed| managed.value.get("command").is_some()) {
+        let context = value.get("securityContext").and_then(Value::as_object);
+        for (field, value) in context.into_iter().flatten() {
+            match value.as_object().filter(|inner| !inner.is_empty()) {
+                Some(inner) => inner.keys().for_each(|key| record.note_created(&noted(name, field, Some(key)))),
+                None => record.note_created(&noted(name, field, None)),
+            }
         }
     }
 }
 
-/// How the record names a field of a security context, or a field of that.
-fn noted(field: &str, inner: Option<&str>) -> String {
+/// How the record names a field of a container's security context, or a field of that.
+fn noted(container: &str, field: &str, inner: Option<&str>) -> String {
     match inner {
-        Some(inner) => format!("{CONTEXT_PREFIX}{field}.{inner}"),
-        None => format!("{CONTEXT_PREFIX}{field}"),
+        Some(inner) => format!("{container}{CONTEXT}{field}.{inner}"),
+        None => format!("{container}{CONTEXT}{field}"),
     }
 }
 
-const CONTEXT_PREFIX: &str = "merge-ca.securityContext.";
+const CONTEXT: &str = ".securityContext.";
 
 /// The same text whatever the order of the keys, for all that an API server lets through. [`canonical`] doubles every
 /// backslash at each level: forty objects in one another would be a text of a tebibyte.
@@ -272,9 +282,10 @@ mod tests {
             container["command"] = json!(["/bin/sh", "-c", "the script"]);
             container
         };
+        let managed = |value: Value| ManagedEntry { name: "merge-ca".to_owned(), value, fingerprint: String::new() };
         let recorded = |context: &Value| {
             let mut record = Record { pod: pod(&fingerprint(&shell(context))), ..Record::default() };
-            note_context(&mut record, Some(&shell(context)));
+            note_contexts(&mut record, &[managed(shell(context))]);
             record
         };
         let set = json!({"runAsUser": 1000, "capabilities": {"drop": ["ALL"]}, "procMount": {}});

@@ -31,14 +31,14 @@ pub(super) struct List<'a> {
     pub before: Option<usize>,
 }
 
-/// Whether somebody else has an entry of one of these names.
+/// The name of an entry that somebody else has, of those that are looked for.
 pub(super) fn foreign_entry<'a>(
     live: &'a LiveEntries,
     recorded: &BTreeMap<String, String>,
-    names: &[&str],
+    is_looked_for: impl Fn(&str) -> bool,
 ) -> Option<&'a str> {
     let foreign = |(name, fingerprint): &&(String, String)| {
-        names.contains(&name.as_str()) && recorded.get(name).is_none_or(|hash| hash != fingerprint)
+        is_looked_for(name) && recorded.get(name).is_none_or(|hash| hash != fingerprint)
     };
     live.iter().flatten().find(foreign).map(|(name, _)| name.as_str())
 }
@@ -75,6 +75,9 @@ pub(super) fn reconcile_list(
         }
     }
     let is_moved = |managed: &ManagedEntry| moved.contains(&managed.name.as_str());
+    // Those before it that go make it stand further in front.
+    let gone = |before: usize| removals.iter().filter(|(index, _)| *index < before).count();
+    let before = list.before.map(|before| before - gone(before));
     let missing = |managed: &&ManagedEntry| is_moved(managed) || !entries.iter().any(|(name, _)| *name == managed.name);
     let appended: Vec<Value> = wanted.iter().filter(missing).map(|managed| managed.value.clone()).collect();
     removals.reverse();
@@ -91,8 +94,10 @@ pub(super) fn reconcile_list(
             record.note_created(&list.created);
             patch.push(add(at(&[]), Value::Array(appended)));
         } else {
-            let index = list.before.map_or_else(|| "-".to_owned(), |index| index.to_string());
-            patch.extend(appended.into_iter().map(|value| add(at(&[&index]), value)));
+            for (nth, value) in appended.into_iter().enumerate() {
+                let index = before.map_or_else(|| "-".to_owned(), |before| (before + nth).to_string());
+                patch.push(add(at(&[&index]), value));
+            }
         }
     }
     // An entry of the user's under this name is none of ours, and stays out of the record.

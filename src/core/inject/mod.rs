@@ -4,10 +4,9 @@
 //! entries and their order never change. Position is never drift: every entry is judged by its name.
 
 mod annotations;
-mod authorities;
-mod ca_sources;
 pub mod canary;
 mod conflict;
+mod entries;
 mod env;
 mod fingerprint;
 mod list;
@@ -25,12 +24,12 @@ use serde_json::{Value, json};
 use self::record::{Record, RecordError, RecordedContainer, WIRING_VERSION, short_hash, value_hash};
 use self::view::{Container, Metadata, PodSpec, Workload};
 use super::settings::Platform;
+use super::wiring::parts::{self, PodContext, PodPart};
 use super::wiring::{Entry, Group, TRACKING_URI, Wiring, expand};
 use crate::api::{ContainerNames, Reason};
 use crate::core::selection::kind::Kind;
 use crate::names;
-pub(in crate::core) use authorities::{ManagedEntries, merge_ca_entries};
-pub use ca_sources::ca_sources;
+use entries::ManagedEntries;
 use env::EnvOwnership;
 use list::{List, ManagedEntry};
 pub use notes::Note;
@@ -88,7 +87,10 @@ pub fn inject(
     let mut out = InjectionResult { was_wired: old.is_some(), ..InjectionResult::default() };
     let annotation = workload.annotation(names::ANNOTATION_CONTAINERS);
     let named: Vec<bool> = containers(workload)
-        .map(|container_ref| container_ref.may_be_wired && is_chosen(&container_ref, choice, annotation))
+        .map(|container_ref| {
+            let is_ours = old.as_ref().is_some_and(|record| pod::is_init_container_of_ours(&container_ref, record));
+            container_ref.may_be_wired && !is_ours && is_chosen(&container_ref, choice, annotation)
+        })
         .collect();
     let can_log = |container_ref: &ContainerRef<'_, '_>| {
         let has_token = |automounts| workload.gives_token(container_ref.container, automounts);
@@ -98,14 +100,19 @@ pub fn inject(
     let chosen: Vec<bool> =
         containers(workload).zip(&named).map(|(container_ref, named)| *named && can_log(&container_ref)).collect();
 
-    // The certificate authorities are parts of the pod: on any conflict with an entry of the user's all of them are withheld.
     let agents =
         || containers(workload).zip(&chosen).filter(|(_, chosen)| **chosen).map(|(container_ref, _)| container_ref);
-    let conflict = wiring.ca.as_ref().and_then(|_| conflict::conflict(workload, old.as_ref(), agents()));
-    let with_ca = wiring.ca.as_ref().filter(|_| conflict.is_none());
-    if let Some(what) = conflict {
-        out.notes.push(Note::KeptByUser { container: "pod".to_owned(), variables: vec![what] });
+    let (mut parts, mut kept): (Vec<&PodPart>, Vec<String>) = Default::default();
+    for part in &wiring.parts {
+        match conflict::conflict(part.kind, workload, old.as_ref(), agents()) {
+            Some(what) => kept.push(what),
+            None => parts.push(part),
+        }
     }
+    if !kept.is_empty() {
+        out.notes.push(Note::KeptByUser { container: "pod".to_owned(), variables: kept });
+    }
+    let mounts_of_parts = entries::mounts(&parts);
 
     let mut hashed = vec![wiring.tracing.clone()];
     let default_container =
@@ -115,16 +122,16 @@ pub fn inject(
         let ours = recorded(&container_ref);
         let ownership = EnvOwnership::of(container_ref.container, ours);
         let mut wanted = if *chosen { env::wanted(&wiring.env, &ownership) } else { Vec::new() };
-        if with_ca.is_none() {
-            wanted.retain(|entry| entry.group != Group::CaBundle);
-        }
+        wanted.retain(|entry| match entry.group {
+            Group::Part(kind) => parts.iter().any(|part| part.kind == kind),
+            _ => true,
+        });
         if *chosen {
             out.notes.extend(env::notes(container_ref.container, &wiring.env, &ownership, !wanted.is_empty()));
         }
         env::container_patch(workload.kind, &container_ref, &ownership, &wanted, &mut record, &mut out.patch);
-        let mount = with_ca.filter(|_| !wanted.is_empty()).map(|_| authorities::mount());
-        let mounts =
-            reconcile_mounts(workload.kind, &container_ref, mount.as_slice(), ours, &mut record, &mut out.patch);
+        let mounts = if wanted.is_empty() { &[][..] } else { &mounts_of_parts };
+        let mounts = reconcile_mounts(workload.kind, &container_ref, mounts, ours, &mut record, &mut out.patch);
         if *named && !chosen {
             out.notes.push(Note::NoToken { container: container_ref.container.name.to_string() });
         }
@@ -151,8 +158,8 @@ pub fn inject(
         };
         return Ok(InjectionResult { patch: uninject(workload)?, skipped: Some(reason), ..out });
     };
-    let context = authorities::PodContext { pod: &workload.pod, agent, init_agent, platform };
-    let managed_entries = with_ca.map(|choice| authorities::managed_entries(choice, &context)).unwrap_or_default();
+    let context = PodContext { pod: &workload.pod, agent, platform };
+    let managed_entries = ManagedEntries::of(&parts, &context, init_agent);
     hashed.extend(
         managed_entries
             .volumes
@@ -164,17 +171,18 @@ pub fn inject(
     let before = out.patch.len();
     record.pod = pod::reconcile_pod(workload.kind, context.pod, &managed_entries, &old, &mut record, &mut out.patch);
     if old.pod.init_containers != record.pod.init_containers {
-        fingerprint::note_context(&mut record, managed_entries.init_containers.first().map(|managed| &managed.value));
+        fingerprint::note_contexts(&mut record, &managed_entries.init_containers);
     } else if wiring.renews
         && !out.patch[before..].iter().any(|change| change.path().as_str().contains(INIT_CONTAINERS))
     {
-        authorities::renew(workload.kind, context.pod, &managed_entries, &mut out.patch);
+        entries::renew(workload.kind, context.pod, &managed_entries, &mut out.patch);
     }
     record.hash = short_hash(hashed.iter().map(String::as_str));
     out.hash = record.hash.clone();
     label_patch(&workload.metadata, &wiring.tracing, &mut record, &mut out.patch);
-    let is_new = !old.pod.volumes.contains_key(names::CA_VOLUME);
-    if !annotations::annotate_template(workload, record, wiring.renews || is_new, &mut out.patch) {
+    let folders = managed_entries.folders();
+    let is_new = folders.split(',').any(|name| !old.pod.volumes.contains_key(name));
+    if !annotations::annotate_template(workload, record, &folders, wiring.renews || is_new, &mut out.patch) {
         let skipped = Some(Reason::AnnotationsTooLong);
         return Ok(InjectionResult { patch: uninject(workload)?, hash: String::new(), skipped, ..out });
     }
@@ -223,14 +231,7 @@ pub fn uninject(workload: &Workload<'_>) -> Result<Vec<PatchOperation>, RecordEr
         reconcile_mounts(workload.kind, &container_ref, &[], ours.as_ref(), &mut record, &mut patch);
     }
     let ours = record.clone();
-    pod::reconcile_pod(
-        workload.kind,
-        &workload.pod,
-        &authorities::ManagedEntries::default(),
-        &ours,
-        &mut record,
-        &mut patch,
-    );
+    pod::reconcile_pod(workload.kind, &workload.pod, &ManagedEntries::default(), &ours, &mut record, &mut patch);
     if let Some(metadata) = workload.template_metadata() {
         patch.extend(annotations::removal(workload.kind, metadata, &record));
     }
@@ -248,7 +249,9 @@ pub fn remove_leftovers(metadata: &Metadata<'_>, made_labels: bool) -> Vec<Patch
         let path: &[&str] = if parent { &["metadata", "labels"] } else { &["metadata", "labels", names::LABEL_WIRED] };
         patch.push(remove(pointer(path)));
     }
-    for ours in [names::ANNOTATION_TOUCH, names::ANNOTATION_MERGE_CA_FAILED, names::ANNOTATION_MERGE_CA_REFUSED] {
+    let of_parts = parts::kinds().filter_map(|kind| kind.fallback.as_ref());
+    let of_parts = of_parts.flat_map(|annotations| [annotations.not_started, annotations.refused]);
+    for ours in std::iter::once(names::ANNOTATION_TOUCH).chain(of_parts) {
         if metadata.annotation(ours).is_some() {
             patch.push(remove(pointer(&["metadata", "annotations", ours])));
         }

@@ -2,11 +2,12 @@
 
 use json_patch::PatchOperation;
 
-use super::authorities::ManagedEntries;
+use super::entries::ManagedEntries;
 use super::fingerprint::{of_container_as, of_mount, of_volume_as};
 use super::list::{List, LiveEntries, reconcile_list};
 use super::record::{Record, RecordedPod, value_hash};
 use super::view::{Container, Mount, PodSpec, Volume};
+use super::{ContainerRef, INIT_CONTAINERS};
 use crate::core::selection::kind::Kind;
 
 /// Brings the pod's lists to what is wanted.
@@ -28,7 +29,7 @@ pub(super) fn reconcile_pod(
     let recorded = &old.pod;
     let ManagedEntries { volumes, init_containers, image_pull_secrets, agent } = wanted;
     let of_volumes = List { used: used_volumes(pod, old), ..list("volumes") };
-    // Init containers run in their order, and an agent that is one needs the bundle when it starts.
+    // Init containers run in their order, and an agent that is one needs what they bring when it starts.
     let of_init_containers = List { before: *agent, ..list("initContainers") };
     RecordedPod {
         volumes: reconcile_list(&of_volumes, &live_volumes(pod, recorded), volumes, &recorded.volumes, record, patch),
@@ -70,6 +71,13 @@ fn used_volumes<'w>(pod: &'w PodSpec<'_>, old: &Record) -> Vec<&'w str> {
         used.extend(container.volume_mounts.iter().flatten().filter(|mount| !is_ours(mount)).map(|mount| &*mount.name));
     }
     used
+}
+
+/// Whether this container is an init container that the record says is ours, and still is: a native side container is no agent.
+pub(super) fn is_init_container_of_ours(container_ref: &ContainerRef<'_, '_>, record: &Record) -> bool {
+    let hash = record.pod.init_containers.get(&*container_ref.container.name);
+    let is_as_recorded = |hash: &String| *hash == of_container_as(container_ref.container, record);
+    container_ref.list == INIT_CONTAINERS && hash.is_some_and(is_as_recorded)
 }
 
 pub(super) fn live_volumes(pod: &PodSpec<'_>, recorded: &RecordedPod) -> LiveEntries {

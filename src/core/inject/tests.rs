@@ -1,11 +1,16 @@
 //! What the laws do not say: what becomes of templates that an earlier operator wired.
 
+mod authorities;
+mod parts;
+
 use json_patch::Patch;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::api::{CaBundleScope, CaBundleStrategy};
 use crate::core::settings::policy::CaChoice;
+use crate::core::wiring::parts::AUTHORITIES;
+use crate::core::wiring::parts::authorities::part;
 use crate::core::wiring::{Entry, TRACKING_URI};
 
 fn wiring(renews: bool) -> Wiring {
@@ -13,12 +18,12 @@ fn wiring(renews: bool) -> Wiring {
     Wiring {
         tracing: "tracing".to_owned(),
         experiment: "till".to_owned(),
-        env: vec![entry(TRACKING_URI, Group::Address), entry("REQUESTS_CA_BUNDLE", Group::CaBundle)],
-        ca: Some(CaChoice {
+        env: vec![entry(TRACKING_URI, Group::Address), entry("REQUESTS_CA_BUNDLE", Group::Part(&AUTHORITIES))],
+        parts: vec![part(&CaChoice {
             strategy: CaBundleStrategy::InitContainer,
             scope: CaBundleScope::All,
             config_maps: Vec::new(),
-        }),
+        })],
         token: None,
         renews,
     }

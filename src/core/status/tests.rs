@@ -1,3 +1,4 @@
+mod messages;
 mod rows;
 mod traces;
 
@@ -49,6 +50,7 @@ struct Scene {
     refresh: bool,
     takes_otlp: Option<bool>,
     answered: Option<MlflowStatus>,
+    rollout_strategy: RolloutStrategy,
 }
 
 impl Scene {
@@ -64,6 +66,7 @@ impl Scene {
             refresh: true,
             takes_otlp: None,
             answered: None,
+            rollout_strategy: RolloutStrategy::default(),
         }
     }
 
@@ -89,7 +92,7 @@ impl Scene {
             labelled: self.labelled,
             excluded: self.excluded,
             workloads: &self.workloads,
-            rollout_strategy: RolloutStrategy::default(),
+            rollout_strategy: self.rollout_strategy,
             webhook_silent: self.webhook_silent,
             experiments: &self.experiments,
             traces: &self.traces,

@@ -35,10 +35,7 @@ pub fn rows(policy: &Policy) -> Result<Vec<Row>, Missing> {
             Group::Address => "a container with its own gets nothing of this table",
             Group::Experiment => "a container with its own experiment NAME, ID or DESTINATION keeps that",
             Group::Auth => "a container with any token, user name or method of its own keeps that",
-            Group::CaBundle => {
-                "a container's own value wins; a pod with its own container merge-ca, volume ca-bundle or mount at /tmp/ca-bundle \
-                 gets none of the three"
-            }
+            Group::Part(part) => part.kept,
             Group::OtlpExporter => {
                 "only in a container with OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT; its own value wins, and \
                  MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT"

@@ -2,11 +2,13 @@
 
 pub mod explain;
 pub mod otlp;
+pub mod parts;
 
 use crate::api::{AuthMethod, CaBundleScope};
 use crate::core::selection::kind::Kind;
-use crate::core::settings::policy::{CaChoice, Policy};
+use crate::core::settings::policy::Policy;
 use crate::names;
+use parts::{AUTHORITIES, PartKind, PodPart};
 
 /// The wiring of one workload, before the user's own values are looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +19,8 @@ pub struct Wiring {
     pub experiment: String,
     /// Environment variables in the order in which they are appended.
     pub env: Vec<Entry>,
-    /// The certificate authorities, for which the pod gets a volume.
-    pub ca: Option<CaChoice>,
+    /// What the pod gets besides them.
+    pub parts: Vec<PodPart>,
     /// Where a container needs a service account token: whether the account mounts it by itself.
     pub token: Option<bool>,
     /// Whether the template is changed anyway, so that an init container of ours is brought up to date in passing.
@@ -47,8 +49,8 @@ pub enum Group {
     Experiment,
     /// A container with any credentials or method of its own gets none of ours.
     Auth,
-    /// Names the merged certificate authorities; goes with the volume that holds them.
-    CaBundle,
+    /// Goes with a part of the pod: without it, it would name what is not there.
+    Part(&'static PartKind),
     /// Only in a container that names an OTLP endpoint, see [`OTLP_ENDPOINTS`].
     OtlpExporter,
     /// Kept or injected by itself.
@@ -168,7 +170,7 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
         ];
         let concerned = |name: &str| choice.scope == CaBundleScope::All || name == SERVER_CERT_PATH;
         let bundles = bundles.into_iter().filter(|(name, _)| concerned(name));
-        env.extend(bundles.map(|(name, why)| entry(name, &file, Group::CaBundle, why)));
+        env.extend(bundles.map(|(name, why)| entry(name, &file, Group::Part(&AUTHORITIES), why)));
     }
     let timeout = policy.sdk.timeout_seconds.unwrap_or(5).to_string();
     let retries = policy.sdk.max_retries.unwrap_or(1).to_string();
@@ -199,7 +201,8 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
         env.push(entry(OTLP_EXPORTER, "false", Group::OtlpExporter, why));
     }
     env.extend(policy.env.iter().map(|e| entry(&e.name, &e.value, Group::Single, "from injection.env")));
-    Ok(Wiring { tracing: policy.name.clone(), experiment, env, ca: policy.ca.clone(), token: None, renews: false })
+    let parts = parts::parts(policy);
+    Ok(Wiring { tracing: policy.name.clone(), experiment, env, parts, token: None, renews: false })
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use json_patch::PatchOperation;
 use self::injection_state::{injection_state, restrict_to_kind};
 use self::live::LiveWorkload;
 use crate::api::{Reason, WorkloadState};
-use crate::core::decide::{Fallback, fallback, merge_ca_image, merge_ca_source};
+use crate::core::decide::Fallback;
 use crate::core::inject::existing_record;
 use crate::core::inject::view::Workload;
 use crate::core::selection::kind::Kind;
@@ -26,6 +26,7 @@ use crate::core::settings::policy::Policy;
 use crate::core::status::clip;
 use crate::core::wiring::Missing;
 use crate::core::wiring::otlp::Endpoint;
+use crate::core::wiring::parts::authorities;
 use crate::names;
 pub use orphan::{Orphan, orphan, wired, wired_by};
 pub use pods::PodGroups;
@@ -137,7 +138,7 @@ pub struct MergeCaState {
     pub fallback: Option<Fallback>,
     /// Its image, for people to read.
     pub image: String,
-    /// Where its image comes from, as [`merge_ca_source`] names it.
+    /// Where its image comes from, as [`PodPart::source`](crate::core::wiring::parts::PodPart::source) names it.
     pub source: Option<String>,
     /// Jobs whose pods wait for it. A Job keeps the template that it was made with, so these never do without.
     pub waiting: Vec<String>,
@@ -322,11 +323,13 @@ fn merge_ca_state(workload: &Workload<'_>, policy: Option<&Policy>, platform: &P
         return MergeCaState::default();
     };
     let record = existing_record(workload).ok().flatten();
-    let source = merge_ca_source(workload, choice.strategy, platform);
+    let part = authorities::part(choice);
+    let source = part.source(workload, platform);
+    let image = part.init_containers.first().map(|container| container.image.describe(workload, platform));
     MergeCaState {
         present: source.is_some() && record.is_some_and(|r| r.pod.init_containers.contains_key(names::MERGE_CA)),
-        fallback: fallback(workload, policy, choice.strategy, platform),
-        image: merge_ca_image(workload, choice.strategy, platform),
+        fallback: part.why_not(workload, policy, platform),
+        image: image.unwrap_or_else(|| platform.merge_ca.image.clone()),
         source,
         waiting: Vec::new(),
     }

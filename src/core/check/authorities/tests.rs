@@ -12,6 +12,8 @@ use crate::core::inject::inject;
 use crate::core::inject::view::Workload;
 use crate::core::settings::Platform;
 use crate::core::settings::policy::CaChoice;
+use crate::core::wiring::parts::AUTHORITIES;
+use crate::core::wiring::parts::authorities::part;
 use crate::core::wiring::{Entry, Group, TRACKING_URI, Wiring};
 
 const TELLER: &str = "deployment/teller";
@@ -225,18 +227,18 @@ fn pod(strategy: &str, phase: &str) -> Pod {
         "metadata": {"name": "teller-0", "creationTimestamp": "2026-11-21T10:00:00Z"},
         "spec": {"containers": [{"name": "side", "image": "i"}, {"name": "agent", "image": "i"}]},
     });
-    let entry = |name: &str| Entry { name: name.into(), value: "x".into(), group: Group::CaBundle, why: "" };
+    let entry = |name: &str| Entry { name: name.into(), value: "x".into(), group: Group::Part(&AUTHORITIES), why: "" };
     let wiring = Wiring {
         tracing: "tracing".into(),
         experiment: "teller".into(),
         env: [TRACKING_URI, "REQUESTS_CA_BUNDLE"].map(entry).to_vec(),
         token: None,
         renews: false,
-        ca: Some(CaChoice {
+        parts: vec![part(&CaChoice {
             scope: CaBundleScope::All,
             strategy: choice,
             config_maps: vec![ConfigMapKey { name: CORPORATE.0.into(), key: CORPORATE.1.into() }],
-        }),
+        })],
     };
     let names = ContainerNames { include: vec!["agent".into()], exclude: Vec::new() };
     let text = object.to_string();

@@ -1,6 +1,7 @@
 //! Every read from Kubernetes.
 
 mod items;
+mod lists;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,24 +9,28 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use kube::{Client, ResourceExt};
 use serde_json::Value;
 
 use super::Context;
 use crate::api::AgentTracing;
 use crate::core::children::Desired;
 use crate::core::children::child::Child;
+use crate::core::selection::kind::Kind;
 use crate::core::settings::Settings;
 use crate::core::settings::policy::Policy;
 use crate::core::status::mlflow_cr;
+use crate::lean::LeanAccount;
 use crate::names;
-pub(super) use workloads::{
-    Troubles, Workloads, for_each, is_settled, object, pod_ages, troubles, url, workload, workloads,
-};
+pub(super) use lists::{List, url};
+pub(super) use workloads::{Troubles, Workloads, is_settled, object, pod_ages, troubles, workload, workloads};
+
+/// Pods of a server that are looked at.
+const MAX_SERVER_PODS: usize = 20;
 
 /// A read that failed.
 #[derive(Debug, thiserror::Error)]
@@ -121,11 +126,14 @@ pub(super) async fn tokenless(ctx: &Context, namespace: &str, policies: &[Policy
     if !policies.iter().any(Policy::needs_token) {
         return Ok(BTreeSet::new());
     }
-    let read = |source| Error::Read { what: format!("the service accounts of {namespace}"), source };
-    let api: Api<ServiceAccount> = Api::namespaced(ctx.client.clone(), namespace);
-    let list = api.list(&ListParams::default()).await.map_err(read)?;
-    let tokenless = list.items.into_iter().filter(|account| account.automount_service_account_token == Some(false));
-    Ok(tokenless.filter_map(|account| account.metadata.name).collect())
+    let mut found = BTreeSet::new();
+    let each = |item: &str| {
+        let account: LeanAccount = serde_json::from_str(item)?;
+        found.extend((account.automount_token == Some(false)).then(|| account.name_any()));
+        Ok(())
+    };
+    List::service_accounts(namespace).for_each(&ctx.client, each).await?;
+    Ok(found)
 }
 
 /// The MLflow resource, whose kind may be absent, appear and go while we run.
@@ -219,14 +227,12 @@ pub(super) async fn live_policies(ctx: &Context, namespace: &str) -> Result<Vec<
     Ok(api.list(&ListParams::default()).await.map_err(read)?.items.iter().map(Policy::of).collect())
 }
 
-/// The server's pods, at most a page of them.
+/// The server's pods, some of them.
 pub(super) async fn server_pods(ctx: &Context, settings: &Settings) -> Result<Vec<Pod>, Error> {
     let labels =
         format!("{}={},{}={}", names::LABEL_INSTANCE, settings.name, names::LABEL_MANAGED_BY, names::MANAGED_BY);
-    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &settings.namespace);
-    let read =
-        |source| Error::Read { what: format!("the pods of {}/{}", settings.namespace, settings.object_name()), source };
-    let mut pods = api.list(&ListParams::default().labels(&labels).limit(20)).await.map_err(read)?.items;
+    let pods = List::of(Kind::Pod, Some(&settings.namespace)).labelled(&labels).at_most(MAX_SERVER_PODS);
+    let mut pods = pods.pods(&ctx.client).await?;
     // The newest says why it does not start; the others are on their way out.
     pods.sort_by(|a, b| b.metadata.creation_timestamp.cmp(&a.metadata.creation_timestamp));
     Ok(pods)

@@ -86,7 +86,7 @@ async fn is_used(client: &Client, namespace: &str) -> Result<bool, observe::Erro
             used = used || uses_config_map(kind, item)?;
             Ok(())
         };
-        observe::for_each(client, kind, Some(namespace), None, each).await?;
+        observe::List::of(kind, Some(namespace)).for_each(client, each).await?;
         if used {
             break;
         }

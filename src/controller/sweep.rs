@@ -110,7 +110,7 @@ async fn suspects(client: &Client, known: &HashSet<(String, String)>) -> Result<
             found.extend(by.map(|(namespace, _)| namespace));
             Ok(())
         };
-        observe::for_each(client, kind, None, None, each).await?;
+        observe::List::of(kind, None).for_each(client, each).await?;
     }
     Ok(found)
 }
@@ -125,7 +125,7 @@ async fn orphans(ctx: &Context, context: &SelectionContext<'_>) -> Result<Vec<Or
             }
             Ok(())
         };
-        observe::for_each(&ctx.client, kind, Some(context.namespace), None, each).await?;
+        observe::List::of(kind, Some(context.namespace)).for_each(&ctx.client, each).await?;
     }
     Ok(found)
 }
@@ -210,7 +210,7 @@ pub async fn everything(client: &Client, limit: usize, mut tell: impl FnMut(&str
                 }
                 Ok(())
             };
-            observe::for_each(client, kind, None, None, each).await?;
+            observe::List::of(kind, None).for_each(client, each).await?;
         }
         if found.is_empty() {
             return Ok(());

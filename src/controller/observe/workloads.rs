@@ -3,20 +3,16 @@
 //! Templates are looked at in place, page by page: a whole namespace of decoded workloads would be the operator's largest
 //! piece of memory, and typed structs would lose fields that this build does not know.
 
-use std::collections::BTreeSet;
-use std::pin::pin;
+use std::collections::{BTreeMap, BTreeSet};
 
-use futures::AsyncBufReadExt;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::api::{Api, GetParams, ListParams, Request};
+use kube::api::{GetParams, Request};
 use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::Error;
-use super::items::{Item, Items};
+use super::lists::{List, url};
 use crate::controller::Context;
 use crate::core::selection::SelectionContext;
 use crate::core::selection::kind::Kind;
@@ -28,21 +24,15 @@ use crate::core::workloads::{
 };
 use crate::names;
 
-/// Objects of the first page of a list, and bytes and objects of the others.
-const FIRST_PAGE: u32 = 25;
-const PAGE_BYTES: usize = 4 << 20;
-const MOST_OF_A_PAGE: u32 = 500;
-/// Objects of one page where only metadata is read.
-const METADATA_PAGE: u32 = 100;
 /// Finished Jobs that are held while the others are read.
 const MOST_FINISHED: usize = 50;
 /// Workloads whose pods are looked at in one pass, and pods of each.
 const MAX_UNAVAILABLE: usize = 20;
-const MAX_PODS: u32 = 20;
+const MAX_PODS: usize = 20;
 /// Pods of all Jobs of a namespace, of those that do not run.
-const MAX_JOB_PODS: u32 = 100;
-/// Pages of a workload's pods.
-const MAX_PAGES: usize = 20;
+const MAX_JOB_PODS: usize = 100;
+/// Pods of a workload whose age is looked at.
+const MAX_AGES: usize = 2000;
 /// How long after its time a pod is still said to end.
 const MIN_AGE_OF_LOST_PODS: SignedDuration = SignedDuration::from_mins(1);
 /// An evicted pod stays and sends nothing.
@@ -56,18 +46,6 @@ pub(in crate::controller) struct Workloads {
     pub assessments: Vec<Assessment>,
     /// Service accounts of all that any AgentTracing of mode CR has.
     pub accounts: BTreeSet<String>,
-}
-
-/// Where the workloads of a kind are; in all namespaces where none is named.
-pub(in crate::controller) fn url(kind: Kind, namespace: Option<&str>) -> String {
-    let base = match kind.group() {
-        "" => format!("/api/{}", kind.version()),
-        group => format!("/apis/{group}/{}", kind.version()),
-    };
-    match namespace {
-        Some(namespace) => format!("{base}/namespaces/{namespace}/{}", kind.plural()),
-        None => format!("{base}/{}", kind.plural()),
-    }
 }
 
 /// The workloads of a namespace, each judged for one AgentTracing.
@@ -99,88 +77,17 @@ pub(in crate::controller) async fn workloads(
             }
             Ok(())
         };
+        let mut list = List::of(kind, Some(context.namespace));
         // Of Pods only those matter that are wired by themselves.
-        let opted_in = format!("{}=true", names::LABEL_INJECT);
-        let labels = (kind == Kind::Pod).then_some(opted_in.as_str());
-        for_each(&ctx.client, kind, Some(context.namespace), labels, each).await?;
+        if kind == Kind::Pod {
+            list = list.labelled(&format!("{}=true", names::LABEL_INJECT));
+        }
+        list.for_each(&ctx.client, each).await?;
     }
     retain_recent(&mut finished, now);
     found.assessments.extend(finished);
     found.assessments.extend(pods.into_groups());
     Ok(found)
-}
-
-/// Looks in place at every object of a kind, or at those with these labels.
-pub(in crate::controller) async fn for_each(
-    client: &Client,
-    kind: Kind,
-    namespace: Option<&str>,
-    labels: Option<&str>,
-    mut each: impl FnMut(&str) -> Result<(), serde_json::Error>,
-) -> Result<(), Error> {
-    #[derive(Deserialize)]
-    struct Page {
-        #[serde(default)]
-        metadata: PageMetadata,
-    }
-    #[derive(Default, Deserialize)]
-    struct PageMetadata {
-        #[serde(default, rename = "continue")]
-        next: Option<String>,
-    }
-    let what = || format!("the {} of {}", kind.plural(), namespace.unwrap_or("all namespaces"));
-    let decode = |source| Error::Decode { what: what(), source };
-    let read = |source| Error::Read { what: what(), source };
-    let request = Request::new(url(kind, namespace));
-    let mut params =
-        ListParams { label_selector: labels.map(str::to_owned), ..ListParams::default().limit(FIRST_PAGE) };
-    loop {
-        let request = request.list(&params).map_err(|error| read(kube::Error::BuildRequest(error)))?;
-        let mut body = pin!(client.request_stream(request).await.map_err(read)?);
-        let mut items = Items::default();
-        let (mut bytes, mut count) = (0, 0);
-        loop {
-            let part = body.fill_buf().await.map_err(|error| read(kube::Error::Service(error.into())))?;
-            let size = part.len();
-            if size == 0 {
-                break;
-            }
-            let one = |item: Item<'_>| {
-                count += 1;
-                match item {
-                    Item::Whole(text) => each(serde_json::from_slice::<&RawValue>(text)?.get()),
-                    Item::TooLarge(bytes) => {
-                        tracing::warn!(
-                            kind = kind.as_str(),
-                            namespace,
-                            bytes,
-                            "an object is too large to be looked at"
-                        );
-                        Ok(())
-                    }
-                }
-            };
-            items.feed(part, one).map_err(decode)?;
-            body.consume_unpin(size);
-            bytes += size;
-            // Where the next part is there already nothing would let others go on: the lease, and other passes.
-            tokio::task::yield_now().await;
-        }
-        let page: Page = serde_json::from_slice(items.list()).map_err(decode)?;
-        match page.metadata.next.filter(|next| !next.is_empty()) {
-            Some(next) => params.continue_token = Some(next),
-            None => return Ok(()),
-        }
-        params.limit = Some(next_limit(bytes, count, params.limit.unwrap_or(FIRST_PAGE)));
-    }
-}
-
-/// How many objects the next page may have, after one of so many bytes and objects, and of this limit: what the API server makes of
-/// a page, and what is read anew where the connection breaks, follows the size of the objects. Large ones may come after small
-/// ones, so it grows twofold at most.
-fn next_limit(bytes: usize, count: usize, limit: u32) -> u32 {
-    let most = PAGE_BYTES / (bytes / count.max(1)).max(1);
-    u32::try_from(most).unwrap_or(MOST_OF_A_PAGE).clamp(1, MOST_OF_A_PAGE).min(limit.saturating_mul(2))
 }
 
 /// One workload, read live and judged.
@@ -252,7 +159,6 @@ pub(in crate::controller) async fn troubles(
     workloads: &mut [Assessment],
     now: Timestamp,
 ) -> Result<Troubles, Error> {
-    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
     let mut found = Troubles::default();
     let unwell = |j: &&mut Assessment| {
         let RolloutProgress { complete, wanted, available, .. } = j.rollout;
@@ -262,9 +168,8 @@ pub(in crate::controller) async fn troubles(
     // What was changed last comes first: a dead workload of long ago must not hide that a new `merge-ca` fails.
     unwell.sort_by_key(|j| std::cmp::Reverse(touched_at(j)));
     for workload in unwell.into_iter().take(MAX_UNAVAILABLE) {
-        let read = |source| Error::Read { what: format!("the pods of {namespace}/{}", workload.name), source };
-        let params = ListParams::default().labels(&workload.pods).limit(MAX_PODS);
-        let pods = api.list(&params).await.map_err(read)?.items;
+        let pods = List::of(Kind::Pod, Some(namespace)).labelled(&workload.pods).at_most(MAX_PODS);
+        let pods = pods.pods(&ctx.client).await?;
         let record = workload.record.as_deref();
         if workload.merge_ca.present && pod_failures::lacks_merge_ca(&pods, record, now) {
             found.not_started.insert(workload.resource());
@@ -277,14 +182,14 @@ pub(in crate::controller) async fn troubles(
             workload.rollout.failure = Some(failure);
         }
     }
-    jobs_without_merge_ca(&api, namespace, workloads, &mut found, now).await?;
+    jobs_without_merge_ca(ctx, namespace, workloads, &mut found, now).await?;
     Ok(found)
 }
 
 /// A Job's pods come and go, so no status of a workload says how they are. Notes the Jobs that wait for our init container, and
 /// names the CronJobs whose next one would too.
 async fn jobs_without_merge_ca(
-    api: &Api<Pod>,
+    ctx: &Context,
     namespace: &str,
     workloads: &mut [Assessment],
     found: &mut Troubles,
@@ -294,9 +199,8 @@ async fn jobs_without_merge_ca(
     if at_work.is_empty() {
         return Ok(());
     }
-    let params = ListParams::default().labels(names::LABEL_JOB_NAME).fields(NOT_RUNNING).limit(MAX_JOB_PODS);
-    let read = |source| Error::Read { what: format!("the pods of the Jobs of {namespace}"), source };
-    let pods = api.list(&params).await.map_err(read)?.items;
+    let pods = List::of(Kind::Pod, Some(namespace)).labelled(names::LABEL_JOB_NAME).with_fields(NOT_RUNNING);
+    let pods = pods.at_most(MAX_JOB_PODS).pods(&ctx.client).await?;
     for workload in &mut at_work {
         let (waiting, again) =
             pod_failures::jobs_without_merge_ca(&pods, &workload.jobs, workload.record.as_deref(), now);
@@ -330,55 +234,57 @@ pub(in crate::controller) async fn pod_ages(
     assessment: &Assessment,
     now: Timestamp,
 ) -> Result<PodAges, Error> {
-    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
-    let read = |source| Error::Read { what: format!("the pods of {namespace}/{}", assessment.name), source };
     // A CronJob selects no pods; those of its Jobs are named after it.
     let (labels, prefix) = match assessment.kind {
         Kind::CronJob => (names::LABEL_JOB_NAME, Some(format!("{}-", assessment.name))),
         _ => (assessment.pods.as_str(), None),
     };
-    let mut params = ListParams::default().labels(labels).fields(NOT_ENDED).limit(METADATA_PAGE);
     let mut found = PodAges::default();
-    for _ in 0..MAX_PAGES {
-        let list = api.list_metadata(&params).await.map_err(read)?;
-        for pod in &list.items {
-            let job = pod.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_JOB_NAME));
-            if prefix.as_ref().is_some_and(|prefix| !job.is_some_and(|job| is_run_of(job, prefix))) {
-                continue;
-            }
-            let end = pod.metadata.deletion_timestamp.as_ref().map(|end| end.0);
-            if end.is_some_and(|end| now.duration_since(end) > MIN_AGE_OF_LOST_PODS) {
-                continue;
-            }
-            let record = pod.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_RECORD));
-            // One without a record was never told where MLflow is.
-            found.has_earlier |= record.is_some() && record != assessment.record.as_ref();
-            if record.is_some() && record == assessment.record.as_ref() {
-                let created = pod.metadata.creation_timestamp.as_ref().map(|at| at.0);
-                found.oldest = [found.oldest, created].into_iter().flatten().min();
-            }
+    let each = |item: &str| {
+        let PodMetadata { labels, annotations, creation_timestamp, deletion_timestamp } =
+            serde_json::from_str::<PodWithMetadata>(item)?.metadata;
+        if prefix
+            .as_ref()
+            .is_some_and(|prefix| !labels.get(names::LABEL_JOB_NAME).is_some_and(|job| is_run_of(job, prefix)))
+        {
+            return Ok(());
         }
-        match list.metadata.continue_.filter(|next| !next.is_empty() && !found.has_earlier) {
-            Some(next) => params.continue_token = Some(next),
-            None => break,
+        if deletion_timestamp.is_some_and(|end| now.duration_since(end) > MIN_AGE_OF_LOST_PODS) {
+            return Ok(());
         }
-    }
+        let record = annotations.get(names::ANNOTATION_RECORD);
+        // One without a record was never told where MLflow is.
+        found.has_earlier |= record.is_some() && record != assessment.record.as_ref();
+        if record.is_some() && record == assessment.record.as_ref() {
+            found.oldest = [found.oldest, creation_timestamp].into_iter().flatten().min();
+        }
+        Ok(())
+    };
+    let pods = List::of(Kind::Pod, Some(namespace)).labelled(labels).with_fields(NOT_ENDED);
+    pods.metadata_only().at_most(MAX_AGES).for_each(&ctx.client, each).await?;
     Ok(found)
+}
+
+/// What is read of a pod's metadata: managed fields are most of it (see [`crate::lean`]).
+#[derive(Deserialize)]
+struct PodWithMetadata {
+    metadata: PodMetadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodMetadata {
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    creation_timestamp: Option<Timestamp>,
+    deletion_timestamp: Option<Timestamp>,
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{is_run_of, next_limit};
-
-    /// Review B3: a page had 25 objects, whatever their size.
-    #[test]
-    fn a_page_has_few_large_objects_or_many_small_ones() {
-        assert_eq!(next_limit(200 * 14_000, 200, 200), 299);
-        assert_eq!(next_limit(25 * 14_000, 25, 25), 50);
-        assert_eq!(next_limit(25 * 1_400_000, 25, 25), 2);
-        assert_eq!(next_limit(25 * 8_000_000, 25, 25), 1);
-        assert_eq!((next_limit(100, 25, 400), next_limit(100, 0, 1)), (500, 2));
-    }
+    use super::is_run_of;
 
     #[test]
     fn a_cron_job_has_the_jobs_that_are_numbered_after_it() {

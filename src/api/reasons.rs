@@ -256,6 +256,12 @@ reasons! {
 }
 
 impl Reason {
+    /// Whether nothing is wrong with a workload that has it: its owner wants it so, or it cannot be otherwise, or another
+    /// AgentTracing has it.
+    pub fn is_no_fault(self) -> bool {
+        matches!(self, Self::OptedOut | Self::OwnTrackingURI | Self::Windows | Self::Conflict)
+    }
+
     /// Whether a workload in `status.workloads` can have it.
     pub fn is_of_workloads(self) -> bool {
         self.conditions().is_empty() || matches!(self, Self::Conflict | Self::WaitingForMLflow)

@@ -11,8 +11,9 @@ use super::workload_key::WorkloadKey;
 use super::{Context, is_namespace_terminating};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, Reason, WorkloadState, WorkloadStatus};
 use crate::core::selection::kind::Kind;
-use crate::core::status::is_true;
-use crate::core::workloads::rollout::{halt, is_repair};
+use crate::core::status::{MAX_WORKLOADS, is_true};
+use crate::core::workloads::cause::culprit;
+use crate::core::workloads::rollout::is_repair;
 use crate::core::workloads::{Assessment, InjectionState, Orphan};
 use crate::names::event;
 use crate::telemetry::error_chain;
@@ -56,8 +57,10 @@ pub(super) async fn transitions(
         condition.filter(|c| c.reason == Reason::RolloutHalted.as_str()).map(|c| c.message.clone())
     };
     if let Some(message) = halted(Some(new)).filter(|_| halted(old).is_none()) {
-        let culprit = halt(assessments, Timestamp::now().as_second());
-        publish(ctx, tracing, culprit, EventType::Warning, event::ROLLOUT_HALTED, message.clone()).await;
+        // Without one the same event would be published twice on the AgentTracing.
+        if let Some(culprit) = culprit(assessments, Timestamp::now()) {
+            publish(ctx, tracing, Some(culprit), EventType::Warning, event::ROLLOUT_HALTED, message.clone()).await;
+        }
         publish(ctx, tracing, None, EventType::Warning, event::ROLLOUT_HALTED, message).await;
     }
     restore(event_log, old);
@@ -78,8 +81,7 @@ pub(super) async fn transitions(
                 Reported::Wired => wired(ctx, tracing, workload, event::INJECTED).await,
                 Reported::Skipped(reason) => {
                     let note = format!("{}: {}", reason.as_str(), message.unwrap_or_default());
-                    let harmless = [Reason::OptedOut, Reason::OwnTrackingURI, Reason::Windows].contains(&reason);
-                    let kind = if harmless { EventType::Normal } else { EventType::Warning };
+                    let kind = if reason.is_no_fault() { EventType::Normal } else { EventType::Warning };
                     publish_both(ctx, tracing, workload, kind, event::INJECTION_SKIPPED, note).await;
                 }
             }
@@ -133,7 +135,7 @@ fn restore(event_log: &mut EventLog, old: Option<&AgentTracingStatus>) {
         return;
     }
     let rows = old.map(|s| s.workloads.as_slice()).unwrap_or_default();
-    event_log.unsure = rows.len() >= 100;
+    event_log.unsure = rows.len() >= MAX_WORKLOADS;
     for row in rows {
         let word = match (row.state, &row.reason) {
             (

@@ -8,6 +8,7 @@ pub mod check;
 pub mod children;
 pub mod decide;
 pub mod inject;
+pub mod kubectl;
 pub mod selection;
 pub mod settings;
 pub mod status;

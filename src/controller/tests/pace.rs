@@ -216,6 +216,9 @@ async fn a_cron_job_whose_merge_ca_never_starts_does_without_and_its_stuck_job_i
     let message = told["message"].as_str().unwrap();
     assert!(message.ends_with(": kubectl delete jobs -n bank-agents nightly-1"), "{message}");
     assert_eq!(world.reason("WorkloadsReady"), "RolloutHalted");
+    let mut halts = world.api.events();
+    halts.retain(|event| event.starts_with("RolloutHalted"));
+    assert_eq!(halts, ["RolloutHalted nightly", "RolloutHalted tracing"], "on each of them once");
 
     // Somebody typed it.
     world.api.delete(STUCK);

@@ -255,6 +255,17 @@ fn what_its_owner_chose_is_no_fault() {
     assert_eq!(exit_code(&check(&with_row(chosen), now())), 0);
 }
 
+/// Review 3.2(5): status does not count it, and `Ready` is `True`.
+#[test]
+fn what_an_older_agent_tracing_has_is_no_fault() {
+    let of_another =
+        json!({"kind": "Deployment", "name": "teller", "state": "Skipped", "reason": "Conflict", "message": "x"});
+    let links = check(&with_row(of_another), now());
+    let link = links.iter().find(|link| link.link == "deployment/teller").unwrap();
+    assert_eq!(link.said, "Skipped Conflict: an older AgentTracing of this namespace has it");
+    assert_eq!(exit_code(&links), 0);
+}
+
 #[test]
 fn one_broken_agent_tracing_says_nothing_about_the_next() {
     let mut other = tracing();

@@ -93,10 +93,10 @@ fn traces_link(chain: &mut Chain, tracing: &AgentTracing, facts: &Facts, title: 
     }
 }
 
-/// What the user chose so is no fault.
+/// What the user chose so is no fault, nor what another AgentTracing has.
 fn is_fine(row: &WorkloadStatus) -> bool {
-    let chosen = [Reason::OptedOut, Reason::OwnTrackingURI, Reason::Windows].map(Reason::as_str);
-    row.state == WorkloadState::Injected || row.reason.as_deref().is_some_and(|reason| chosen.contains(&reason))
+    let reason = row.reason.as_deref().and_then(Reason::from_name);
+    row.state == WorkloadState::Injected || reason.is_some_and(Reason::is_no_fault)
 }
 
 fn of_workload(row: &WorkloadStatus, facts: &Facts) -> (State, String) {
@@ -105,7 +105,10 @@ fn of_workload(row: &WorkloadStatus, facts: &Facts) -> (State, String) {
         return bad(format!("{why}: {}", row.message.as_deref().unwrap_or_default()));
     }
     if row.state != WorkloadState::Injected {
-        return good(format!("{why}, as its owner chose"));
+        return good(match row.reason.as_deref() == Some(Reason::Conflict.as_str()) {
+            true => format!("{why}: an older AgentTracing of this namespace has it"),
+            false => format!("{why}, as its owner chose"),
+        });
     }
     let experiment = row.experiment.as_deref().unwrap_or("one that cannot be seen");
     let last = row.last_trace_time.as_deref().map_or_else(|| "none seen".to_owned(), |time| format!("from {time}"));

@@ -7,7 +7,7 @@ mod bounds;
 pub mod condition;
 mod facts;
 pub mod health;
-mod merge_ca;
+mod messages;
 pub mod mlflow_cr;
 pub mod quote;
 mod rows;
@@ -25,6 +25,7 @@ pub use self::traces::{SILENCE_SECONDS, SILENCE_SECONDS_AFTER_END};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowMode, MlflowStatus, Reason, RefusedMergeCa};
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::RolloutStrategy;
+use crate::core::workloads::cause::Fleet;
 use crate::core::workloads::evidence::Evidence;
 use crate::core::workloads::{Assessment, InjectionState};
 use crate::names;
@@ -90,7 +91,9 @@ pub fn status(tracing: &AgentTracing, findings: &Findings<'_>, now: Timestamp) -
     let tracing_ref = TracingRef::of(tracing);
     let counted: Vec<_> = findings.workloads.iter().filter(|j| is_counted(j)).collect();
     let current = counted.iter().filter(|j| j.injection_state == InjectionState::Current).count();
-    let (listed, states) = rows::list(&tracing_ref, findings, &old, now);
+    let fleet = Fleet::of(findings.workloads, findings.rollout_strategy, findings.mlflow_answers(), now);
+    let causes: Vec<_> = findings.workloads.iter().map(|j| (j, fleet.cause(j))).collect();
+    let (listed, states) = rows::list(&tracing_ref, &causes, findings, &old, now);
 
     let mlflow = findings.answered.clone().or(old.mlflow.clone());
     let rights = facts::rights(&tracing_ref, findings);
@@ -101,7 +104,7 @@ pub fn status(tracing: &AgentTracing, findings: &Findings<'_>, now: Timestamp) -
     updates.extend([
         (ConditionType::InjectionReady, injection_ready(&tracing_ref, findings, counted.len(), tracing)),
         (ConditionType::ExperimentsReady, experiments_ready(&tracing_ref, findings)),
-        (ConditionType::WorkloadsReady, workloads::workloads_ready(&tracing_ref, &counted, findings, now)),
+        (ConditionType::WorkloadsReady, workloads::workloads_ready(&tracing_ref, &fleet, &causes, findings)),
         (ConditionType::TracesFlowing, traces::traces_flowing(&tracing_ref, &counted, findings, mlflow.as_ref(), now)),
     ]);
     updates.insert(0, (ConditionType::Ready, traces::ready(&tracing_ref, findings, &updates)));

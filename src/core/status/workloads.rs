@@ -1,102 +1,100 @@
 //! Condition `WorkloadsReady`.
 
-use jiff::Timestamp;
-
 use super::condition::ConditionUpdate;
-use super::{Findings, TracingRef, count, list, merge_ca};
+use super::{Findings, TracingRef, count, is_counted, list, messages};
 use crate::api::Reason;
 use crate::core::decide::Fallback;
-use crate::core::workloads::rollout::{TouchBlocker, halt, is_stuck, next_touch};
+use crate::core::kubectl::Kubectl;
+use crate::core::workloads::cause::{Cause, Fleet};
 use crate::core::workloads::{Assessment, InjectionState};
 
 #[expect(clippy::too_many_lines, reason = "a table: one branch for each reason, the worst first")]
 pub(super) fn workloads_ready(
     tracing_ref: &TracingRef<'_>,
-    counted: &[&Assessment],
+    fleet: &Fleet<'_>,
+    causes: &[(&Assessment, Cause<'_>)],
     findings: &Findings<'_>,
-    now: Timestamp,
 ) -> ConditionUpdate {
     let TracingRef { namespace, name, .. } = tracing_ref;
-    let named = |test: &dyn Fn(&Assessment) -> bool| -> Vec<&Assessment> {
-        counted.iter().copied().filter(|j| test(j)).collect()
+    let named = |test: &dyn Fn(&Assessment, &Cause<'_>) -> bool| -> Vec<&Assessment> {
+        let counted = causes.iter().filter(|(assessment, _)| is_counted(assessment));
+        counted.filter(|(assessment, cause)| test(assessment, cause)).map(|(assessment, _)| *assessment).collect()
     };
-    let rests = |j: &Assessment, why: &[TouchBlocker]| {
-        next_touch(j, findings.rollout_strategy, now.as_second()).is_err_and(|rest| why.contains(&rest))
-    };
-    let waiting = named(&|j| matches!(j.injection_state, InjectionState::Blocked(_)));
-    let wanting = named(&|j| matches!(j.injection_state, InjectionState::OutOfDate { .. }));
-    let rolling = named(&|j| j.injection_state == InjectionState::Current && !j.rollout.complete);
-    let contested = named(&|j| rests(j, &[TouchBlocker::Contested]));
-    let kept =
-        |j: &Assessment| j.injection_state == InjectionState::Current && j.rollout.on_delete && !j.rollout.complete;
-    let held = named(&|j| {
-        j.injection_state == InjectionState::FutureVersion
-            || kept(j)
-            || rests(j, &[TouchBlocker::Paused, TouchBlocker::Manual])
-    });
-    let skipped = named(&|j| matches!(j.injection_state, InjectionState::Skipped { .. }));
-    let details = format!("kubectl get agenttracing -n {namespace} {name} -o jsonpath='{{.status.workloads}}'");
-    let halted = halt(findings.workloads, now.as_second());
-    if let Some(culprit) = halted.filter(|j| is_stuck(j, now.as_second()) || !wanting.is_empty()) {
-        let why = match &culprit.rollout.failure {
-            Some(failure) => format!("{}: {}", failure.reason, failure.message),
-            None if culprit.merge_ca.fallback == Some(Fallback::Refused) => {
-                format!("{}: its init container is not admitted", Reason::MergeCARefused.as_str())
-            }
-            None => format!("{}: its init container could not be started", Reason::MergeCAImage.as_str()),
-        };
+    let wanting = named(&|j, _| j.is_out_of_date());
+    let details = Kubectl::new("get agenttracing").namespace(namespace).arg(name).jsonpath(".status.workloads");
+    let describe = || Kubectl::new("describe agenttracing").namespace(namespace).arg(name);
+    if let Some(culprit) = fleet.stuck_culprit().or(fleet.culprit.filter(|_| !wanting.is_empty())) {
         let message = format!(
-            "{} does not come back with the wiring ({why}), so the others wait: {}; see what to do: {details}",
+            "{} does not come back with the wiring ({}), so the others wait: {}; see what to do: {details}",
             culprit.name,
+            why_halted(culprit),
             list(&wanting)
         );
         return ConditionUpdate::bad(Reason::RolloutHalted, message);
     }
-    let stuck = named(&|j| !j.merge_ca.waiting.is_empty());
-    if !stuck.is_empty() {
-        return merge_ca::jobs_wait(&list(&stuck), &details);
+    let with_waiting_jobs = named(&|j, _| j.has_waiting_jobs());
+    if !with_waiting_jobs.is_empty() {
+        return messages::jobs_wait(&list(&with_waiting_jobs), &details);
     }
+    let contested = named(&|_, cause| *cause == Cause::Contested);
     if !contested.is_empty() {
         let message =
             format!("Somebody takes the wiring out again and again: {}; see who: {details}", list(&contested));
         return ConditionUpdate::bad(Reason::Contested, message);
     }
+    let held =
+        named(&|j, cause| matches!(cause, Cause::FutureVersion | Cause::Paused | Cause::Manual) || j.awaits_deletion());
     if !held.is_empty() {
         return ConditionUpdate::bad(
             Reason::Outdated,
             format!("Not as wanted, and not to be changed now: {}; see why: {details}", list(&held)),
         );
     }
+    let skipped = named(&|_, cause| matches!(cause, Cause::Skipped(_)));
     if !skipped.is_empty() {
         return ConditionUpdate::bad(
             Reason::Skipped,
             format!("Cannot be wired: {}; see why: {details}", list(&skipped)),
         );
     }
+    let waiting = named(&|_, cause| matches!(cause, Cause::Blocked(_)));
     if !waiting.is_empty() {
         let message = format!(
-            "Waiting until what their wiring needs is known: {}; see how far it is: kubectl describe agenttracing -n {namespace} {name}",
-            list(&waiting)
+            "Waiting until what their wiring needs is known: {}; see how far it is: {}",
+            list(&waiting),
+            describe()
         );
         return ConditionUpdate::bad(Reason::WaitingForMLflow, message);
     }
     if !wanting.is_empty() && !findings.mlflow_answers() {
         let message = format!(
-            "MLflow does not answer, and agents look for it once, when they start, so this waits until it does: {} ({}); see why: kubectl describe \
-             agenttracing -n {namespace} {name}",
+            "MLflow does not answer, and agents look for it once, when they start, so this waits until it does: {} ({}); see why: {}",
             count(wanting.len(), "workload"),
-            list(&wanting)
+            list(&wanting),
+            describe()
         );
         return ConditionUpdate::bad(Reason::WaitingForMLflow, message);
     }
+    let rolling = named(&|j, _| j.injection_state == InjectionState::Current && !j.rollout.complete);
     if let Some(first) = rolling.first().or(wanting.first()) {
         let message = format!(
-            "Rolling out: {}; to come: {}; watch with: kubectl get -n {namespace} {} --watch",
+            "Rolling out: {}; to come: {}; watch with: {}",
             list(&rolling),
             list(&wanting),
-            first.resource()
+            Kubectl::new("get").namespace(namespace).arg(&first.resource()).arg("--watch")
         );
         return ConditionUpdate::bad(Reason::RolloutInProgress, message);
     }
     ConditionUpdate::good(Reason::AllCurrent, format!("All workloads that match are wired; see them with: {details}"))
+}
+
+/// What keeps the workload that halts the others.
+fn why_halted(culprit: &Assessment) -> String {
+    match &culprit.rollout.failure {
+        Some(failure) => format!("{}: {}", failure.reason, failure.message),
+        None if culprit.merge_ca.fallback == Some(Fallback::Refused) => {
+            format!("{}: its init container is not admitted", Reason::MergeCARefused.as_str())
+        }
+        None => format!("{}: its init container could not be started", Reason::MergeCAImage.as_str()),
+    }
 }

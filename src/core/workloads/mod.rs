@@ -1,5 +1,6 @@
 //! A live workload judged: whose it is, what it lacks, how far its pods are, and where its traces go.
 
+pub mod cause;
 pub mod evidence;
 mod injection_state;
 mod live;

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::Value;
 
 use super::observe::LiveChildren;
 use super::probing::{Answer, Located, Lookup};
 use super::{Context, Error, apply, observe, reference};
-use crate::api::{AgentTracing, MlflowMode, MlflowStatus, Reason};
+use crate::api::{AgentTracing, ConditionType, MlflowMode, MlflowStatus, Reason};
 use crate::core::children::{Desired, desired, leads_to_server};
 use crate::core::settings::Settings;
 use crate::core::status::condition::{ChildObstacle, ConditionUpdate};
@@ -58,11 +59,13 @@ async fn standalone(
     let live = observe::children(ctx, &wanted).await?; // IO
     let obstacles = apply::children(ctx, tracing, settings, &wanted, &live, refusals).await?; // IO
     let uri = settings.tracking_uri();
-    let answer = match may_be_asked(&live, &wanted, settings) {
-        false => None,
-        true => ctx.servers.answer(&ctx.http()?, &uri, Lookup::At, &reference(tracing)).await, // memory, IO
+    let (probe, client) = match may_be_asked(&live, &wanted, settings) {
+        false => (Probe::NotAsked, None),
+        true => {
+            let answer = ctx.servers.answer(&ctx.http()?, &uri, Lookup::At, &reference(tracing)).await; // memory, IO
+            probed(answer, "Service", last_answer(tracing, &uri))
+        }
     };
-    let (probe, client) = probed(answer, "Service");
     let verdict = assess_standalone(ctx, settings, &live, &obstacles, &probe, now).await?; // IO, then pure
     Ok(Server::of(verdict, probe, client))
 }
@@ -95,7 +98,7 @@ async fn shared_server(
     let this = reference(tracing);
     for candidate in candidates {
         let answer = ctx.servers.answer(&ctx.http()?, &candidate.origin, Lookup::Below, &this).await; // memory, IO
-        match probed(answer, candidate.source) {
+        match probed(answer, candidate.source, last_answer(tracing, &candidate.origin)) {
             (answered @ Probe::Answered(_), found) => {
                 (probe, client) = (answered, found);
                 break;
@@ -126,7 +129,7 @@ async fn external(ctx: &Context, tracing: &AgentTracing, settings: &Settings) ->
         return Ok(Server::unlisted(ctx, &uri, settings.policy.workspace.is_some()));
     }
     let answer = ctx.servers.answer(&ctx.http()?, &uri, Lookup::Below, &reference(tracing)).await; // memory, IO
-    let (probe, client) = match probed(answer, "Spec") {
+    let (probe, client) = match probed(answer, "Spec", last_answer(tracing, &uri)) {
         // Agents get what the user wrote, and would find nothing there.
         (Probe::Answered(found), _) if found.url != uri => {
             let what = format!("its API is at {}: write that into mlflow.external.trackingURI", found.url);
@@ -199,10 +202,20 @@ fn look_at_options(ctx: &Context) -> String {
     format!("kubectl get deployment -n {} {} -o yaml", ctx.platform.operator_namespace, crate::names::MANAGED_BY)
 }
 
-/// What an answer says, and the client that got it.
-fn probed(answer: Option<Answer>, source: &str) -> (Probe, Option<MlflowClient>) {
+/// What the stored status says of the server at an address, while it says that it answers.
+fn last_answer<'a>(tracing: &'a AgentTracing, address: &str) -> Option<&'a MlflowStatus> {
+    let status = tracing.status.as_ref()?;
+    let is_ready =
+        |condition: &Condition| condition.type_ == ConditionType::MLflowReady.as_str() && condition.status == "True";
+    let mlflow = status.mlflow.as_ref().filter(|mlflow| mlflow.url.starts_with(address))?;
+    status.conditions.iter().any(is_ready).then_some(mlflow)
+}
+
+/// What an answer says, and the client that got it. Where this process has none yet, as a new leader, `before` counts: else one
+/// that is slow to answer would be told as not ready in between.
+fn probed(answer: Option<Answer>, source: &str, before: Option<&MlflowStatus>) -> (Probe, Option<MlflowClient>) {
     match answer.map(|answer| answer.found) {
-        None => (Probe::NotAsked, None),
+        None => (before.cloned().map_or(Probe::NotAsked, Probe::Answered), None),
         Some(Ok(Located { client, server: mlflow::ServerInfo { version, workspaces } })) => {
             let url = client.tracking_uri().to_owned();
             let answered = MlflowStatus { url, version, workspaces, source: source.to_owned() };

@@ -47,9 +47,12 @@ pub(in crate::controller) struct Located {
 /// The last answer.
 #[derive(Clone, Debug)]
 pub(in crate::controller) struct Answer {
+    /// When it was given.
     at: Instant,
     /// Or why there was none.
     pub found: Result<Located, (Reason, String)>,
+    /// When it was asked last: a server that answered and then does not once is asked again before that is believed.
+    asked: Instant,
     /// Without an answer, in a row.
     failures: usize,
 }
@@ -68,11 +71,23 @@ impl Answer {
         }
     }
 
-    fn lasts(&self) -> Duration {
-        match self.failures {
-            0 => INTERVAL,
-            n => BACK_OFF.get(n - 1).copied().unwrap_or(BACK_OFF[BACK_OFF.len() - 1]),
+    /// What follows when it was asked again. Of a server that answered one question without an answer says little: it may
+    /// have been busy. What it is refused for counts at once.
+    fn followed_by(self, found: Result<Located, (Reason, String)>, asked: Instant) -> Self {
+        match &found {
+            Ok(_) => Self { at: asked, found, asked, failures: 0 },
+            Err((Reason::Unreachable, _)) if self.failures == 0 => Self { asked, failures: 1, ..self },
+            Err(_) => Self { at: asked, found, asked, failures: self.failures + 1 },
         }
+    }
+
+    /// Whether it is to be asked again, where one that answers is asked so often.
+    fn is_over(&self, interval: Duration) -> bool {
+        let lasts = match self.failures {
+            0 => interval,
+            n => BACK_OFF.get(n - 1).copied().unwrap_or(BACK_OFF[BACK_OFF.len() - 1]),
+        };
+        self.asked.elapsed() >= lasts
     }
 }
 
@@ -117,11 +132,7 @@ impl Servers {
     ) -> Option<Answer> {
         let server = self.used(address, lookup, tracing);
         let known = server.known().answer.clone();
-        let lasts = |answer: &Answer| match answer.found {
-            Ok(_) => FRESH,
-            Err(_) => answer.lasts(),
-        };
-        if let Some(answer) = known.filter(|answer| answer.at.elapsed() < lasts(answer)) {
+        if let Some(answer) = known.filter(|answer| !answer.is_over(FRESH)) {
             return Some(answer);
         }
         // It goes on when this pass has waited enough, and whoever waits for it is woken.
@@ -161,7 +172,7 @@ impl Servers {
                 && answer.found.is_ok()
                 && let Some(before) = answer.at.checked_sub(INTERVAL)
             {
-                answer.at = answer.at.min(before);
+                (answer.at, answer.asked) = (before, before);
             }
         }
     }
@@ -202,7 +213,7 @@ impl Servers {
         });
         let is_due = |server: &&Arc<Server>| {
             let known = server.known();
-            server.asking.try_lock().is_ok() && known.answer.as_ref().is_none_or(|a| a.at.elapsed() >= a.lasts())
+            server.asking.try_lock().is_ok() && known.answer.as_ref().is_none_or(|answer| answer.is_over(INTERVAL))
         };
         all.values().filter(is_due).cloned().collect()
     }
@@ -213,7 +224,7 @@ impl Servers {
         async move {
             let asked = Instant::now();
             let _one = server.asking.lock().await;
-            if server.known().answer.as_ref().is_some_and(|answer| answer.at >= asked) {
+            if server.known().answer.as_ref().is_some_and(|answer| answer.asked >= asked) {
                 return;
             }
             let found = server.locate(&http).await;
@@ -254,12 +265,12 @@ impl Server {
 
     fn publish(&self, found: Result<Located, (Reason, String)>, wakeups: &Wakeups) {
         let mut known = self.known();
+        let now = Instant::now();
         let before = known.answer.take();
-        let failures = match &found {
-            Ok(_) => 0,
-            Err(_) => before.as_ref().map_or(0, |answer| answer.failures) + 1,
+        let answer = match before.clone() {
+            Some(before) => before.followed_by(found, now),
+            None => Answer { at: now, failures: usize::from(found.is_err()), found, asked: now },
         };
-        let answer = Answer { at: Instant::now(), found, failures };
         if !before.is_some_and(|before| before.says_the_same_as(&answer)) {
             known.users.keys().cloned().for_each(|tracing| wakeups.add(tracing));
         }
@@ -284,5 +295,46 @@ fn reason(error: &mlflow::Error) -> Reason {
         E::LoginPage => Reason::LoginPage,
         E::NotFound(_) | E::NoWorkspace | E::Garbage | E::Rejected { .. } => Reason::WrongPath,
         E::TooOld(_) => Reason::VersionTooOld,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unreachable() -> (Reason, String) {
+        (Reason::Unreachable, "no answer within 3 s".to_owned())
+    }
+
+    fn answered() -> Answer {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let http = Http::with(reqwest::Client::builder().tls_certs_only([])).unwrap();
+        let server = mlflow::ServerInfo { version: "3.10.1".to_owned(), workspaces: false };
+        let found = Ok(Located { client: MlflowClient::new(&http, "http://mlflow.example.com"), server });
+        let at = Instant::now();
+        Answer { at, found, asked: at, failures: 0 }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_question_without_an_answer_is_asked_again_before_it_is_believed() {
+        let before = answered();
+        tokio::time::advance(INTERVAL).await;
+        let once = before.clone().followed_by(Err(unreachable()), Instant::now());
+        assert!(once.found.is_ok() && once.says_the_same_as(&before));
+        assert!(!once.is_fresh(), "no agent is changed on the strength of it");
+        assert!(!once.is_over(FRESH));
+        tokio::time::advance(BACK_OFF[0]).await;
+        assert!(once.is_over(INTERVAL));
+        let twice = once.clone().followed_by(Err(unreachable()), Instant::now());
+        assert_eq!(twice.found.as_ref().unwrap_err().0, Reason::Unreachable);
+        let again = once.followed_by(before.found, Instant::now());
+        assert!(again.found.is_ok() && again.failures == 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_server_says_of_itself_counts_at_once() {
+        let refused = (Reason::Unauthorized, "it wants a token".to_owned());
+        let answer = answered().followed_by(Err(refused.clone()), Instant::now());
+        assert_eq!(answer.found.unwrap_err(), refused);
     }
 }

@@ -297,3 +297,17 @@ async fn finished_jobs_stay_as_evidence_the_newest_twenty_of_a_day() {
     assert!(rows[0]["notes"].to_string().contains("NoTraces"), "{}", rows[0]);
     assert_eq!((world.reason("TracesFlowing").as_str(), world.condition("Ready").0.as_str()), ("NoTracesFrom", "True"));
 }
+
+/// The first question of a new leader took longer than its pass waits, and the status said in between that nothing answers.
+#[tokio::test]
+async fn a_new_leader_whose_first_question_takes_long_says_what_the_one_before_said() {
+    let mut world = World::at_rest().await;
+    world.mlflow.reset().await;
+    let late = ResponseTemplate::new(200).set_body_string("3.10.1").set_delay(Duration::from_secs(10));
+    Mock::given(path("/version")).respond_with(late).mount(&world.mlflow).await;
+    world.ctx.reconcile_states.lock().unwrap().clear();
+    world.pass().await;
+    assert_eq!(world.condition("MLflowReady").0, "True");
+    assert_eq!(world.api.writes_to(TELLER), 0);
+    assert_eq!(world.api.events().iter().filter(|event| event.contains("MLflowReady")).count(), 1);
+}

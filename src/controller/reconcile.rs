@@ -186,14 +186,15 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
         labelled,
         excluded: ctx.platform.excludes(&settings.namespace),
         workloads: &workloads,
-        rollout_strategy: settings.policy.rollout_strategy,
+        rollout_strategy: settings.rollout_strategy,
         webhook_silent: memory.rollout.is_webhook_silent(now),
         experiments: &experiments,
         traces: &traces,
         refresh_trace_times: memory.refreshed.is_none_or(|at| now.duration_since(at) >= REFRESH),
     };
     let (status, states) = status::status(tracing, &found, now); // pure
-    let mut is_unsettled = rolling(&workloads, now.as_second()) > 0 || status::is_unsettled(&status, settings.mode);
+    let mut is_unsettled =
+        rolling(&workloads, now.as_second()) > 0 || status::is_unsettled(&status, settings.server.mode());
     // Nobody may watch the ConfigMaps that users name.
     let look_again = [look_again, follows_authorities.then_some(REQUEUE_AT_LAST)].into_iter().flatten().min();
     let facts = |status: &AgentTracingStatus| {
@@ -210,7 +211,7 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, steps: &Ste
     // The webhook wires from the status that is stored: workloads are touched only in a pass that found it unchanged.
     if facts_hold {
         steps.next(ReconcileStep::Rollout);
-        let rollout_strategy = settings.policy.rollout_strategy;
+        let rollout_strategy = settings.rollout_strategy;
         let roll_out = rollout::RollOut {
             tracing,
             rollout_strategy,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use agent_tracing::api::AgentTracing;
 use agent_tracing::core::children::drift::has_drifted;
 use agent_tracing::core::children::{Desired, desired};
-use agent_tracing::core::settings::{Platform, Settings, parse};
+use agent_tracing::core::settings::{Platform, Server, Settings, parse};
 use agent_tracing::names;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -139,7 +139,8 @@ fn children_in(case: &Path, namespace: &str) -> Vec<Value> {
         cluster_domain: platform["clusterDomain"].as_str().unwrap_or("cluster.local").to_owned(),
         ..Platform::default()
     };
-    let Desired { deployment, service, claim, network_policy } = desired(&settings, &platform);
+    let Server::Standalone(standalone) = &settings.server else { panic!("{}", case.display()) };
+    let Desired { deployment, service, claim, network_policy } = desired(&settings, standalone, &platform);
     [deployment, service, claim, network_policy].iter().filter_map(|child| child.object().cloned()).collect()
 }
 

@@ -122,7 +122,7 @@ fn patch_of(
     policies: &[agent_tracing::core::settings::policy::Policy],
 ) -> Vec<json_patch::PatchOperation> {
     let namespace = workload["metadata"]["namespace"].as_str().unwrap_or("default");
-    let here: Vec<_> = policies.iter().filter(|p| p.namespace == namespace).cloned().collect();
+    let here: Vec<_> = policies.iter().filter(|p| p.settings.namespace == namespace).cloned().collect();
     let context = SelectionContext {
         namespace,
         injection_enabled: true,

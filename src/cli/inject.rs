@@ -74,7 +74,7 @@ fn wire(object: &Value, place: &str, namespace: &str, policies: &[Policy]) -> Do
         Err(error) => return partial(kind, place, &error),
     };
     let namespace = documents::namespace(object, namespace);
-    let here: Vec<Policy> = policies.iter().filter(|p| p.namespace == namespace).cloned().collect();
+    let here: Vec<Policy> = policies.iter().filter(|p| p.settings.namespace == namespace).cloned().collect();
     let context = SelectionContext {
         namespace,
         // Offline there is no namespace to ask: who calls `inject` wants to see the injection.

@@ -83,9 +83,9 @@ fn is_failed_test(status: &Status) -> bool {
 pub(super) async fn mlflow_resource(
     ctx: &Context,
     settings: &Settings,
+    name: &str,
     spec: &Value,
 ) -> Result<mlflow_cr::Resource, Error> {
-    let name = &settings.cr.name;
     let what = || format!("MLflow {name}");
     let object = json!({
         "apiVersion": "mlflow.opendatahub.io/v1",

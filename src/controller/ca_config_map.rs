@@ -6,15 +6,15 @@ use super::{Context, Error, apply, observe};
 use crate::api::{AgentTracing, CaBundleStrategy};
 use crate::core::ca_bundle::{self, Source};
 use crate::core::children::namespace::ca_config_map;
-use crate::core::settings::Settings;
-use crate::core::settings::policy::{CaChoice, Policy};
+use crate::core::settings::policy::CaChoice;
+use crate::core::settings::{self, Settings};
 use crate::core::status::condition::{ChildObstacle, ConditionUpdate};
 use crate::core::wiring::parts::ca_sources;
 
 /// Whether agents take their certificate authorities from the ConfigMap: as the spec says, or because `some` workload does without
 /// the init container.
 pub(super) fn is_wanted(settings: &Settings, some: bool) -> bool {
-    match settings.policy.ca.as_ref().map(|choice| choice.strategy) {
+    match settings.ca.as_ref().map(|choice| choice.strategy) {
         Some(CaBundleStrategy::ConfigMap) => true,
         Some(CaBundleStrategy::InitContainer | CaBundleStrategy::AgentInitContainer) => some,
         None => false,
@@ -35,7 +35,7 @@ pub(super) async fn ensure(
         return Ok(None);
     }
     // One map serves all AgentTracings of the namespace, whoever of them needs it: two would write it in turn.
-    let choices: Vec<CaChoice> = tracings.iter().filter_map(|tracing| Policy::of(tracing).ca).collect();
+    let choices: Vec<CaChoice> = tracings.iter().filter_map(|tracing| settings::read(tracing).0.ca).collect();
     let mut found = Vec::new();
     for (name, key) in ca_sources(choices.iter()) {
         if let Some(text) = observe::config_map_key(ctx, &settings.namespace, &name, &key).await? {

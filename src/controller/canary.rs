@@ -63,7 +63,7 @@ pub(super) async fn refused_merge_ca(
     memory: &mut CanaryState,
     now: Timestamp,
 ) -> Result<Option<RefusedMergeCa>, Error> {
-    let Some(choice) = settings.policy.ca.as_ref().filter(|ca| ca.strategy == CaBundleStrategy::InitContainer) else {
+    let Some(choice) = settings.ca.as_ref().filter(|ca| ca.strategy == CaBundleStrategy::InitContainer) else {
         return Ok(None);
     };
     // Where nothing is wired nothing is asked.

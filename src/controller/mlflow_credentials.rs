@@ -48,8 +48,9 @@ pub(super) async fn client(
     now: Timestamp,
 ) -> Result<Option<MlflowClient>, Error> {
     let Some(client) = server.client.take().filter(|_| rights.may_ask) else { return Ok(None) };
-    let workspace = settings.policy.workspace.clone();
-    if !settings.policy.needs_token() {
+    let has_workspaces = server.answered.as_ref().is_none_or(|answered| answered.workspaces);
+    let workspace = settings.workspace.clone().filter(|_| has_workspaces);
+    if !settings.needs_token() {
         return Ok(Some(client.with_access(Access { token: None, workspace })));
     }
     match token(ctx, now).await {
@@ -63,7 +64,7 @@ pub(super) async fn client(
                 names::OBSERVER,
                 shorten(&status.message)
             );
-            match settings.mode {
+            match settings.server.mode() {
                 MlflowMode::Cr => rights.verdict = Some(ConditionUpdate::bad(Reason::AccessDenied, message)),
                 MlflowMode::Standalone | MlflowMode::External => {
                     server.verdict = ConditionUpdate::unknown(Reason::NotObservable, message);

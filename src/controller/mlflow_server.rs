@@ -11,9 +11,10 @@ use serde_json::Value;
 use super::observe::LiveChildren;
 use super::probing::{Answer, Located, Lookup};
 use super::{Context, Error, apply, observe, reference};
-use crate::api::{AgentTracing, ConditionType, MlflowMode, MlflowStatus, Reason};
+use crate::api::{AgentTracing, ConditionType, MlflowStatus, Reason};
 use crate::core::children::{Desired, desired, leads_to_server};
-use crate::core::settings::Settings;
+use crate::core::settings::policy::Policy;
+use crate::core::settings::{self, CrSettings, Settings, StandaloneSettings};
 use crate::core::status::condition::{ChildObstacle, ConditionUpdate};
 use crate::core::status::health::{self, Probe, StorageClass, mlflow_ready};
 use crate::core::status::mlflow_cr::{self, Resource};
@@ -41,10 +42,10 @@ pub(super) async fn server(
     refusals: &mut apply::Refusals,
     now: Timestamp,
 ) -> Result<Server, Error> {
-    match settings.mode {
-        MlflowMode::Standalone => standalone(ctx, tracing, settings, refusals, now).await,
-        MlflowMode::Cr => shared_server(ctx, tracing, settings, labels).await,
-        MlflowMode::External => external(ctx, tracing, settings).await,
+    match &settings.server {
+        settings::Server::Standalone(of) => standalone(ctx, tracing, settings, of, refusals, now).await,
+        settings::Server::Cr(cr) => shared_server(ctx, tracing, settings, cr, labels).await,
+        settings::Server::External(_) => external(ctx, tracing, settings).await,
     }
 }
 
@@ -52,10 +53,11 @@ async fn standalone(
     ctx: &Context,
     tracing: &AgentTracing,
     settings: &Settings,
+    standalone: &StandaloneSettings,
     refusals: &mut apply::Refusals,
     now: Timestamp,
 ) -> Result<Server, Error> {
-    let wanted = desired(settings, &ctx.platform); // pure
+    let wanted = desired(settings, standalone, &ctx.platform); // pure
     let live = observe::children(ctx, &wanted).await?; // IO
     let obstacles = apply::children(ctx, tracing, settings, &wanted, &live, refusals).await?; // IO
     let uri = settings.tracking_uri();
@@ -75,14 +77,14 @@ async fn shared_server(
     ctx: &Context,
     tracing: &AgentTracing,
     settings: &Settings,
+    cr: &CrSettings,
     labels: &BTreeMap<String, String>,
 ) -> Result<Server, Error> {
-    let cr = &settings.cr;
     let in_use = tracing.status.as_ref().and_then(|status| status.mlflow.as_ref()).map(|mlflow| mlflow.url.as_str());
     let mut resource = observe::mlflow_resource(ctx, &cr.name).await?; // IO
     if let (Resource::Absent, Some(spec)) = (&resource, &cr.create) {
         resource = match ctx.options.create_namespaces.contains(&settings.namespace) {
-            true => apply::mlflow_resource(ctx, settings, spec).await?, // IO
+            true => apply::mlflow_resource(ctx, settings, &cr.name, spec).await?, // IO
             false => Resource::CreateForbidden(format!(
                 "an administrator has to list namespace {0} in the install's createMlflowNamespaces (--create-mlflow-namespaces), for example with: helm upgrade -n \
                  {1} agent-tracing-operator charts/agent-tracing-operator --reuse-values --set 'createMlflowNamespaces={{{0}}}'",
@@ -126,7 +128,7 @@ async fn shared_server(
 async fn external(ctx: &Context, tracing: &AgentTracing, settings: &Settings) -> Result<Server, Error> {
     let uri = settings.tracking_uri();
     if !ctx.may_ask(&uri) {
-        return Ok(Server::unlisted(ctx, &uri, settings.policy.workspace.is_some()));
+        return Ok(Server::unlisted(ctx, &uri, Policy::of(tracing).workspace().is_some()));
     }
     let answer = ctx.servers.answer(&ctx.http()?, &uri, Lookup::Below, &reference(tracing)).await; // memory, IO
     let (probe, client) = match probed(answer, "Spec", last_answer(tracing, &uri)) {
@@ -155,7 +157,7 @@ impl Server {
     /// A server that answered and wants a token is asked nothing more unless its host is listed for that: being allowed to ask
     /// there shows it none.
     pub(super) fn without_token_unless_listed(self, ctx: &Context, settings: &Settings, url: &str) -> Self {
-        if !settings.policy.needs_token() || ctx.options.token_hosts.contains(url) || self.client.is_none() {
+        if !settings.needs_token() || ctx.options.token_hosts.contains(url) || self.client.is_none() {
             return self;
         }
         let message = format!(

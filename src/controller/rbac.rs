@@ -65,7 +65,7 @@ pub(super) async fn rights(
     memory: &mut AccessCache,
     refusals: &mut apply::Refusals,
 ) -> Result<Rights, Error> {
-    if settings.mode != MlflowMode::Cr {
+    if settings.server.mode() != MlflowMode::Cr {
         return Ok(Rights { verdict: None, bound: BTreeSet::new(), may_ask: true });
     }
     let namespace = settings.namespace.as_str();

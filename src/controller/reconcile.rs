@@ -260,7 +260,7 @@ impl Pass<'_> {
             labelled: observed.labelled,
             excluded: ctx.platform.excludes(&settings.namespace),
             workloads: &observed.workloads,
-            rollout_strategy: settings.policy.rollout_strategy,
+            rollout_strategy: settings.rollout_strategy,
             webhook_silent: state.rollout.is_webhook_silent(now),
             experiments,
             traces,
@@ -274,7 +274,7 @@ impl Pass<'_> {
         let rolls = rolling(&observed.workloads, now.as_second()) > 0;
         Ok(Report {
             is_stored: wires_alike(&status, old),
-            is_unsettled: rolls || status::is_unsettled(&status, settings.mode),
+            is_unsettled: rolls || status::is_unsettled(&status, settings.server.mode()),
             // A wiring that names a file which is not there would break the agents' own calls.
             may_wire: findings.authorities.is_none(),
             mlflow_answers: findings.mlflow_answers(),
@@ -294,7 +294,7 @@ impl Pass<'_> {
         let Self { ctx, tracing, settings, now, .. } = *self;
         let roll_out = rollout::RollOut {
             tracing,
-            rollout_strategy: settings.policy.rollout_strategy,
+            rollout_strategy: settings.rollout_strategy,
             context: &observed.selection(self),
             workloads: &observed.workloads,
             failing: &report.failing,

@@ -12,7 +12,7 @@ use super::{Context, apply, observe};
 use crate::api::CaBundleStrategy;
 use crate::core::ca_bundle::uses_config_map;
 use crate::core::selection::kind::Kind;
-use crate::core::settings::policy::Policy;
+use crate::core::settings;
 use crate::names;
 use crate::telemetry::error_chain;
 
@@ -26,15 +26,12 @@ pub(super) async fn run(ctx: &Context) {
     loop {
         tokio::time::sleep(INTERVAL).await;
         let wanted = |namespace: &str| {
-            let strategy = |policy: Policy| policy.ca.map(|choice| choice.strategy);
+            let strategy = |tracing| settings::read(tracing).0.ca.map(|choice| choice.strategy);
             let all = ctx.store.state();
             let here = all.iter().filter(|tracing| tracing.namespace().as_deref() == Some(namespace));
             // One that cannot be read may want it.
             here.into_iter().any(|tracing| {
-                tracing
-                    .0
-                    .as_ref()
-                    .map_or(true, |tracing| strategy(Policy::of(tracing)) == Some(CaBundleStrategy::ConfigMap))
+                tracing.0.as_ref().map_or(true, |tracing| strategy(tracing) == Some(CaBundleStrategy::ConfigMap))
             })
         };
         let is_old = |map: &kube::api::PartialObjectMeta<ConfigMap>| {

@@ -93,8 +93,8 @@ pub(super) async fn track(
     let asks = mlflow.is_some();
     let client = mlflow.map(|mlflow| Client {
         gate: ctx.servers.gates.of(mlflow.tracking_uri()),
-        asks_for_otlp: subject.settings.mode == MlflowMode::Cr,
-        restores_deleted: subject.settings.policy.experiment.restore_deleted,
+        asks_for_otlp: subject.settings.server.mode() == MlflowMode::Cr,
+        restores_deleted: subject.settings.experiment.restore_deleted,
         mlflow,
     });
     // Whatever is noted from here on may come too late for this pass, and is then seen by the next.

@@ -79,7 +79,7 @@ impl Watches {
         let config = watcher::Config::default().page_size(PAGE_OF_TRACINGS);
         watcher(Api::<Guarded>::all(self.ctx.client.clone()), config)
             .modify(|tracing| tracing.meta_mut().managed_fields = None)
-            .default_backoff()
+            .backoff(lean::Backoff::default())
             .reflect(writer)
             .touched_objects()
             .filter_map(|event| async move { log_error("agenttracings", event).map(|o| ObjectRef::from_obj(&o)) })
@@ -95,7 +95,7 @@ impl Watches {
     {
         let (ctx, suspects) = (self.ctx.clone(), self.suspects.clone());
         watcher(Api::<Lean<K>>::all(ctx.client.clone()), config)
-            .default_backoff()
+            .backoff(lean::Backoff::default())
             .touched_objects()
             .filter_map(|event| async move { log_error(&K::plural(&()), event) })
             .flat_map(move |object| {
@@ -113,7 +113,7 @@ impl Watches {
         let name = &self.ctx.options.integration_role;
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let changes = watcher(Api::<Lean<ClusterRole>>::all(self.ctx.client.clone()), config)
-            .default_backoff()
+            .backoff(lean::Backoff::default())
             .touched_objects()
             .filter_map(|event| async move { log_error("clusterroles", event) });
         self.all_of_mode_cr(changes)
@@ -122,7 +122,7 @@ impl Watches {
     /// The kind may be absent; a pass finds it when it comes, within a minute, and the watch then follows.
     fn mlflow(&self) -> References {
         let changes = watcher(observe::mlflows(&self.ctx.client), watcher::Config::default())
-            .default_backoff()
+            .backoff(lean::Backoff::default())
             .touched_objects()
             .filter_map(|event| async move { event.ok() });
         self.all_of_mode_cr(changes)

@@ -63,8 +63,9 @@ pub fn decide(workload: &Workload<'_>, context: &SelectionContext<'_>) -> Decisi
         Selection::None(NotSelected::OptedOut) => return opted_out(workload),
         Selection::None(why) => return Decision::Leave(Leave::NotSelected(why)),
     };
-    let tracing = policy.name.clone();
-    if policy.suspend {
+    let (settings, facts) = (&policy.settings, &policy.facts);
+    let tracing = settings.name.clone();
+    if settings.suspend {
         return Decision::Leave(Leave::Suspended { tracing });
     }
     let annotation = workload.annotation(names::ANNOTATION_EXPERIMENT);
@@ -74,12 +75,12 @@ pub fn decide(workload: &Workload<'_>, context: &SelectionContext<'_>) -> Decisi
         let injection = InjectionResult { hash: record.hash, was_wired: true, ..InjectionResult::default() };
         return Decision::Wire {
             tracing,
-            experiment: policy.experiment_of(workload.experiments_name(), annotation),
+            experiment: settings.experiment_of(workload.experiments_name(), annotation),
             injection,
         };
     }
     let account = workload.service_account();
-    let token = policy.needs_token().then(|| !context.tokenless.contains(account));
+    let token = settings.needs_token().then(|| !context.tokenless.contains(account));
     if token.is_some_and(|automounts| !workload.has_token(automounts)) {
         return match uninject(workload) {
             Ok(patch) => {
@@ -87,7 +88,7 @@ pub fn decide(workload: &Workload<'_>, context: &SelectionContext<'_>) -> Decisi
                 let injection = InjectionResult { patch, skipped, ..InjectionResult::default() };
                 Decision::Wire {
                     tracing,
-                    experiment: policy.experiment_of(workload.experiments_name(), annotation),
+                    experiment: settings.experiment_of(workload.experiments_name(), annotation),
                     injection,
                 }
             }
@@ -95,7 +96,7 @@ pub fn decide(workload: &Workload<'_>, context: &SelectionContext<'_>) -> Decisi
         };
     }
     let waits = workload.kind.template_is_mutable();
-    if waits && policy.bound.as_ref().is_some_and(|bound| !bound.contains(account)) {
+    if waits && facts.bound.as_ref().is_some_and(|bound| !bound.contains(account)) {
         return Decision::Leave(Leave::Blocked { tracing, missing: Missing::Binding });
     }
     let mut wiring = match wiring(policy, workload.kind, workload.experiments_name(), annotation) {
@@ -108,7 +109,7 @@ pub fn decide(workload: &Workload<'_>, context: &SelectionContext<'_>) -> Decisi
         .into_iter()
         .filter_map(|part| part.or_fallback(workload, policy, context.platform))
         .collect();
-    match inject(workload, &wiring, &policy.containers, context.platform) {
+    match inject(workload, &wiring, &settings.containers, context.platform) {
         Ok(injection) => Decision::Wire { tracing, experiment: wiring.experiment, injection },
         Err(error) => Decision::Leave(Leave::Record { tracing, error }),
     }

@@ -171,7 +171,7 @@ impl<I: Index> CachedIndex<I> {
     where
         I::Object: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
-        let mut events = pin!(watch_objects(api, config).default_backoff());
+        let mut events = pin!(watch_objects(api, config).backoff(lean::Backoff::default()));
         loop {
             match events.next().await {
                 Some(Ok(event)) => {
@@ -205,7 +205,7 @@ impl Index for PolicyIndex {
         match &object.0 {
             Ok(tracing) => {
                 let policy = Policy::of(tracing);
-                self.0.entry(policy.namespace.clone()).or_default().push(policy);
+                self.0.entry(policy.settings.namespace.clone()).or_default().push(policy);
             }
             Err(invalid) => {
                 let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
@@ -217,7 +217,7 @@ impl Index for PolicyIndex {
     fn remove(&mut self, object: &Self::Object) {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         if let Some(policies) = self.0.get_mut(&namespace) {
-            policies.retain(|policy| policy.name != name);
+            policies.retain(|policy| policy.settings.name != name);
             if policies.is_empty() {
                 self.0.remove(&namespace);
             }
@@ -354,7 +354,7 @@ mod tests {
     }
 
     fn tracings_of(cache: &PolicyCache, namespace: &str) -> Vec<String> {
-        cache.with_namespace(namespace, |known| known.policies.iter().map(|p| p.name.clone()).collect())
+        cache.with_namespace(namespace, |known| known.policies.iter().map(|p| p.settings.name.clone()).collect())
     }
 
     fn tracing(namespace: &str, name: &str) -> AgentTracing {

@@ -82,7 +82,7 @@ fn what_the_api_server_stores_is_not_wired_again() {
             let home = object["metadata"]["namespace"].as_str().unwrap_or("default").to_owned();
             let mut live = admin.create(&moved(object, &namespace.0), STRICT).unwrap();
             live["metadata"]["namespace"] = json!(home);
-            let here: Vec<_> = policies.iter().filter(|policy| policy.namespace == home).cloned().collect();
+            let here: Vec<_> = policies.iter().filter(|policy| policy.settings.namespace == home).cloned().collect();
             let context = SelectionContext {
                 namespace: &home,
                 injection_enabled: true,

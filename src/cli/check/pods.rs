@@ -14,7 +14,7 @@ use crate::core::check::own_bundle::own_bundle;
 use crate::core::check::token::tokenless;
 use crate::core::check::{Fact, PodFacts};
 use crate::core::selection::kind::Kind;
-use crate::core::settings::policy::Policy;
+use crate::core::settings;
 use crate::core::wiring::parts::ca_sources;
 use crate::names;
 
@@ -31,7 +31,7 @@ pub(super) async fn look(
     only: Option<&str>,
 ) -> (Fact<BTreeMap<String, PodFacts>>, CaFindings) {
     let rows = tracings.iter().filter_map(|tracing| tracing.status.as_ref()).flat_map(|status| &status.workloads);
-    let choices: Vec<_> = tracings.iter().filter_map(|tracing| Policy::of(tracing).ca).collect();
+    let choices: Vec<_> = tracings.iter().filter_map(|tracing| settings::read(tracing).0.ca).collect();
     let shared = ca_sources(choices.iter());
     let mut counted = Fact::Known(BTreeMap::new());
     let (mut bundles, mut own) = (BTreeMap::new(), BTreeMap::new());

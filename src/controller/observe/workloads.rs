@@ -57,7 +57,7 @@ pub(in crate::controller) async fn workloads(
 ) -> Result<Workloads, Error> {
     let mut found = Workloads::default();
     let (mut pods, mut finished) = (PodGroups::default(), Vec::new());
-    let shares = context.policies.iter().any(|policy| policy.bound.is_some());
+    let shares = context.policies.iter().any(|policy| policy.facts.bound.is_some());
     for kind in Kind::ALL {
         let each = |item: &str| {
             let assessment = assess(kind, item, tracing, context)?;

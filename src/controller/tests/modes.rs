@@ -144,6 +144,22 @@ async fn mlflow_is_shown_the_observers_token_which_is_kept_and_renewed() {
     }
 }
 
+/// A workspace turns every answer of a server without them into an error 500, and nothing is in status yet.
+#[tokio::test]
+async fn a_server_that_has_just_said_that_it_has_no_workspaces_is_asked_without_one() {
+    let world = world(json!({"mode": "CR"})).await;
+    for (workspaces, expected) in [(false, None), (true, Some("bank-agents"))] {
+        let mut server = answered(&world);
+        server.answered.as_mut().unwrap().workspaces = workspaces;
+        let (settings, now) = (settings(&world), Timestamp::now());
+        let client = mlflow_credentials::client(&world.ctx, &settings, &mut server, &mut may_ask(), now).await.unwrap();
+        let _ = client.expect("a client").takes_otlp().await;
+        let request = world.mlflow.received_requests().await.unwrap().pop().unwrap();
+        let workspace = request.headers.get("x-mlflow-workspace").map(|name| name.to_str().unwrap().to_owned());
+        assert_eq!(workspace.as_deref(), expected);
+    }
+}
+
 /// Review B1: an install whose rights are older than the operator.
 #[tokio::test]
 async fn an_observer_without_a_token_is_told_and_mlflow_is_not_asked() {

@@ -12,14 +12,13 @@ use super::child::{Child, Owners, Wanted};
 use super::drift::has_drifted;
 use super::{metadata, needs_volume, of_tracing, owner, quantity};
 use crate::api::{AgentTracing, DeletionPolicy, Reason};
-use crate::core::settings::Settings;
+use crate::core::settings::{Settings, StandaloneSettings};
 use crate::core::status::condition::ChildObstacle;
 use crate::names;
 
 /// The claim; left as it is where database and artifacts are both elsewhere, since it may hold the traces of before.
-pub fn claim(settings: &Settings) -> Child {
-    let standalone = &settings.standalone;
-    if !needs_volume(settings) {
+pub fn claim(settings: &Settings, standalone: &StandaloneSettings) -> Child {
+    if !needs_volume(standalone) {
         let unwanted = Child::unwanted::<PersistentVolumeClaim>(
             &settings.namespace,
             &settings.object_name(),
@@ -108,20 +107,22 @@ pub fn with_size_of(mut desired: Value, live: &Value) -> Value {
 pub fn cannot_grow(settings: &Settings, desired: &Value, live: &Value) -> ChildObstacle {
     let text = |object: &Value, path| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (asked, found, class) = (text(desired, SIZE), text(live, SIZE), text(live, CLASS));
-    let Settings { namespace, name, standalone, .. } = settings;
-    let owned = live.pointer("/metadata/ownerReferences").and_then(Value::as_array).is_some_and(|o| !o.is_empty());
+    let Settings { namespace, name, .. } = settings;
+    let has_owner = |object: &Value| {
+        object.pointer("/metadata/ownerReferences").and_then(Value::as_array).is_some_and(|owners| !owners.is_empty())
+    };
     let object = settings.object_name();
     let owners = format!("kubectl get pvc -n {namespace} {object} -o jsonpath='{{.metadata.ownerReferences}}'");
     // The size only grows: the way back is a new AgentTracing that adopts the volume, which goes with an owner that it has.
-    let back = match standalone.deletion_policy {
-        DeletionPolicy::Retain if owned => format!(
+    let back = match (has_owner(desired), has_owner(live)) {
+        (false, true) => format!(
             "or go back to {found} by a new AgentTracing, which adopts the volume, but do not delete this one before the volume \
              has no owner any more: wait until this prints nothing: {owners}"
         ),
-        DeletionPolicy::Retain => format!(
+        (false, false) => format!(
             "or go back to {found} by a new AgentTracing, which adopts the volume: kubectl delete agenttracing -n {namespace} {name}"
         ),
-        DeletionPolicy::Delete => format!(
+        (true, _) => format!(
             "or go back to {found}: set deletionPolicy to Retain, wait until '{owners}' prints nothing, and only then delete this \
              AgentTracing and create it with {found}, which adopts the volume; begin with: kubectl edit agenttracing -n \
              {namespace} {name}"

@@ -19,7 +19,7 @@ use crate::core::settings::{Platform, Settings, StandaloneSettings};
 use crate::core::wiring::literal;
 
 /// The Deployment.
-pub fn deployment(settings: &Settings, platform: &Platform) -> Deployment {
+pub fn deployment(settings: &Settings, standalone: &StandaloneSettings, platform: &Platform) -> Deployment {
     Deployment {
         metadata: metadata(settings),
         spec: DeploymentSpec {
@@ -29,8 +29,8 @@ pub fn deployment(settings: &Settings, platform: &Platform) -> Deployment {
             revision_history_limit: Some(3),
             selector: LabelSelector { match_labels: Some(selector_labels(settings)), match_expressions: None },
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(pod_labels(settings)), ..Default::default() }),
-                spec: Some(pod(settings, platform)),
+                metadata: Some(ObjectMeta { labels: Some(pod_labels(settings, standalone)), ..Default::default() }),
+                spec: Some(pod(settings, standalone, platform)),
             },
             ..Default::default()
         },
@@ -39,20 +39,19 @@ pub fn deployment(settings: &Settings, platform: &Platform) -> Deployment {
 }
 
 /// The user's labels and then ours, which win: the selector must keep matching.
-fn pod_labels(settings: &Settings) -> BTreeMap<String, String> {
-    let user = settings.standalone.pod_labels.clone();
+fn pod_labels(settings: &Settings, standalone: &StandaloneSettings) -> BTreeMap<String, String> {
+    let user = standalone.pod_labels.clone();
     user.into_iter().chain(labels(settings)).collect()
 }
 
-fn pod(settings: &Settings, platform: &Platform) -> PodSpec {
-    let standalone = &settings.standalone;
+fn pod(settings: &Settings, standalone: &StandaloneSettings, platform: &Platform) -> PodSpec {
     let pull_secrets: Vec<LocalObjectReference> =
         standalone.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect();
     PodSpec {
         init_containers: Some(vec![migrate(standalone)]),
-        containers: vec![server(settings, platform)],
+        containers: vec![server(settings, standalone, platform)],
         volumes: Some(vec![
-            data_volume(settings),
+            data_volume(settings, standalone),
             // Uploads of artifacts pass through it.
             empty_dir(TMP, "1Gi"),
         ]),
@@ -85,8 +84,7 @@ fn migrate(standalone: &StandaloneSettings) -> Container {
     }
 }
 
-fn server(settings: &Settings, platform: &Platform) -> Container {
-    let standalone = &settings.standalone;
+fn server(settings: &Settings, standalone: &StandaloneSettings, platform: &Platform) -> Container {
     let artifacts = standalone.artifacts.as_ref();
     let mut args = vec![
         "server".to_owned(),
@@ -105,7 +103,7 @@ fn server(settings: &Settings, platform: &Platform) -> Container {
     args.push(format!("--artifacts-destination={}", literal(destination)));
 
     let env = vec![
-        variable("MLFLOW_SERVER_ALLOWED_HOSTS", &literal(&allowed_hosts(settings, platform).join(","))),
+        variable("MLFLOW_SERVER_ALLOWED_HOSTS", &literal(&allowed_hosts(settings, standalone, platform).join(","))),
         // With the job runner a server is 13 processes and 2.5 GiB; without, 2 and 0.5.
         variable("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false"),
     ];
@@ -182,7 +180,7 @@ fn container(standalone: &StandaloneSettings, mut env: Vec<EnvVar>) -> Container
 
 /// Host headers that MLflow answers; every other gets 403, and the list replaces MLflow's own. It compares exactly and
 /// with the port, so each name stands once without and once with any.
-fn allowed_hosts(settings: &Settings, platform: &Platform) -> Vec<String> {
+fn allowed_hosts(settings: &Settings, standalone: &StandaloneSettings, platform: &Platform) -> Vec<String> {
     let (name, namespace) = (settings.object_name(), &settings.namespace);
     let in_cluster = [
         name.clone(),
@@ -192,7 +190,7 @@ fn allowed_hosts(settings: &Settings, platform: &Platform) -> Vec<String> {
         "localhost".to_owned(),
         "127.0.0.1".to_owned(),
     ];
-    let user = settings.standalone.allowed_hosts.iter().cloned();
+    let user = standalone.allowed_hosts.iter().cloned();
     let all = in_cluster.into_iter().chain(user).flat_map(|host| {
         // Where the user's has a port, or ends with a pattern that takes one in, it is complete.
         let any_port = (!host.contains(':') && !host.ends_with('*')).then(|| format!("{host}:*"));
@@ -220,8 +218,8 @@ fn pod_security(platform: &Platform) -> PodSecurityContext {
     }
 }
 
-fn data_volume(settings: &Settings) -> Volume {
-    if !needs_volume(settings) {
+fn data_volume(settings: &Settings, standalone: &StandaloneSettings) -> Volume {
+    if !needs_volume(standalone) {
         return empty_dir(DATA, "1Gi");
     }
     let claim = PersistentVolumeClaimVolumeSource { claim_name: settings.object_name(), read_only: None };

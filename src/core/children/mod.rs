@@ -19,7 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use self::child::{Adopt, Child, Owners, TracingOwner};
-use crate::core::settings::{Platform, Settings};
+use crate::core::settings::{Platform, Settings, StandaloneSettings};
 use crate::names;
 
 /// The child objects of one AgentTracing in mode Standalone.
@@ -35,29 +35,28 @@ pub struct Desired {
     pub network_policy: Child,
 }
 
-/// The child objects that these settings ask for on this platform.
-pub fn desired(settings: &Settings, platform: &Platform) -> Desired {
+/// The child objects of a standalone server of these settings on this platform.
+pub fn desired(settings: &Settings, standalone: &StandaloneSettings, platform: &Platform) -> Desired {
     let owners = Owners::Controller(owner(settings));
     Desired {
-        deployment: Child::new(deployment::deployment(settings, platform), &owners, of_tracing(settings)),
-        service: Child::new(network::service(settings), &owners, of_tracing(settings)),
-        claim: claim::claim(settings),
-        network_policy: network::network_policy(settings, platform, &owners),
+        deployment: Child::new(deployment::deployment(settings, standalone, platform), &owners, of_tracing(settings)),
+        service: Child::new(network::service(settings, standalone), &owners, of_tracing(settings)),
+        claim: claim::claim(settings, standalone),
+        network_policy: network::network_policy(settings, standalone, platform, &owners),
     }
 }
 
 /// Whether a Service of the server's name leads to the server's pods and nowhere else.
 pub fn leads_to_server(settings: &Settings, live: &Value) -> bool {
-    let wanted = network::service(settings).spec.unwrap_or_default();
     let Some(spec) = live.get("spec").cloned() else { return false };
     let Ok(live) = serde_json::from_value::<ServiceSpec>(spec) else { return false };
     let cluster_ip = live.type_.as_deref().is_none_or(|of| of == "ClusterIP");
     // Without a selector its endpoints are whatever somebody wrote.
-    cluster_ip && live.external_name.is_none() && live.selector == wanted.selector
+    cluster_ip && live.external_name.is_none() && live.selector == Some(selector_labels(settings))
 }
 
-fn needs_volume(settings: &Settings) -> bool {
-    settings.standalone.backend_store_secret.is_none() || settings.standalone.artifacts.is_none()
+fn needs_volume(standalone: &StandaloneSettings) -> bool {
+    standalone.backend_store_secret.is_none() || standalone.artifacts.is_none()
 }
 
 fn metadata(settings: &Settings) -> ObjectMeta {

@@ -11,14 +11,14 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::child::{Child, Owners};
 use super::{metadata, of_tracing, selector_labels};
-use crate::core::settings::{Platform, Settings};
+use crate::core::settings::{Platform, Settings, StandaloneSettings};
 use crate::names;
 
 /// Name of the server's port.
 pub const PORT_NAME: &str = "http";
 
 /// The Service.
-pub fn service(settings: &Settings) -> Service {
+pub fn service(settings: &Settings, standalone: &StandaloneSettings) -> Service {
     Service {
         metadata: metadata(settings),
         spec: Some(ServiceSpec {
@@ -28,7 +28,7 @@ pub fn service(settings: &Settings) -> Service {
                 name: Some(PORT_NAME.to_owned()),
                 // Part of the list's merge key: left out, an apply of another port adds it to the list.
                 protocol: Some("TCP".to_owned()),
-                port: i32::from(settings.standalone.port),
+                port: i32::from(standalone.port),
                 target_port: Some(IntOrString::String(PORT_NAME.to_owned())),
                 ..Default::default()
             }]),
@@ -40,8 +40,13 @@ pub fn service(settings: &Settings) -> Service {
 
 /// The NetworkPolicy, deleted where none is wanted: this namespace (the agents), the operator's (it looks for traces) and the
 /// user's peers. The kubelet's probes need no rule.
-pub fn network_policy(settings: &Settings, platform: &Platform, owners: &Owners) -> Child {
-    let Some(from) = &settings.standalone.network_policy else {
+pub fn network_policy(
+    settings: &Settings,
+    standalone: &StandaloneSettings,
+    platform: &Platform,
+    owners: &Owners,
+) -> Child {
+    let Some(from) = &standalone.network_policy else {
         return Child::unwanted::<NetworkPolicy>(&settings.namespace, &settings.object_name(), of_tracing(settings));
     };
     let selector = |labels| LabelSelector { match_labels: Some(labels), match_expressions: None };
@@ -66,7 +71,7 @@ pub fn network_policy(settings: &Settings, platform: &Platform, owners: &Owners)
                 ports: Some(vec![NetworkPolicyPort {
                     protocol: Some("TCP".to_owned()),
                     // The number: not every network plugin knows the names of ports.
-                    port: Some(IntOrString::Int(i32::from(settings.standalone.port))),
+                    port: Some(IntOrString::Int(i32::from(standalone.port))),
                     end_port: None,
                 }]),
             }]),

@@ -82,13 +82,11 @@ pub fn select<'p>(workload: &Workload<'_>, context: &SelectionContext<'p>) -> Se
     let opted_in = choices.contains(&Some("true"));
     let named = workload.annotation(names::ANNOTATION_TRACING);
     // The annotation says which AgentTracing, not whether: that is the part of kinds, selector and the opt-in label.
-    let named = || context.policies.iter().filter(|p| named.is_none_or(|name| p.name == name));
-    let selected = named()
-        .filter(|p| opted_in || p.selects(workload))
-        .min_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+    let named = || context.policies.iter().filter(|p| named.is_none_or(|name| p.settings.name == name));
+    let selected = named().filter(|p| opted_in || p.settings.selects(workload)).min_by_key(|p| p.settings.age());
     match selected {
         // Where one lists the kind, it is the selector that does not match.
-        None if named().next().is_some() && !named().any(|p| p.kinds.contains(&workload.kind)) => {
+        None if named().next().is_some() && !named().any(|p| p.settings.kinds.contains(&workload.kind)) => {
             Selection::None(NotSelected::Kind)
         }
         None => Selection::None(NotSelected::NoMatch),

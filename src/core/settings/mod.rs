@@ -1,23 +1,35 @@
-//! An AgentTracing parsed once into settings that are valid and complete; the raw resource stops here.
+//! An AgentTracing parsed once: what its spec wants ([`Settings`]) and what its status knows ([`Facts`]). The raw resource stops
+//! here; webhook, controller and command line have this parser alone.
 
 mod cr;
+mod external;
+mod facts;
 pub mod hosts;
+mod injection;
 mod platform;
 pub mod policy;
+mod problem;
 mod standalone;
 mod valid;
 
-use std::collections::BTreeMap;
-use std::fmt;
-
-use self::policy::Policy;
-use crate::api::{AgentTracing, LabelSelectorRequirement, MlflowMode, SelectorOperator};
+use self::policy::{CaChoice, RolloutStrategy};
+use crate::api::{
+    AgentTracing, AgentTracingSpec, AuthMethod, ContainerNames, EnvVar, Experiment, LabelSelector, Mlflow, MlflowMode,
+    Sdk,
+};
+use crate::core::inject::view::Workload;
+use crate::core::selection::kind::Kind;
 use crate::names;
 pub use cr::{CrSettings, DEFAULT_CR_NAME, DEFAULT_CR_ORIGIN};
+pub use external::ExternalSettings;
+pub use facts::Facts;
+pub use injection::RESERVED;
 pub use platform::{MergeCa, Platform, SYSTEM_NAMESPACE, SYSTEM_PREFIXES, is_system_namespace};
+pub use problem::Problem;
+use problem::Problems;
 pub use standalone::{DEFAULT_IMAGE, DEFAULT_SIZE, StandaloneSettings};
 
-/// An AgentTracing with every default resolved.
+/// What an AgentTracing wants, with every default resolved.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Name of the AgentTracing.
@@ -26,36 +38,43 @@ pub struct Settings {
     pub namespace: String,
     /// Its uid, for owner references.
     pub uid: String,
+    /// Creation time in seconds; the oldest of several wins.
+    pub created: i64,
     /// `spec.suspend`.
     pub suspend: bool,
-    /// What it wants of workloads.
-    pub policy: Policy,
-    /// Who runs the server.
-    pub mode: MlflowMode,
-    /// The server that we run in mode Standalone.
-    pub standalone: StandaloneSettings,
-    /// The shared server of mode CR.
-    pub cr: CrSettings,
-    /// The address of mode External, without a slash at its end.
-    pub external_uri: Option<String>,
+    /// The MLflow that agents send their traces to.
+    pub server: Server,
+    /// The workspace that traces go to, where the server has workspaces.
+    pub workspace: Option<String>,
+    /// How agents authenticate.
+    pub auth: AuthMethod,
+    /// The certificate authorities that agents get.
+    pub ca: Option<CaChoice>,
+    /// Experiment settings.
+    pub experiment: Experiment,
+    /// Workloads of which kinds.
+    pub kinds: Vec<Kind>,
+    /// Which of them.
+    pub selector: LabelSelector,
+    /// Which containers.
+    pub containers: ContainerNames,
+    /// More variables.
+    pub env: Vec<EnvVar>,
+    /// How fast running workloads may be changed.
+    pub rollout_strategy: RolloutStrategy,
+    /// SDK settings.
+    pub sdk: Sdk,
 }
 
-/// A value that the API server accepted and that cannot be carried out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The field, as `kubectl explain` spells it.
-    pub field: String,
-    /// The value found there.
-    pub value: String,
-    /// What to write instead.
-    pub remedy: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { field, value, remedy } = self;
-        write!(f, "{field} is \"{value}\": {remedy}")
-    }
+/// Who runs the server.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Server {
+    /// The operator, in the namespace of the AgentTracing.
+    Standalone(Box<StandaloneSettings>),
+    /// The MLflow operator, for the whole cluster.
+    Cr(CrSettings),
+    /// Somebody else.
+    External(ExternalSettings),
 }
 
 /// Parses an AgentTracing, or names everything that is wrong with it.
@@ -63,148 +82,138 @@ impl fmt::Display for Problem {
 /// The API server has checked schema and CEL rules. What stands here is what they cannot say, and what an object created
 /// before a rule existed may still hold.
 pub fn parse(tracing: &AgentTracing) -> Result<Settings, Vec<Problem>> {
+    let (settings, problems) = read(tracing);
+    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+}
+
+/// Reads an AgentTracing as far as it can be read, and everything that is wrong with it. What is wired stays wired by a spec
+/// with a problem, which status tells.
+pub fn read(tracing: &AgentTracing) -> (Settings, Vec<Problem>) {
+    // Destructured, so that a new field of the spec cannot be forgotten here.
+    let AgentTracingSpec { suspend, mlflow, experiment, auth, ca_bundle, injection, sdk } = tracing.spec.clone();
+    let metadata = &tracing.metadata;
     let mut problems = Problems::default();
-    let name = tracing.metadata.name.clone().unwrap_or_default();
+    let name = metadata.name.clone().unwrap_or_default();
     if !valid::name(&name) {
         let remedy = "create it again under a name of at most 56 lower-case letters, digits and '-' that starts with a \
                       letter and ends with a letter or digit: it prefixes the name of a Service";
         problems.add("metadata.name", &name, remedy);
     }
-    injection_problems(tracing, &mut problems);
-    let mlflow = &tracing.spec.mlflow;
-    let external_uri = mlflow.external.as_ref().map(|e| e.tracking_uri.trim_end_matches('/').to_owned());
-    if mlflow.mode == MlflowMode::External && external_uri.is_none() {
-        let remedy = "give mlflow.external a trackingURI, the address that agents send traces to";
-        problems.add("spec.mlflow.external", "", remedy);
-    }
-    if let Some(uri) = external_uri.as_deref().filter(|uri| uri.contains('@')) {
-        // The user name and the password stay out of status and logs.
-        let shown = uri.rsplit_once('@').map_or("", |(_, host)| host);
-        let remedy = "write the address without user name and password; everybody can read this object";
-        problems.add("spec.mlflow.external.trackingURI", shown, remedy);
-    }
-    let cr = cr::cr(mlflow.cr.clone().unwrap_or_default());
-    let standalone = standalone::standalone(tracing.spec.mlflow.standalone.clone().unwrap_or_default(), &mut problems);
-    if !problems.0.is_empty() {
-        return Err(problems.0);
-    }
-    Ok(Settings {
+    let injection = injection.unwrap_or_default();
+    injection::validate(&injection, &mut problems);
+    let server = server(mlflow, &mut problems);
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let settings = Settings {
         name,
-        namespace: tracing.metadata.namespace.clone().unwrap_or_default(),
-        uid: tracing.metadata.uid.clone().unwrap_or_default(),
-        suspend: tracing.spec.suspend,
-        policy: Policy::of(tracing),
-        mode: mlflow.mode,
-        standalone,
-        cr,
-        external_uri,
-    })
+        uid: metadata.uid.clone().unwrap_or_default(),
+        created: metadata.creation_timestamp.as_ref().map_or(0, |created| created.0.as_second()),
+        suspend,
+        workspace: match &server {
+            Server::Standalone(_) => None,
+            Server::Cr(_) => Some(namespace.clone()),
+            Server::External(external) => external.workspace.clone(),
+        },
+        namespace,
+        auth: auth.and_then(|auth| auth.method).unwrap_or(match &server {
+            Server::Cr(_) => AuthMethod::TokenFile,
+            Server::Standalone(_) | Server::External(_) => AuthMethod::None,
+        }),
+        ca: CaChoice::of(ca_bundle.unwrap_or_default(), &server),
+        server,
+        experiment,
+        kinds: injection.kinds.map_or(DEFAULT_KINDS.to_vec(), |kinds| kinds.into_iter().map(Kind::from).collect()),
+        selector: injection.selector.unwrap_or_default(),
+        containers: injection.containers.unwrap_or_default(),
+        env: injection.env,
+        rollout_strategy: RolloutStrategy::of(injection.rollout.unwrap_or_default()),
+        sdk: sdk.unwrap_or_default(),
+    };
+    (settings, problems.0)
+}
+
+/// The block of the mode. Those of other modes are checked as well: what comes from a file has passed no CEL rule.
+fn server(mlflow: Mlflow, problems: &mut Problems) -> Server {
+    let Mlflow { mode, standalone, cr, external } = mlflow;
+    let external = external::external(external, mode == MlflowMode::External, problems);
+    let standalone = standalone::standalone(standalone.unwrap_or_default(), problems);
+    match mode {
+        MlflowMode::Standalone => Server::Standalone(Box::new(standalone)),
+        MlflowMode::Cr => Server::Cr(cr::cr(cr.unwrap_or_default())),
+        MlflowMode::External => Server::External(external),
+    }
+}
+
+impl Server {
+    /// `spec.mlflow.mode`.
+    pub fn mode(&self) -> MlflowMode {
+        match self {
+            Self::Standalone(_) => MlflowMode::Standalone,
+            Self::Cr(_) => MlflowMode::Cr,
+            Self::External(_) => MlflowMode::External,
+        }
+    }
 }
 
 impl Settings {
-    /// Name of all child objects: `<AgentTracing>-mlflow`.
+    /// Name of the objects of a standalone server: `<AgentTracing>-mlflow`.
     pub fn object_name(&self) -> String {
         names::mlflow_object(&self.name)
     }
 
+    /// The address that agents get where no server has to be asked for it, for workloads that cannot wait until MLflow has
+    /// answered.
+    pub fn address(&self) -> Option<String> {
+        match &self.server {
+            Server::Standalone(standalone) => Some(names::mlflow_uri(&self.name, &self.namespace, standalone.port)),
+            // The version that the server runs decides about its path, and whether it has workspaces.
+            Server::Cr(_) => None,
+            Server::External(external) => external.tracking_uri.clone(),
+        }
+    }
+
     /// The address that agents get as far as the spec alone says it: in mode CR the server has the last word.
     pub fn tracking_uri(&self) -> String {
-        match self.mode {
-            MlflowMode::Standalone => names::mlflow_uri(&self.name, &self.namespace, self.standalone.port),
-            MlflowMode::Cr => self.cr.url.clone().unwrap_or_else(|| DEFAULT_CR_ORIGIN.to_owned()),
-            MlflowMode::External => self.external_uri.clone().unwrap_or_default(),
+        match &self.server {
+            Server::Cr(cr) => cr.url.clone().unwrap_or_else(|| DEFAULT_CR_ORIGIN.to_owned()),
+            Server::Standalone(_) | Server::External(_) => self.address().unwrap_or_default(),
+        }
+    }
+
+    /// Its place among several that match a workload: the first wins, which is the oldest.
+    pub fn age(&self) -> (i64, &str) {
+        (self.created, &self.name)
+    }
+
+    /// Whether the spec selects this workload, which neither opts in nor out.
+    pub fn selects(&self, workload: &Workload<'_>) -> bool {
+        self.kinds.contains(&workload.kind) && self.selector.matches(|key| workload.template_label(key))
+    }
+
+    /// Whether a pod without a service account token could not log to MLflow.
+    pub fn needs_token(&self) -> bool {
+        self.auth != AuthMethod::None
+    }
+
+    /// The experiment of a workload: its annotation, else the template filled in.
+    pub fn experiment_of(&self, workload: &str, annotation: Option<&str>) -> String {
+        match annotation {
+            Some(name) if !name.is_empty() => name.to_owned(),
+            _ => self
+                .experiment
+                .name
+                .replace("{workload}", workload)
+                .replace("{namespace}", &self.namespace)
+                .replace("{tracing}", &self.name),
         }
     }
 }
 
-fn injection_problems(tracing: &AgentTracing, problems: &mut Problems) {
-    let Some(injection) = &tracing.spec.injection else { return };
-    for variable in &injection.env {
-        if RESERVED.contains(&variable.name.as_str()) {
-            let remedy = "the operator sets it itself, or it carries a credential or switches TLS off; take it out and use \
-                          the field of the spec made for it (see 'agent-tracing-operator explain')";
-            problems.add("spec.injection.env.name", &variable.name, remedy);
-        }
-    }
-    let Some(selector) = &injection.selector else { return };
-    problems.labels("spec.injection.selector.matchLabels", &selector.match_labels);
-    for LabelSelectorRequirement { key, operator, values } in &selector.match_expressions {
-        let listed = matches!(operator, SelectorOperator::In | SelectorOperator::NotIn);
-        let field = "spec.injection.selector.matchExpressions";
-        if !valid::label_key(key) {
-            problems.add(&format!("{field}.key"), key, LABEL_KEY);
-        } else if listed && values.is_empty() {
-            problems.add(&format!("{field}.values"), "[]", &format!("operators In and NotIn need values for {key}"));
-        } else if !listed && !values.is_empty() {
-            let remedy = format!("operators Exists and DoesNotExist take no values for {key}");
-            problems.add(&format!("{field}.values"), &values.join(", "), &remedy);
-        }
-    }
-}
-
-#[derive(Default)]
-struct Problems(Vec<Problem>);
-
-impl Problems {
-    fn add(&mut self, field: &str, value: &str, remedy: &str) {
-        self.0.push(Problem { field: field.to_owned(), value: value.to_owned(), remedy: remedy.to_owned() });
-    }
-
-    fn secret(&mut self, field: &str, name: &str) {
-        if !valid::object_name(name) {
-            self.add(
-                field,
-                name,
-                "write the name of a Secret of this namespace: lower-case letters, digits, '-' and '.'",
-            );
-        }
-    }
-
-    fn labels(&mut self, field: &str, labels: &BTreeMap<String, String>) {
-        for (key, value) in labels {
-            if !valid::label_key(key) {
-                self.add(field, key, LABEL_KEY);
-            } else if !valid::label_value(value) {
-                let remedy = "write a label value: at most 63 letters, digits, '-', '_' and '.', beginning and ending with \
-                              a letter or digit";
-                self.add(&format!("{field}.{key}"), value, remedy);
-            }
-        }
-    }
-}
-
-const LABEL_KEY: &str = "write a label key: an optional DNS name and '/', then at most 63 letters, digits, '-', '_' and \
-                         '.', beginning and ending with a letter or digit";
-
-/// Names that `injection.env` may not use. The CEL rule of the kind says the same; a test compares them.
-pub const RESERVED: [&str; 23] = [
-    "MLFLOW_TRACKING_URI",
-    "MLFLOW_EXPERIMENT_NAME",
-    "MLFLOW_EXPERIMENT_ID",
-    "MLFLOW_WORKSPACE",
-    "MLFLOW_TRACKING_TOKEN_FILE",
-    "MLFLOW_TRACKING_AUTH",
-    "REQUESTS_CA_BUNDLE",
-    "MLFLOW_TRACKING_SERVER_CERT_PATH",
-    "NODE_EXTRA_CA_CERTS",
-    "MLFLOW_TRACING_DESTINATION",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR",
-    "MLFLOW_ASYNC_TRACE_LOGGING_RETRY_TIMEOUT",
-    "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING",
-    "MLFLOW_USE_BATCH_SPAN_PROCESSOR",
-    "MLFLOW_DISABLE_TELEMETRY",
-    "MLFLOW_TRACE_SAMPLING_RATIO",
-    "MLFLOW_TRACKING_TOKEN",
-    "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_INSECURE_TLS",
-    "NODE_TLS_REJECT_UNAUTHORIZED",
-];
+const DEFAULT_KINDS: [Kind; 3] = [Kind::Deployment, Kind::Job, Kind::CronJob];
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
     use kube::CustomResourceExt;
 
@@ -220,7 +229,10 @@ mod tests {
     }
 
     fn settings(standalone: &str) -> StandaloneSettings {
-        parse(&tracing(standalone)).unwrap().standalone
+        match parse(&tracing(standalone)).unwrap().server {
+            Server::Standalone(standalone) => *standalone,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn told(tracing: &AgentTracing) -> Vec<String> {
@@ -231,7 +243,7 @@ mod tests {
     fn everything_has_a_default() {
         let settings = parse(&tracing("{}")).unwrap();
         assert_eq!(settings.tracking_uri(), "http://tracing-mlflow.bank.svc:5500");
-        let standalone = settings.standalone;
+        let Server::Standalone(standalone) = settings.server else { panic!("{:?}", settings.server) };
         assert_eq!(standalone.image, "ghcr.io/mlflow/mlflow:v3.10.1");
         assert_eq!((standalone.workers, standalone.storage_size.as_str()), (1, "5Gi"));
         assert_eq!(standalone.deletion_policy, DeletionPolicy::Retain);
@@ -306,5 +318,45 @@ mod tests {
         let list = crd.split("!(self.name in [").nth(1).and_then(|rest| rest.split(']').next()).unwrap();
         let in_rule: Vec<&str> = list.split(',').map(|name| name.trim_matches('\'')).collect();
         assert_eq!(in_rule, RESERVED);
+    }
+
+    /// Review 3.2(4): two parsers of one spec.
+    #[test]
+    fn settings_and_policy_are_of_one_parser_and_hold_the_server_of_the_mode() {
+        let of_mode = |mlflow: &str| {
+            let mut tracing = tracing("{}");
+            tracing.spec.mlflow = serde_yaml::from_str(mlflow).unwrap();
+            let (parsed, policy) = (parse(&tracing).unwrap(), policy::Policy::of(&tracing));
+            assert_eq!(format!("{parsed:?}"), format!("{:?}", policy.settings));
+            let address = parsed.address();
+            (parsed.server.mode(), parsed.auth, parsed.workspace, address, policy.facts.bound)
+        };
+        let standalone = Some("http://tracing-mlflow.bank.svc:5600".to_owned());
+        assert_eq!(
+            of_mode("{mode: Standalone, standalone: {port: 5600}}"),
+            (MlflowMode::Standalone, AuthMethod::None, None, standalone, None)
+        );
+        let nobody_yet = Some(BTreeSet::new());
+        assert_eq!(
+            of_mode("{mode: CR, cr: {url: 'https://m:8443/'}}"),
+            (MlflowMode::Cr, AuthMethod::TokenFile, Some("bank".to_owned()), None, nobody_yet)
+        );
+        assert_eq!(
+            of_mode("{mode: External, external: {trackingURI: 'https://m/', workspace: team}}"),
+            (MlflowMode::External, AuthMethod::None, Some("team".to_owned()), Some("https://m".to_owned()), None)
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_spec_is_told_and_the_rest_of_it_counts_for_what_is_wired() {
+        let mut wrong = tracing("{storage: {size: 5gb}}");
+        wrong.spec.mlflow =
+            serde_yaml::from_str("{mode: External, external: {trackingURI: 'https://u:p@m'}, standalone: {port: 1, workers: 2, storage: {size: 5gb}}}")
+                .unwrap();
+        let (settings, problems) = read(&wrong);
+        let fields: Vec<_> = problems.iter().map(|p| (p.field.as_str(), p.value.as_str())).collect();
+        let size = "spec.mlflow.standalone.storage.size";
+        assert_eq!(fields, [("spec.mlflow.external.trackingURI", "m"), (size, "5gb")], "also of another mode's block");
+        assert_eq!((settings.address(), settings.kinds.len()), (None, 3), "no agent gets an address with a password");
     }
 }

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Problem, Settings};
-use crate::api::MlflowMode;
+use super::{Problem, Server, Settings};
 use crate::core::inject::record::short_hash;
 use crate::names;
 
@@ -40,14 +39,15 @@ pub struct Platform {
 impl Platform {
     /// What an administrator's options forbid of an AgentTracing that is valid by itself.
     pub fn forbids(&self, settings: &Settings) -> Option<Problem> {
-        let image = &settings.standalone.image;
+        let Server::Standalone(standalone) = &settings.server else { return None };
+        let image = &standalone.image;
         let allows = |start: &String| {
             let rest = image.strip_prefix(start.as_str());
             // The next part of the name must begin there: `…/mlflow` does not allow `…/mlflow-of-somebody`.
             rest.is_some_and(|rest| rest.is_empty() || start.ends_with('/') || rest.starts_with(['/', ':', '@']))
         };
         let allowed = &self.allowed_mlflow_images;
-        if settings.mode != MlflowMode::Standalone || allowed.is_empty() || allowed.iter().any(allows) {
+        if allowed.is_empty() || allowed.iter().any(allows) {
             return None;
         }
         let allowed = allowed.iter().map(String::as_str).collect::<Vec<_>>().join(", ");

@@ -6,7 +6,6 @@ use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::policy::DEFAULT_PORT;
 use super::{Problems, valid};
 use crate::api::{Artifacts, DeletionPolicy, ImagePullPolicy, NetworkPolicy, Resources, SecretKey, Standalone};
 use crate::core::children::quantity;
@@ -189,5 +188,7 @@ fn unique(mut list: Vec<String>) -> Vec<String> {
 const PREFIX: &str = "spec.mlflow.standalone";
 /// Image of the server: what Red Hat OpenShift AI 3.4 ships.
 pub const DEFAULT_IMAGE: &str = "ghcr.io/mlflow/mlflow:v3.10.1";
+/// Port of Service and container.
+const DEFAULT_PORT: u16 = 5500;
 /// Size of the volume.
 pub const DEFAULT_SIZE: &str = "5Gi";

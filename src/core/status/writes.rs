@@ -1,8 +1,8 @@
 //! Whether MLflow writes. On a full disk, and with a read-only database, it answers every read and loses every trace.
 
 use super::condition::ConditionUpdate;
-use crate::api::{MlflowMode, Reason};
-use crate::core::settings::Settings;
+use crate::api::Reason;
+use crate::core::settings::{Server, Settings};
 use crate::names;
 
 /// What became of a write by way of trial.
@@ -35,13 +35,13 @@ pub fn mlflow_ready(
         }
     };
     let object = names::mlflow_object(name);
-    let remedy = match (settings.mode, reason) {
-        (MlflowMode::Standalone, Reason::StorageFull) if settings.standalone.backend_store_secret.is_none() => format!(
+    let remedy = match (&settings.server, reason) {
+        (Server::Standalone(standalone), Reason::StorageFull) if standalone.backend_store_secret.is_none() => format!(
             "give it more than spec.mlflow.standalone.storage.size says: kubectl edit agenttracing -n {namespace} {name}"
         ),
-        (MlflowMode::Standalone, _) => format!("read why: kubectl logs -n {namespace} deployment/{object}"),
-        (MlflowMode::Cr, _) => format!("see its storage: kubectl get mlflow {} -o yaml", settings.cr.name),
-        (MlflowMode::External, _) => {
+        (Server::Standalone(_), _) => format!("read why: kubectl logs -n {namespace} deployment/{object}"),
+        (Server::Cr(cr), _) => format!("see its storage: kubectl get mlflow {} -o yaml", cr.name),
+        (Server::External(_), _) => {
             format!(
                 "whoever runs it can mend that; see its address: kubectl get agenttracing -n {namespace} {name} -o yaml"
             )

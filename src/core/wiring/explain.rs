@@ -8,7 +8,7 @@ use crate::api::{
 };
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::Policy;
-use crate::core::settings::{self, Problem};
+use crate::core::settings::{self, Facts, Problem};
 use crate::core::wiring::{Group, Missing, expand, wiring};
 
 /// One line of the table of one AgentTracing.
@@ -136,14 +136,13 @@ pub fn smallest(mode: MlflowMode, namespace: &str) -> AgentTracing {
 /// The policy of an AgentTracing that no cluster has seen, with the address that it will have.
 pub fn offline(tracing: &AgentTracing) -> Result<Policy, Vec<Problem>> {
     let settings = settings::parse(tracing)?;
-    let uri = settings.tracking_uri();
-    let mut policy = settings.policy;
-    policy.tracking_uri.get_or_insert(uri);
+    let mut facts = Facts::of(tracing);
+    facts.tracking_uri.get_or_insert(settings.tracking_uri());
     if tracing.status.is_none() {
         // No cluster has been asked: what is printed is what it will be.
-        policy.bound = None;
+        facts.bound = None;
     }
-    Ok(policy)
+    Ok(Policy { settings, facts })
 }
 
 fn with_options(mode: MlflowMode, namespace: &str, options: &[SpecOption]) -> AgentTracing {
@@ -155,7 +154,7 @@ fn with_options(mode: MlflowMode, namespace: &str, options: &[SpecOption]) -> Ag
 /// None for an AgentTracing that is not valid, of which there is none here.
 fn rows_of(tracing: &AgentTracing) -> Vec<Row> {
     let Ok(mut policy) = offline(tracing) else { return Vec::new() };
-    policy.experiment_ids.insert(WORKLOAD.to_owned(), "{experiment id}".to_owned());
+    policy.facts.experiment_ids.insert(WORKLOAD.to_owned(), "{experiment id}".to_owned());
     rows(&policy).unwrap_or_default()
 }
 

@@ -123,10 +123,11 @@ pub fn expand(value: &str) -> Option<String> {
 /// an experiment by its name alone.
 #[expect(clippy::too_many_lines, reason = "a table: one entry for each variable")]
 pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&str>) -> Result<Wiring, Missing> {
+    let Policy { settings, facts } = policy;
     let waits = kind.template_is_mutable();
-    let address = policy.address.as_ref().filter(|_| !waits);
-    let Some(uri) = policy.tracking_uri.as_ref().or(address) else { return Err(Missing::TrackingUri) };
-    let experiment = policy.experiment_of(workload, annotation);
+    let address = if waits { None } else { settings.address() };
+    let Some(uri) = facts.tracking_uri.as_ref().or(address.as_ref()) else { return Err(Missing::TrackingUri) };
+    let experiment = settings.experiment_of(workload, annotation);
     let entry = |name: &str, value: &str, group, why| Entry { name: name.into(), value: literal(value), group, why };
 
     let mut env = vec![
@@ -138,19 +139,19 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
             "the experiment that traces are logged to: one for a workload, or for the family of Jobs with unique names or Knative revisions",
         ),
     ];
-    if policy.experiment.pin {
+    if settings.experiment.pin {
         let why = "the experiment's id: no look-ups, and it wins over set_experiment() in code";
-        match policy.experiment_ids.get(&experiment) {
+        match facts.experiment_ids.get(&experiment) {
             Some(id) => env.push(entry("MLFLOW_TRACING_DESTINATION", id, Group::Experiment, why)),
             None if waits => return Err(Missing::ExperimentId),
             None => {}
         }
     }
-    if let Some(workspace) = &policy.workspace {
+    if let Some(workspace) = policy.workspace() {
         env.push(entry("MLFLOW_WORKSPACE", workspace, Group::Single, "the workspace that the experiment is in"));
     }
     let token_file = format!("{}/token", names::TOKEN_FOLDER);
-    match policy.auth {
+    match settings.auth {
         AuthMethod::None => {}
         AuthMethod::TokenFile => {
             let why = "the pod's token, which the agent's code copies into MLFLOW_TRACKING_TOKEN";
@@ -161,7 +162,7 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
             env.push(entry("MLFLOW_TRACKING_AUTH", "kubernetes-namespaced", Group::Auth, why));
         }
     }
-    if let Some(choice) = &policy.ca {
+    if let Some(choice) = &settings.ca {
         let file = format!("{}/{}", names::CA_FOLDER, names::CA_FILE);
         let bundles = [
             (REQUESTS_CA_BUNDLE, "the authorities that Python's requests trust: the public ones and the cluster's"),
@@ -172,9 +173,9 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
         let bundles = bundles.into_iter().filter(|(name, _)| concerned(name));
         env.extend(bundles.map(|(name, why)| entry(name, &file, Group::Part(&AUTHORITIES), why)));
     }
-    let timeout = policy.sdk.timeout_seconds.unwrap_or(5).to_string();
-    let retries = policy.sdk.max_retries.unwrap_or(1).to_string();
-    let ratio = policy.sdk.sampling_ratio.as_deref().unwrap_or("1.0");
+    let timeout = settings.sdk.timeout_seconds.unwrap_or(5).to_string();
+    let retries = settings.sdk.max_retries.unwrap_or(1).to_string();
+    let ratio = settings.sdk.sampling_ratio.as_deref().unwrap_or("1.0");
     let singles = [
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", timeout.as_str(), "the SDK's 120 s hang an agent when MLflow is down"),
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", &retries, "the SDK's 7 retries hang an agent when MLflow is down"),
@@ -196,13 +197,13 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
     if ratio.parse::<f64>() != Ok(1.0) {
         env.push(entry("MLFLOW_TRACE_SAMPLING_RATIO", ratio, Group::Single, "the share of traces that is kept"));
     }
-    if !policy.env.iter().any(|own| own.name == OTLP_EXPORTER) {
+    if !settings.env.iter().any(|own| own.name == OTLP_EXPORTER) {
         let why = "the SDK otherwise sends its traces to that endpoint and none to MLflow";
         env.push(entry(OTLP_EXPORTER, "false", Group::OtlpExporter, why));
     }
-    env.extend(policy.env.iter().map(|e| entry(&e.name, &e.value, Group::Single, "from injection.env")));
-    let parts = parts::parts(policy);
-    Ok(Wiring { tracing: policy.name.clone(), experiment, env, parts, token: None, renews: false })
+    env.extend(settings.env.iter().map(|e| entry(&e.name, &e.value, Group::Single, "from injection.env")));
+    let parts = parts::parts(settings);
+    Ok(Wiring { tracing: settings.name.clone(), experiment, env, parts, token: None, renews: false })
 }
 
 #[cfg(test)]
@@ -215,7 +216,7 @@ mod tests {
             "{{apiVersion: agenttracing.dev/v1alpha1, kind: AgentTracing, metadata: {{name: tracing, namespace: bank}}, spec: {spec}}}"
         );
         let mut policy = Policy::of(&serde_yaml::from_str::<AgentTracing>(&yaml).unwrap());
-        policy.tracking_uri = policy.address.clone();
+        policy.facts.tracking_uri = policy.settings.address();
         wiring(&policy, Kind::Deployment, "teller", None).unwrap()
     }
 

@@ -71,7 +71,7 @@ pub(super) fn injection_state(
         Decision::Leave(Leave::NotSelected(why)) => unselected(workload, tracing, context, why),
         // It belongs to another AgentTracing; say so if this one wants it too.
         _ => {
-            let own: Vec<_> = context.policies.iter().filter(|p| p.name == tracing).cloned().collect();
+            let own: Vec<_> = context.policies.iter().filter(|p| p.settings.name == tracing).cloned().collect();
             let alone = SelectionContext { policies: &own, ..*context };
             matches!(select(workload, &alone), Selection::One(_)).then_some(())?;
             plain(InjectionState::OwnedByOther)
@@ -127,12 +127,12 @@ pub(super) fn removal(workload: &Workload<'_>) -> Option<Vec<PatchOperation>> {
 
 /// What no AgentTracing selects is reported by the oldest that would select it otherwise.
 fn reports_unselected(workload: &Workload<'_>, tracing: &str, context: &SelectionContext<'_>) -> bool {
-    let willing = context.policies.iter().filter(|p| p.selects(workload));
-    let oldest = willing.min_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
-    oldest.is_some_and(|p| p.name == tracing)
+    let willing = context.policies.iter().filter(|p| p.settings.selects(workload));
+    let oldest = willing.min_by_key(|p| p.settings.age());
+    oldest.is_some_and(|p| p.settings.name == tracing)
 }
 
 /// Whether any AgentTracing reports it.
 fn is_reported(workload: &Workload<'_>, context: &SelectionContext<'_>) -> bool {
-    context.policies.iter().any(|p| p.selects(workload))
+    context.policies.iter().any(|p| p.settings.selects(workload))
 }

@@ -247,7 +247,7 @@ pub fn account_to_bind(
     }
     let Selection::One(policy) = select(&workload, context) else { return Ok(None) };
     let account = workload.service_account();
-    let wanted = policy.bound.is_some() && workload.has_token(!context.tokenless.contains(account));
+    let wanted = policy.facts.bound.is_some() && workload.has_token(!context.tokenless.contains(account));
     Ok(wanted.then(|| account.to_owned()))
 }
 
@@ -275,15 +275,18 @@ pub fn assess(
         return Ok(None);
     }
     let template = workload.template_metadata();
-    let policy = context.policies.iter().find(|policy| policy.name == tracing);
+    let policy = context.policies.iter().find(|policy| policy.settings.name == tracing);
     let was_labelled = workload.metadata.label(names::LABEL_WIRED).is_some();
     let was_wired = wired || was_labelled;
     let touch = workload.metadata.annotation(names::ANNOTATION_TOUCH).filter(|_| !live.has_foreign_touch());
     let touch = touch.map(str::to_owned);
     let last_manager = live.last_manager();
     let rollout = live.rollout(kind);
-    let jobs =
-        if policy.is_some_and(|policy| policy.ca.is_some()) { live.jobs(kind, workload.name()) } else { Vec::new() };
+    let jobs = if policy.is_some_and(|policy| policy.settings.ca.is_some()) {
+        live.jobs(kind, workload.name())
+    } else {
+        Vec::new()
+    };
     let mut notes: Vec<_> = notes.iter().take(16).map(|n| clip(&n.to_string(), 256)).collect();
     notes.extend(unbound_account(&workload, policy, &injection_state));
     let (name, pod) = pod.map_or_else(|| (workload.name().to_owned(), None), |(name, pod)| (name, Some(pod)));
@@ -320,7 +323,7 @@ pub fn assess(
 
 /// What became of the init container that merges certificate authorities, where the AgentTracing wants one.
 fn merge_ca_state(workload: &Workload<'_>, policy: Option<&Policy>, platform: &Platform) -> MergeCaState {
-    let Some((policy, choice)) = policy.and_then(|policy| Some((policy, policy.ca.as_ref()?))) else {
+    let Some((policy, choice)) = policy.and_then(|policy| Some((policy, policy.settings.ca.as_ref()?))) else {
         return MergeCaState::default();
     };
     let record = existing_record(workload).ok().flatten();
@@ -348,7 +351,7 @@ fn unbound_account(
     policy: Option<&Policy>,
     injection_state: &InjectionState,
 ) -> Option<String> {
-    let bound = policy?.bound.as_ref()?;
+    let bound = policy?.facts.bound.as_ref()?;
     let account = workload.service_account();
     let lacks = workload.kind == Kind::Pod && *injection_state == InjectionState::Current && !bound.contains(account);
     lacks.then(|| {

@@ -48,7 +48,7 @@ pub fn wired_by(kind: Kind, json: &str) -> Result<Option<(String, String)>, serd
 
 /// A wired workload that nobody looks after: its AgentTracing is gone, and no other one takes it.
 pub fn orphan(kind: Kind, json: &str, context: &SelectionContext<'_>) -> Result<Option<Orphan>, serde_json::Error> {
-    let gone = |orphan: &Orphan| context.policies.iter().all(|policy| policy.name != orphan.tracing);
+    let gone = |orphan: &Orphan| context.policies.iter().all(|policy| policy.settings.name != orphan.tracing);
     let Some(orphan) = wired(kind, json)?.filter(gone) else { return Ok(None) };
     let workload = Workload::parse(kind, json)?;
     let selected = matches!(select(&workload, context), Selection::One(_));

@@ -6,6 +6,7 @@ use super::*;
 use crate::api::AgentTracing;
 use crate::core::decide::{Decision, decide};
 use crate::core::settings::Platform;
+use crate::core::settings::Settings;
 use crate::core::settings::policy::Policy;
 
 /// A workload of which nothing else is known.
@@ -51,6 +52,11 @@ fn policy(answered: bool) -> Policy {
          metadata: {{name: tracing, namespace: bank-agents}}\nspec: {{mlflow: {{mode: Standalone}}}}\n{status}"
     );
     Policy::of(&serde_yaml::from_str::<AgentTracing>(&yaml).unwrap())
+}
+
+fn with(mut policy: Policy, change: impl FnOnce(&mut Settings)) -> Policy {
+    change(&mut policy.settings);
+    policy
 }
 
 fn deployment(env: Value) -> Value {
@@ -134,7 +140,7 @@ fn the_users_own_experiment_is_where_traces_go() {
 #[test]
 fn a_dollar_in_an_experiments_name_is_looked_for_as_the_agent_writes_it() {
     let mut policy = policy(true);
-    policy.experiment.name = "cash$$flow $(POD_NAME)".into();
+    policy.settings.experiment.name = "cash$$flow $(POD_NAME)".into();
     for kind in [Kind::Deployment, Kind::Pod] {
         let pod = json!({"containers": [{"name": "agent", "image": "i"}]});
         let spec = if kind == Kind::Pod { pod } else { json!({"template": {"spec": pod}}) };
@@ -168,7 +174,7 @@ fn a_dollar_in_an_experiments_name_is_looked_for_as_the_agent_writes_it() {
 
 #[test]
 fn the_younger_of_two_agent_tracings_sees_the_workload_elsewhere() {
-    let older = Policy { name: "elder".into(), created: -1, ..policy(true) };
+    let older = with(policy(true), |settings| (settings.name, settings.created) = ("elder".into(), -1));
     let injection_state = assessment(&deployment(json!([])), &[policy(true), older], true).unwrap().injection_state;
     assert_eq!(injection_state, InjectionState::OwnedByOther);
 }

@@ -37,11 +37,11 @@ pub(super) fn experiment_when_ready(
     tracing: &str,
     context: &SelectionContext<'_>,
 ) -> TraceDestination {
-    let mut policies: Vec<_> = context.policies.iter().filter(|p| p.name == tracing).cloned().collect();
+    let mut policies: Vec<_> = context.policies.iter().filter(|p| p.settings.name == tracing).cloned().collect();
     for policy in &mut policies {
-        policy.tracking_uri.get_or_insert_default();
-        policy.experiment.pin = false;
-        policy.bound = None;
+        policy.facts.tracking_uri.get_or_insert_default();
+        policy.settings.experiment.pin = false;
+        policy.facts.bound = None;
     }
     match decide(workload, &SelectionContext { policies: &policies, ..*context }) {
         Decision::Wire { experiment, injection, .. } => trace_destination(workload, &injection.notes, experiment),

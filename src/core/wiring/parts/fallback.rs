@@ -46,7 +46,7 @@ impl PodPart {
         if is_from(annotations.not_started) {
             return Some(Fallback::NotStarted);
         }
-        (policy.refused_merge_ca.as_deref() == Some(source.as_str())).then_some(Fallback::RefusedInNamespace)
+        (policy.facts.refused_merge_ca.as_deref() == Some(source.as_str())).then_some(Fallback::RefusedInNamespace)
     }
 
     /// The part where it has a place in this workload, else its fallback.

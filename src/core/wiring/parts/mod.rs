@@ -84,8 +84,8 @@ impl PartKind {
 }
 
 /// The parts that the pods of an AgentTracing's workloads get.
-pub(super) fn parts(policy: &Policy) -> Vec<PodPart> {
-    policy.ca.iter().map(authorities::part).collect()
+pub(super) fn parts(settings: &Settings) -> Vec<PodPart> {
+    settings.ca.iter().map(authorities::part).collect()
 }
 
 /// All that there are: a template that was wired by another AgentTracing, or under another spec, is known again by them.

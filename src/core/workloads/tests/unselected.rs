@@ -16,7 +16,7 @@ fn plain(kind: Kind) -> Value {
 }
 
 fn listing(kinds: &[Kind]) -> Policy {
-    Policy { kinds: kinds.to_vec(), ..policy(true) }
+    with(policy(true), |settings| settings.kinds = kinds.to_vec())
 }
 
 struct Cause {
@@ -117,7 +117,7 @@ fn whatever_the_cause_is_what_carries_our_wiring_is_given_back_to_the_last_byte(
             json_patch::patch(&mut wired, &injection.patch).unwrap();
 
             let selector = serde_json::from_value(cause.selector.clone()).unwrap();
-            let after = [Policy { selector, ..listing(&cause.kinds) }];
+            let after = [with(listing(&cause.kinds), |settings| settings.selector = selector)];
             let excluded = if cause.excluded { vec!["bank-agents".to_owned()] } else { Vec::new() };
             let platform = Platform { excluded_namespaces: excluded.into_iter().collect(), ..Platform::default() };
             let context = surroundings(&cause, &platform, &after, &none);
@@ -165,7 +165,7 @@ fn what_another_agent_tracing_selects_is_taken_over_and_not_given_back() {
         };
         let mut wired = plain(kind);
         json_patch::patch(&mut wired, &injection.patch).unwrap();
-        let heir = Policy { name: "heir".into(), ..listing(&[kind]) };
+        let heir = with(listing(&[kind]), |settings| settings.name = "heir".into());
         let after = [listing(&[]), heir];
         let context = surroundings(&cause, &platform, &after, &none);
         assert_eq!(assess(kind, &wired.to_string(), "tracing", &context).unwrap(), None, "{kind:?}");
@@ -180,8 +180,8 @@ fn a_kind_that_one_of_two_lists_is_a_matter_of_the_selector() {
     let platform = Platform::default();
     let selector: crate::api::LabelSelector =
         serde_json::from_value(json!({"matchLabels": {"tier": "other"}})).unwrap();
-    let lists = Policy { selector, ..listing(&[Kind::Deployment]) };
-    let lists_not = Policy { name: "other".into(), ..listing(&[]) };
+    let lists = with(listing(&[Kind::Deployment]), |settings| settings.selector = selector);
+    let lists_not = with(listing(&[]), |settings| settings.name = "other".into());
     let policies = [lists, lists_not];
     let context = surroundings(&Cause::of(NotSelected::NoMatch), &platform, &policies, &none);
     let text = plain(Kind::Deployment).to_string();

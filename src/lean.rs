@@ -13,10 +13,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Resource;
 use kube::core::ObjectMeta;
-use kube::runtime::watcher::{self, ExponentialBackoff};
-use kube::runtime::utils;
+use kube::runtime::{utils, watcher};
 use serde::{Deserialize, Deserializer};
-use tokio::time::Instant;
 
 /// A page of a list is one body in memory, and an object has up to 1.5 MB.
 const PAGE: u32 = 20;
@@ -29,33 +27,19 @@ pub(crate) fn config() -> watcher::Config {
 /// How soon a watch that failed is tried again: after 0.8 s at first and up to 30 s later. That of kube is never later than a
 /// second where the list itself is refused, since an event comes before it, and any event has it start over: a kind that was not
 /// installed was asked for 50 times a minute.
-pub(crate) struct Backoff {
-    delays: ExponentialBackoff,
-    last: Option<Instant>,
-}
-
-/// After so long without a failure the first delay is the shortest again.
-const HEALTHY: Duration = Duration::from_secs(120);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        let delays = ExponentialBackoff::new(Duration::from_millis(800), Duration::from_secs(30), 2.0, true);
-        Self { delays, last: None }
-    }
-}
+#[derive(Default)]
+pub(crate) struct Backoff(watcher::DefaultBackoff);
 
 impl Iterator for Backoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        if self.last.replace(Instant::now()).is_some_and(|last| last.elapsed() > HEALTHY) {
-            utils::Backoff::reset(&mut self.delays);
-        }
-        self.delays.next()
+        self.0.next()
     }
 }
 
 impl utils::Backoff for Backoff {
+    /// It starts over by itself, two minutes after the last failure.
     fn reset(&mut self) {}
 }
 
@@ -172,8 +156,11 @@ mod tests {
             waited.push(delay);
             tokio::time::advance(delay).await;
         }
-        assert!(waited[0] < Duration::from_secs(2) && waited[8..].iter().all(|delay| *delay > Duration::from_secs(15)), "{waited:?}");
-        tokio::time::advance(HEALTHY * 2).await;
+        assert!(
+            waited[0] < Duration::from_secs(2) && waited[8..].iter().all(|delay| *delay > Duration::from_secs(15)),
+            "{waited:?}"
+        );
+        tokio::time::advance(Duration::from_secs(240)).await;
         assert!(backoff.next().unwrap() < Duration::from_secs(2));
     }
 

@@ -125,6 +125,11 @@ pub const CA_SOURCES_VOLUME: &str = "ca-sources";
 /// Where the init container finds them.
 pub const CA_SOURCES_FOLDER: &str = "/tmp/ca-sources";
 
+/// Label selector of the operator's own objects.
+pub fn operator_selector() -> String {
+    format!("{LABEL_NAME}={MANAGED_BY}")
+}
+
 /// Name of all objects of a standalone server: `<AgentTracing>-mlflow`.
 pub fn mlflow_object(agent_tracing: &str) -> String {
     format!("{agent_tracing}-mlflow")

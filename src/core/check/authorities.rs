@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::own_bundle::OwnBundle;
-use super::{Fact, Facts, State, bad, good, operator_namespace, unknown};
+use super::{Fact, Facts, State, bad, good, operator_logs, unknown};
 use crate::api::CaBundleStrategy;
 use crate::core::ca_bundle::log::{LogContent, NamedCertificates, read};
 use crate::core::ca_bundle::{BundledCertificate, OUTPUT, SkipReason, Source, merge, system_roots};
 use crate::core::inject::record::Record;
+use crate::core::kubectl::Kubectl;
 use crate::core::selection::kind::Kind;
 use crate::names;
 
@@ -160,7 +161,8 @@ fn look(bundle: &Bundle, kind: Kind, workload: &str, facts: &Facts, now: Timesta
     }
     if let Some((map, why)) = unread {
         return unknown(format!(
-            "ConfigMap {map} cannot be read ({why}); see whether you may: kubectl auth can-i get configmaps/{map} -n {namespace}"
+            "ConfigMap {map} cannot be read ({why}); see whether you may: {}",
+            may_read(map, namespace)
         ));
     }
     let has = match strategy {
@@ -184,23 +186,23 @@ fn read_trust(bundle: &Bundle, facts: &Facts, now: Timestamp) -> Result<NamedCer
                 Ok(merge(&[Source { name: names::CA_CONFIG_MAP, bytes: pem }], now).certificates.into_iter().collect())
             }
             Fact::Unknown(why) => Err(unknown(format!(
-                "ConfigMap {0} cannot be read ({why}); see whether you may: kubectl auth can-i get configmaps/{0} -n {namespace}",
-                names::CA_CONFIG_MAP
+                "ConfigMap {} cannot be read ({why}); see whether you may: {}",
+                names::CA_CONFIG_MAP,
+                may_read(names::CA_CONFIG_MAP, namespace)
             ))),
         };
     }
     match log {
         Fact::Unknown(why) => Err(unknown(format!(
-            "the log of init container {} of {pod} cannot be read ({why}); that takes get on pods/log: kubectl auth can-i get pods \
-             --subresource=log -n {namespace}",
-            names::MERGE_CA
+            "the log of init container {} of {pod} cannot be read ({why}); that takes get on pods/log: {}",
+            names::MERGE_CA,
+            Kubectl::new("auth can-i get pods --subresource=log").namespace(namespace)
         ))),
         Fact::Known(log) => match read(log) {
             LogContent::Holds(named) => Ok(named),
             LogContent::NotWritten => Err(bad(format!(
-                "{pod} could not write its bundle, so its agent reaches no server over TLS; see why: kubectl logs -n {namespace} \
-                 {pod} -c {}",
-                names::MERGE_CA
+                "{pod} could not write its bundle, so its agent reaches no server over TLS; see why: {}",
+                Kubectl::new("logs").namespace(namespace).arg(pod).arg("-c").arg(names::MERGE_CA)
             ))),
             LogContent::Nothing => Err(without_log(bundle, namespace)),
         },
@@ -223,17 +225,15 @@ fn missing_certificates(bundle: &Bundle, kind: Kind, workload: &str, what: &str,
     if *strategy == CaBundleStrategy::ConfigMap {
         return match &facts.authorities.merged {
             Fact::Known(Some(MergedMap { is_ours: false, .. })) => format!(
-                "ConfigMap {0}, which its pods mount, is not the operator's and lacks {what}; delete it, and the operator makes its \
-                 own: kubectl delete configmap -n {namespace} {0}",
-                names::CA_CONFIG_MAP
+                "ConfigMap {}, which its pods mount, is not the operator's and lacks {what}; delete it, and the operator makes its \
+                 own: {}",
+                names::CA_CONFIG_MAP,
+                Kubectl::new("delete configmap").namespace(namespace).arg(names::CA_CONFIG_MAP)
             ),
             _ => format!(
-                "ConfigMap {}, which its pods mount, lacks {what}; the operator adds it within a minute, or says why not: kubectl \
-                 logs -n {} -l {}={}",
+                "ConfigMap {}, which its pods mount, lacks {what}; the operator adds it within a minute, or says why not: {}",
                 names::CA_CONFIG_MAP,
-                operator_namespace(facts),
-                names::LABEL_NAME,
-                names::MANAGED_BY
+                operator_logs(facts)
             ),
         };
     }
@@ -241,12 +241,13 @@ fn missing_certificates(bundle: &Bundle, kind: Kind, workload: &str, what: &str,
         CaBundleStrategy::AgentInitContainer => " (if the next one lacks it too, the agent's shell cannot read it)",
         CaBundleStrategy::InitContainer | CaBundleStrategy::ConfigMap => "",
     };
+    let on_it = |what: &str| Kubectl::new(what).namespace(namespace).arg(workload);
     let remedy = match kind {
         Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet => {
-            format!("replace its pods: kubectl rollout restart -n {namespace} {workload}")
+            format!("replace its pods: {}", on_it("rollout restart"))
         }
-        Kind::CronJob => format!("its next run has it; wait for that: kubectl get -n {namespace} {workload} --watch"),
-        Kind::Job | Kind::Pod => format!("create it again: kubectl get -n {namespace} {workload} -o yaml"),
+        Kind::CronJob => format!("its next run has it; wait for that: {}", on_it("get").arg("--watch")),
+        Kind::Job | Kind::Pod => format!("create it again: {}", on_it("get").yaml()),
     };
     format!("{pod} started without {what}{unreadable}; {remedy}")
 }
@@ -259,8 +260,13 @@ fn describe(certificate: &BundledCertificate) -> String {
     }
 }
 
-fn cat(bundle: &Bundle, namespace: &str) -> String {
-    format!("kubectl exec -n {namespace} {} -c {} -- cat {OUTPUT}", bundle.pod, bundle.container)
+fn may_read(map: &str, namespace: &str) -> Kubectl {
+    Kubectl::new("auth can-i get").arg(&format!("configmaps/{map}")).namespace(namespace)
+}
+
+fn cat(bundle: &Bundle, namespace: &str) -> Kubectl {
+    let Bundle { pod, container, .. } = bundle;
+    Kubectl::new("exec").namespace(namespace).arg(pod).arg("-c").arg(container).args(["--", "cat", OUTPUT])
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use serde::Serialize;
 use self::authorities::CaFindings;
 use crate::api::AgentTracing;
 use crate::core::ca_bundle::{Source, merge};
+use crate::core::kubectl::Kubectl;
 use crate::names;
 
 /// What was found, or why it could not be looked at.
@@ -132,7 +133,8 @@ fn objects_exist(chain: &mut Chain, facts: &Facts) {
     let list = format!("list agenttracings.agenttracing.dev -n {namespace}");
     chain.fact("AgentTracing", &facts.tracings, &list, |tracings| match tracings.as_slice() {
         [] => bad(format!(
-            "there is none in {namespace}; create one: kubectl apply -n {namespace} -f config/samples/standalone.yaml"
+            "there is none in {namespace}; create one: {}",
+            Kubectl::new("apply").namespace(namespace).args(["-f", "config/samples/standalone.yaml"])
         )),
         all => good(all.iter().map(name_of).collect::<Vec<_>>().join(", ")),
     });
@@ -143,21 +145,15 @@ fn operator_runs(chain: &mut Chain, facts: &Facts, now: Timestamp) {
     chain.fact("operator", &facts.operator, "list deployments -A", |operator| match operator {
         None => bad("it is not installed, although its kind is: kubectl apply -k config/default"),
         Some(OperatorFacts { namespace, ready: 0 }) => bad(format!(
-            "none of its pods is ready; see why: kubectl describe pods -n {namespace} -l {}={}",
-            names::LABEL_NAME,
-            names::MANAGED_BY
+            "none of its pods is ready; see why: {}",
+            Kubectl::new("describe pods").namespace(namespace).selector(&names::operator_selector())
         )),
         Some(OperatorFacts { namespace, ready }) => good(format!("{ready} ready in {namespace}")),
     });
     let lease = format!("get leases/{} -n {}", names::LEASE, operator_namespace(facts));
     chain.fact("leader", &facts.leader, &lease, |until| match until {
         Some(until) if *until >= now => good("a replica leads"),
-        _ => bad(format!(
-            "no replica leads, so nothing is reconciled; read their log: kubectl logs -n {} -l {}={}",
-            operator_namespace(facts),
-            names::LABEL_NAME,
-            names::MANAGED_BY
-        )),
+        _ => bad(format!("no replica leads, so nothing is reconciled; read their log: {}", operator_logs(facts))),
     });
     let configuration = format!("get mutatingwebhookconfigurations/{}", names::WEBHOOK_CONFIGURATION);
     chain.fact("webhook", &facts.webhook, &configuration, |webhook| registered(webhook.as_ref(), now));
@@ -168,8 +164,8 @@ fn namespace_is_injected(chain: &mut Chain, facts: &Facts) {
     let namespace = &facts.namespace;
     chain.fact("namespace label", &facts.labels, &format!("get namespace/{namespace}"), |labels| {
         let enabled = labels.as_ref().and_then(|labels| labels.get(names::LABEL_INJECTION));
-        let command =
-            format!("kubectl label namespace {namespace} {}={} --overwrite", names::LABEL_INJECTION, names::ENABLED);
+        let label = format!("{}={}", names::LABEL_INJECTION, names::ENABLED);
+        let command = Kubectl::new("label namespace").arg(namespace).arg(&label).arg("--overwrite");
         match enabled.map(String::as_str) {
             Some(names::ENABLED) => good(format!("{} is {}", names::LABEL_INJECTION, names::ENABLED)),
             Some(other) => {
@@ -180,14 +176,15 @@ fn namespace_is_injected(chain: &mut Chain, facts: &Facts) {
     });
     chain.fact("webhook answers", &facts.probe, &format!("create deployments -n {namespace}"), |probe| match probe {
         None => unknown(format!(
-            "cannot be told yet: nothing would be injected now; see what is missing: kubectl describe agenttracing -n {namespace}"
+            "cannot be told yet: nothing would be injected now; see what is missing: {}",
+            Kubectl::new("describe agenttracing").namespace(namespace)
         )),
         Some(true) => good("a workload that was not stored came back wired"),
         Some(false) => bad(format!(
-            "the API server does not reach it; see its Service and what stands between: kubectl get endpointslices -n {} -l \
-             kubernetes.io/service-name={}",
-            operator_namespace(facts),
-            names::WEBHOOK_SERVICE
+            "the API server does not reach it; see its Service and what stands between: {}",
+            Kubectl::new("get endpointslices")
+                .namespace(operator_namespace(facts))
+                .selector(&format!("kubernetes.io/service-name={}", names::WEBHOOK_SERVICE))
         )),
     });
 }
@@ -199,7 +196,7 @@ pub fn exit_code(links: &[Link]) -> u8 {
 }
 
 fn registered(webhook: Option<&WebhookFacts>, now: Timestamp) -> (State, String) {
-    let look = format!("kubectl get mutatingwebhookconfiguration {} -o yaml", names::WEBHOOK_CONFIGURATION);
+    let look = Kubectl::new("get mutatingwebhookconfiguration").arg(names::WEBHOOK_CONFIGURATION).yaml();
     let Some(WebhookFacts { bundles }) = webhook else {
         return bad(
             "it is not registered, so nothing is injected on creation; install it again: kubectl apply -k config/default",
@@ -230,6 +227,11 @@ fn operator_namespace(facts: &Facts) -> &str {
         Fact::Known(Some(operator)) => &operator.namespace,
         _ => names::OPERATOR_NAMESPACE,
     }
+}
+
+/// The command that shows the operator's log.
+fn operator_logs(facts: &Facts) -> Kubectl {
+    Kubectl::new("logs").namespace(operator_namespace(facts)).selector(&names::operator_selector())
 }
 
 fn good(message: impl Into<String>) -> (State, String) {

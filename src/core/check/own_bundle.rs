@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{Fact, State, good, unknown};
 use crate::core::inject::record::Record;
+use crate::core::kubectl::Kubectl;
 use crate::names;
 
 /// Words of shells and of what they run when something is not as the script expects.
@@ -49,7 +50,8 @@ impl OwnBundle {
     /// Only its owner knows what belongs into it: what the init container complains of is shown, and how to look.
     pub(super) fn assess(&self, namespace: &str) -> (State, String) {
         let Self { pod, container, folder, log } = self;
-        let look = format!("kubectl exec -n {namespace} {pod} -c {container} -- grep -rc BEGIN {}", quote(folder));
+        let grep = ["--", "grep", "-rc", "BEGIN", folder];
+        let look = Kubectl::new("exec").namespace(namespace).arg(pod).arg("-c").arg(container).args(grep);
         match log {
             Fact::Known(log) => match complaint(log) {
                 Some(line) => unknown(format!(
@@ -76,14 +78,6 @@ fn complaint(log: &str) -> Option<String> {
         COMPLAINTS.iter().any(|words| line.contains(words))
     })?;
     Some(line.trim().chars().filter(|c| !c.is_control()).take(SHOWN).collect())
-}
-
-/// As a shell reads it back.
-fn quote(path: &str) -> String {
-    match path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c)) {
-        true => path.to_owned(),
-        false => format!("'{}'", path.replace('\'', r"'\''")),
-    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::{Chain, Fact, Facts, PodFacts, State, authorities, bad, good, name_of, operator_namespace, unknown};
+use super::{Chain, Fact, Facts, PodFacts, State, authorities, bad, good, name_of, operator_logs, unknown};
 use crate::api::{AgentTracing, ConditionType, Reason, WorkloadState, WorkloadStatus};
+use crate::core::kubectl::Kubectl;
 use crate::core::selection::kind::Kind;
-use crate::names;
 
 pub(super) fn of_tracing(chain: &mut Chain, tracing: &AgentTracing, facts: &Facts, of_several: bool, now: Timestamp) {
     let name = name_of(tracing);
@@ -19,10 +19,8 @@ pub(super) fn of_tracing(chain: &mut Chain, tracing: &AgentTracing, facts: &Fact
         match seen {
             true => good(format!("generation {} was reconciled", status.observed_generation.unwrap_or_default())),
             false => bad(format!(
-                "the newest change of {name} was not reconciled; read the operator's log: kubectl logs -n {} -l {}={}",
-                operator_namespace(facts),
-                names::LABEL_NAME,
-                names::MANAGED_BY
+                "the newest change of {name} was not reconciled; read the operator's log: {}",
+                operator_logs(facts)
             )),
         },
     );
@@ -55,8 +53,8 @@ fn workload_links(chain: &mut Chain, tracing: &AgentTracing, facts: &Facts, of_s
         rows.retain(|row| resource(row) == *only);
         if rows.is_empty() && !of_several {
             let message = format!(
-                "{only} is none that {name} selects, or it is not there; compare injection.kinds and injection.selector: kubectl get \
-                 -n {namespace} {only} -o yaml"
+                "{only} is none that {name} selects, or it is not there; compare injection.kinds and injection.selector: {}",
+                Kubectl::new("get").namespace(namespace).arg(only).yaml()
             );
             chain.add(only, bad(message));
         }
@@ -116,26 +114,25 @@ fn of_workload(row: &WorkloadStatus, facts: &Facts) -> (State, String) {
     match &facts.pods {
         Fact::Known(all) => match all.get(&resource(row)) {
             Some(PodFacts { running, current, .. }) if current < running => bad(format!(
-                "{} of its {running} pods are from before the wiring; replace them: kubectl rollout restart -n {} {}",
+                "{} of its {running} pods are from before the wiring; replace them: {}",
                 running - current,
-                facts.namespace,
-                resource(row)
+                Kubectl::new("rollout restart").namespace(&facts.namespace).arg(&resource(row))
             )),
             Some(PodFacts { tokenless: Some((pod, container)), .. }) => bad(format!(
                 "container {container} of {pod} has no service account token, so that MLflow refuses its traces; a policy has taken it \
-                 from the pod (automountServiceAccountToken), or its volume: kubectl get pod -n {} {pod} -o yaml",
-                facts.namespace
+                 from the pod (automountServiceAccountToken), or its volume: {}",
+                Kubectl::new("get pod").namespace(&facts.namespace).arg(pod).yaml()
             )),
             // Whether its traces arrive is not known, whatever the others' do.
             _ if row.last_trace_time.is_none() => unknown(format!(
-                "{wiring}; send it a request, then look again: kubectl get agenttracing -n {}",
-                facts.namespace
+                "{wiring}; send it a request, then look again: {}",
+                Kubectl::new("get agenttracing").namespace(&facts.namespace)
             )),
             _ => good(wiring),
         },
         Fact::Unknown(why) => unknown(format!(
-            "{wiring}; its pods cannot be looked at ({why}); see whether you may: kubectl auth can-i list pods -n {}",
-            facts.namespace
+            "{wiring}; its pods cannot be looked at ({why}); see whether you may: {}",
+            Kubectl::new("auth can-i list pods").namespace(&facts.namespace)
         )),
     }
 }
@@ -144,8 +141,8 @@ fn of_workload(row: &WorkloadStatus, facts: &Facts) -> (State, String) {
 fn traces_of(row: &WorkloadStatus, facts: &Facts) -> (State, String) {
     let (namespace, resource) = (&facts.namespace, resource(row));
     let log = match row.kind == Kind::CronJob.as_str() {
-        true => format!("kubectl get jobs -n {namespace}"),
-        false => format!("kubectl logs -n {namespace} {resource}"),
+        true => Kubectl::new("get jobs").namespace(namespace),
+        false => Kubectl::new("logs").namespace(namespace).arg(&resource),
     };
     let broken = [Reason::TracesWithoutSpans, Reason::TracesStopped].map(Reason::as_str);
     let note = row.notes.iter().find(|note| broken.iter().any(|reason| note.starts_with(&format!("{reason}: "))));

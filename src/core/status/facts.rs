@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::condition::ConditionUpdate;
 use super::{Findings, TracingRef};
 use crate::api::{AgentTracingStatus, EnsuredExperiment, Reason};
+use crate::core::kubectl::Kubectl;
 use crate::core::wiring::Missing;
 use crate::core::workloads::{InjectionState, TraceDestination};
 
@@ -46,8 +47,8 @@ pub(super) fn rights(tracing_ref: &TracingRef<'_>, findings: &Findings<'_>) -> O
     }
     let message = format!(
         "Workloads use {count} service accounts, and an AgentTracing holds {MAX_ACCOUNTS}, so those of the others are not wired; \
-         spread them over namespaces or let them share accounts: kubectl get serviceaccounts -n {}",
-        tracing_ref.namespace
+         spread them over namespaces or let them share accounts: {}",
+        Kubectl::new("get serviceaccounts").namespace(tracing_ref.namespace)
     );
     Some(ConditionUpdate::bad(Reason::LimitReached, message))
 }
@@ -58,10 +59,10 @@ pub(super) fn too_many_experiments(tracing_ref: &TracingRef<'_>, findings: &Find
     let needed: BTreeSet<_> = findings.workloads.iter().map(|j| &j.experiment).collect();
     let count = needed.into_iter().filter(|target| matches!(target, TraceDestination::Name(_))).count();
     (waits && count > MAX_EXPERIMENTS).then(|| {
-        let TracingRef { namespace, name, .. } = tracing_ref;
         let message = format!(
             "Workloads need {count} experiments, and an AgentTracing holds the ids of {MAX_EXPERIMENTS}, so the others are not wired; \
-             set experiment.pin to false, or a literal experiment.name: kubectl edit agenttracing -n {namespace} {name}"
+             set experiment.pin to false, or a literal experiment.name: {}",
+            tracing_ref.command("edit")
         );
         ConditionUpdate::bad(Reason::LimitReached, message)
     })

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod};
 use super::condition::{ChildObstacle, ConditionUpdate};
 use super::quote::shorten;
 use crate::api::{MlflowStatus, Reason};
+use crate::core::kubectl::Kubectl;
 use crate::names;
 
 /// What is known of the StorageClass of an unbound claim.
@@ -71,7 +72,8 @@ pub fn mlflow_ready(server: &ServerObservation<'_>, now: Timestamp) -> Condition
         return ConditionUpdate::bad(obstacle.reason, obstacle.message.clone());
     }
     if let Probe::Answered(mlflow) = probe {
-        let page = format!("kubectl port-forward -n {namespace} service/{name} {}", port_of(url));
+        let service = format!("service/{name}");
+        let page = Kubectl::new("port-forward").namespace(namespace).arg(&service).arg(port_of(url));
         return ConditionUpdate::good(
             Reason::Available,
             format!("MLflow {} answers at {url}; see its page with: {page}", mlflow.version),
@@ -81,12 +83,11 @@ pub fn mlflow_ready(server: &ServerObservation<'_>, now: Timestamp) -> Condition
         return update;
     }
     let available = deployment.and_then(|d| d.status.as_ref()?.available_replicas).unwrap_or(0) > 0;
-    let logs = format!("kubectl logs -n {namespace} deployment/{name}");
     match probe {
         Probe::Failed { reason, what } if available => {
             let command = match reason {
-                Reason::Unreachable => format!("kubectl get pods,endpointslices,networkpolicies -n {namespace}"),
-                _ => logs,
+                Reason::Unreachable => Kubectl::new("get pods,endpointslices,networkpolicies").namespace(namespace),
+                _ => Kubectl::new("logs").namespace(namespace).arg(&format!("deployment/{name}")),
             };
             return ConditionUpdate::bad(*reason, format!("MLflow runs, but at {url} {what}; look with: {command}"));
         }
@@ -94,14 +95,15 @@ pub fn mlflow_ready(server: &ServerObservation<'_>, now: Timestamp) -> Condition
     }
     if let Some(failure) = deployment.and_then(replica_failure) {
         let message = format!(
-            "The API server refuses MLflow's pod ({failure}); make room or lower mlflow.standalone.resources, then look with: \
-             kubectl describe resourcequota,limitrange -n {namespace}"
+            "The API server refuses MLflow's pod ({failure}); make room or lower mlflow.standalone.resources, then look with: {}",
+            Kubectl::new("describe resourcequota,limitrange").namespace(namespace)
         );
         return ConditionUpdate::bad(Reason::CreateForbidden, message);
     }
     let failure = pods.iter().find_map(|pod| failure(namespace, tracing, pod, now));
     failure.unwrap_or_else(|| {
-        let watch = format!("kubectl get pods -n {namespace} -l {}={tracing} --watch", names::LABEL_INSTANCE);
+        let its_pods = format!("{}={tracing}", names::LABEL_INSTANCE);
+        let watch = Kubectl::new("get pods").namespace(namespace).selector(&its_pods).arg("--watch");
         ConditionUpdate::bad(Reason::Progressing, format!("MLflow is starting; watch it with: {watch}"))
     })
 }
@@ -112,8 +114,8 @@ fn unbound_claim(namespace: &str, claim: &PersistentVolumeClaim, class: StorageC
     let wanted = claim.spec.as_ref().and_then(|s| s.storage_class_name.as_deref()).filter(|c| !c.is_empty());
     let message = match (phase, wanted, class) {
         ("Lost", ..) => format!(
-            "The volume behind PersistentVolumeClaim {name} is gone, and with it the traces; look with: \
-             kubectl describe pvc -n {namespace} {name}"
+            "The volume behind PersistentVolumeClaim {name} is gone, and with it the traces; look with: {}",
+            Kubectl::new("describe pvc").namespace(namespace).arg(name)
         ),
         ("Pending", None, _) => format!(
             "PersistentVolumeClaim {name} names no StorageClass and the cluster has no default one; list them with \
@@ -122,8 +124,8 @@ fn unbound_claim(namespace: &str, claim: &PersistentVolumeClaim, class: StorageC
         ),
         ("Pending", Some(class), StorageClass::Absent) => format!(
             "StorageClass {class} of mlflow.standalone.storage.storageClassName does not exist; create it, or delete this \
-             AgentTracing and the claim ('kubectl delete pvc -n {namespace} {name}') and create it again with one of: \
-             kubectl get storageclass"
+             AgentTracing and the claim ('{}') and create it again with one of: kubectl get storageclass",
+            Kubectl::new("delete pvc").namespace(namespace).arg(name)
         ),
         _ => return None,
     };
@@ -143,7 +145,7 @@ const HANGING_INIT_SECONDS: i64 = 90;
 fn failure(namespace: &str, tracing: &str, pod: &Pod, now: Timestamp) -> Option<ConditionUpdate> {
     let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
     let status = pod.status.as_ref()?;
-    let describe = format!("kubectl describe pod -n {namespace} {pod_name}");
+    let describe = Kubectl::new("describe pod").namespace(namespace).arg(pod_name);
     let scheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
     if let Some(condition) = scheduled {
         let why = shorten(condition.message.as_deref().unwrap_or("no reason given"));
@@ -174,7 +176,7 @@ fn container_failure(
 ) -> Option<String> {
     let ContainerStatus { name, image, state, ready, restart_count, .. } = container;
     let state = state.as_ref()?;
-    let logs = |previous: &str| format!("kubectl logs -n {namespace} {pod} -c {name}{previous}");
+    let logs = || Kubectl::new("logs").namespace(namespace).arg(pod).arg("-c").arg(name);
     let termination = termination(container);
     if let Some(waiting) = &state.waiting {
         let why = waiting.reason.as_deref().unwrap_or("Waiting");
@@ -183,31 +185,31 @@ fn container_failure(
             "ContainerCreating" | "PodInitializing" => {}
             "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
                 return Some(format!(
-                    "The image {image} cannot be pulled ({why}: {message}); set mlflow.standalone.image or its imagePullSecrets: \
-                     kubectl edit agenttracing -n {namespace} {tracing}"
+                    "The image {image} cannot be pulled ({why}: {message}); set mlflow.standalone.image or its imagePullSecrets: {}",
+                    Kubectl::new("edit agenttracing").namespace(namespace).arg(tracing)
                 ));
             }
             "CrashLoopBackOff" => {
                 let last = termination.unwrap_or_else(|| "no exit code known".to_owned());
-                let logs = logs(" --previous");
+                let logs = logs().arg("--previous");
                 return Some(format!("Container {name} of MLflow ends again and again ({last}); read why: {logs}"));
             }
             _ => {
                 return Some(format!(
-                    "Container {name} of MLflow does not start ({why}: {message}); look with: kubectl describe pod -n \
-                     {namespace} {pod}"
+                    "Container {name} of MLflow does not start ({why}: {message}); look with: {}",
+                    Kubectl::new("describe pod").namespace(namespace).arg(pod)
                 ));
             }
         }
     }
     if let Some(last) = termination.filter(|_| !ready && *restart_count > 0) {
-        let logs = logs(" --previous");
+        let logs = logs().arg("--previous");
         return Some(format!("Container {name} of MLflow ended ({last}) and starts again; read why: {logs}"));
     }
     let started = state.running.as_ref().and_then(|r| r.started_at.as_ref()).map(|t| t.0);
     // The start and not the seconds since: a message that changes at every look is a write at every look.
     let started = started.filter(|s| now.as_second() - s.as_second() > HANGING_INIT_SECONDS)?;
-    let logs = logs("");
+    let logs = logs();
     (is_init || !ready)
         .then(|| format!("Container {name} of MLflow runs since {started} and is not ready; read what it does: {logs}"))
 }

@@ -10,6 +10,7 @@ use super::condition::ConditionUpdate;
 
 use super::quote::shorten;
 use crate::api::{LabelSelector, LabelSelectorRequirement, Reason, SelectorOperator};
+use crate::core::kubectl::Kubectl;
 use crate::core::settings::{CrSettings, DEFAULT_CR_ORIGIN, Settings, is_system_namespace};
 use crate::core::url::origin;
 use crate::names;
@@ -84,6 +85,7 @@ pub fn workspace_ready(
         );
         return ConditionUpdate::bad(Reason::SystemNamespace, message);
     }
+    let show_labels = || Kubectl::new("get namespace").arg(namespace).arg("--show-labels");
     let spec = match resource {
         Resource::Present(resource) => resource.get("spec"),
         _ => None,
@@ -91,8 +93,11 @@ pub fn workspace_ready(
     let selector = spec.and_then(|spec| spec.get("workspaceLabelSelector")).and_then(selector);
     if let Some(selector) = selector.filter(|s| !s.matches(|key| labels.get(key).map(String::as_str))) {
         let remedy = match selector.match_labels.iter().next() {
-            Some((key, value)) => format!("label it: kubectl label namespace {namespace} --overwrite {key}={value}"),
-            None => format!("compare its labels: kubectl get namespace {namespace} --show-labels"),
+            Some((key, value)) => format!(
+                "label it: {}",
+                Kubectl::new("label namespace").arg(namespace).arg("--overwrite").arg(&format!("{key}={value}"))
+            ),
+            None => format!("compare its labels: {}", show_labels()),
         };
         let message = format!("MLflow's workspaceLabelSelector hides namespace {namespace}; {remedy}");
         return ConditionUpdate::bad(Reason::NamespaceLabelMissing, message);
@@ -100,9 +105,7 @@ pub fn workspace_ready(
     match workspaces {
         Some(true) => ConditionUpdate::good(
             Reason::Visible,
-            format!(
-                "MLflow shows namespace {namespace} as a workspace; see its labels: kubectl get namespace {namespace} --show-labels"
-            ),
+            format!("MLflow shows namespace {namespace} as a workspace; see its labels: {}", show_labels()),
         ),
         Some(false) => ConditionUpdate::bad(
             Reason::WorkspacesDisabled,
@@ -147,7 +150,7 @@ fn selector(value: &Value) -> Option<LabelSelector> {
 /// The condition `MLflowReady` of a server that somebody else runs; `url` is where it was asked.
 pub fn shared_ready(settings: &CrSettings, resource: &Resource, probe: &Probe, url: &str) -> ConditionUpdate {
     let name = &settings.name;
-    let look = format!("kubectl get mlflow {name} -o yaml");
+    let look = Kubectl::new("get mlflow").arg(name).yaml().to_string();
     if let Probe::Answered(mlflow) = probe {
         let message = format!("MLflow {} answers at {}; see its resource: {look}", mlflow.version, mlflow.url);
         return ConditionUpdate::good(Reason::Available, message);
@@ -215,14 +218,16 @@ pub fn not_created(settings: &Settings, refusal: &CreateRefusal, operator_namesp
             None => said.to_owned(),
         };
         return Resource::TemplateInvalid(format!(
-            "{what}; change it: kubectl edit agenttracing -n {namespace} {name}"
+            "{what}; change it: {}",
+            Kubectl::new("edit agenttracing").namespace(namespace).arg(name)
         ));
     }
     // So the API server says that a right is missing; a policy has words of its own.
     let remedy = match message.contains("cannot create resource") {
         true => format!(
-            "look with: kubectl auth can-i create mlflows.mlflow.opendatahub.io --as=system:serviceaccount:{operator_namespace}:{}",
-            names::SERVICE_ACCOUNT
+            "look with: {}",
+            Kubectl::new("auth can-i create mlflows.mlflow.opendatahub.io")
+                .arg(&format!("--as=system:serviceaccount:{operator_namespace}:{}", names::SERVICE_ACCOUNT))
         ),
         false => {
             "see who refuses it: kubectl get validatingwebhookconfigurations,validatingadmissionpolicies".to_owned()
@@ -245,10 +250,9 @@ pub fn probe_condition(probe: &Probe, url: &str, look: &str) -> ConditionUpdate 
             Reason::TLSUntrusted,
             format!(
                 "MLflow cannot be asked at {url}: {what}; give the operator the authority of its certificate, key ca.crt of \
-                 ConfigMap {}: kubectl get configmap -n {} {}",
+                 ConfigMap {}: {}",
                 names::EXTRA_CAS,
-                names::OPERATOR_NAMESPACE,
-                names::EXTRA_CAS
+                Kubectl::new("get configmap").namespace(names::OPERATOR_NAMESPACE).arg(names::EXTRA_CAS)
             ),
         ),
         Probe::Failed { reason, what } => {

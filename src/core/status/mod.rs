@@ -19,10 +19,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde_json::json;
 
 use self::condition::ConditionUpdate;
 pub use self::traces::{SILENCE_SECONDS, SILENCE_SECONDS_AFTER_END};
 use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowMode, MlflowStatus, Reason, RefusedMergeCa};
+use crate::core::kubectl::Kubectl;
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::RolloutStrategy;
 use crate::core::workloads::cause::Fleet;
@@ -124,10 +126,9 @@ pub fn status(tracing: &AgentTracing, findings: &Findings<'_>, now: Timestamp) -
 
 /// The status of an AgentTracing with `spec.suspend`: everything as it was, only `Ready` says so.
 pub fn suspended(tracing: &AgentTracing, now: Timestamp) -> AgentTracingStatus {
-    let TracingRef { namespace, name, .. } = TracingRef::of(tracing);
     let resume = format!(
-        "Suspended by spec.suspend: nothing is injected, repaired or reconciled; resume with: kubectl patch agenttracing \
-         -n {namespace} {name} --type merge -p '{{\"spec\":{{\"suspend\":false}}}}'"
+        "Suspended by spec.suspend: nothing is injected, repaired or reconciled; resume with: {}",
+        TracingRef::of(tracing).command("patch").merge(&json!({"spec": {"suspend": false}}))
     );
     only_ready(tracing, ConditionUpdate::bad(Reason::Suspended, resume), now)
 }
@@ -135,17 +136,15 @@ pub fn suspended(tracing: &AgentTracing, now: Timestamp) -> AgentTracingStatus {
 /// The status of an AgentTracing whose passes fail: what was found before stays.
 pub fn failed(tracing: &AgentTracing, what: &str, operator_namespace: &str, now: Timestamp) -> AgentTracingStatus {
     let message = format!(
-        "The operator cannot finish its work here and tries again ({what}); read its log: kubectl logs -n {operator_namespace} -l {}={} --tail=-1",
-        names::LABEL_NAME,
-        names::MANAGED_BY
+        "The operator cannot finish its work here and tries again ({what}); read its log: {}",
+        Kubectl::new("logs").namespace(operator_namespace).selector(&names::operator_selector()).arg("--tail=-1")
     );
     only_ready(tracing, ConditionUpdate::bad(Reason::ReconcileFailed, message), now)
 }
 
 /// The status of an AgentTracing whose spec cannot be carried out.
 pub fn invalid(tracing: &AgentTracing, problems: &str, now: Timestamp) -> AgentTracingStatus {
-    let TracingRef { namespace, name, .. } = TracingRef::of(tracing);
-    let message = format!("{problems}; change it with: kubectl edit agenttracing -n {namespace} {name}");
+    let message = format!("{problems}; change it with: {}", TracingRef::of(tracing).command("edit"));
     only_ready(tracing, ConditionUpdate::bad(Reason::InvalidSpec, message), now)
 }
 
@@ -208,6 +207,11 @@ impl<'a> TracingRef<'a> {
             pins: tracing.spec.experiment.pin,
         }
     }
+
+    /// A command about it.
+    fn command(&self, what: &str) -> Kubectl {
+        Kubectl::new(what).arg("agenttracing").namespace(self.namespace).arg(self.name)
+    }
 }
 
 /// What was chosen so by the user is reported, but is no part of "5/6".
@@ -235,17 +239,19 @@ fn injection_ready(
     if findings.excluded {
         let message = format!(
             "Nothing in namespace {namespace} is ever injected: it is one of the cluster's own, or an administrator excluded it; look \
-             with: kubectl get deployment -A -l {}={} -o yaml",
-            names::LABEL_NAME,
-            names::MANAGED_BY
+             with: {}",
+            Kubectl::new("get deployment").arg("-A").selector(&names::operator_selector()).yaml()
         );
         return ConditionUpdate::bad(Reason::NamespaceExcluded, message);
     }
     if !findings.labelled {
         let message = format!(
-            "Namespace {namespace} is not labelled, so nothing in it is injected; label it: kubectl label namespace {namespace} {}={}",
-            names::LABEL_INJECTION,
-            names::ENABLED
+            "Namespace {namespace} is not labelled, so nothing in it is injected; label it: {}",
+            Kubectl::new("label namespace").arg(namespace).arg(&format!(
+                "{}={}",
+                names::LABEL_INJECTION,
+                names::ENABLED
+            ))
         );
         return ConditionUpdate::bad(Reason::NamespaceNotLabelled, message);
     }
@@ -254,38 +260,37 @@ fn injection_ready(
     }
     if matched == 0 && is_idle(findings, tracing) {
         let message = format!(
-            "The namespace is labelled, and no workload that matches runs at the moment; see those that come with: kubectl get \
-             cronjobs,jobs,pods -n {namespace} --watch"
+            "The namespace is labelled, and no workload that matches runs at the moment; see those that come with: {}",
+            Kubectl::new("get cronjobs,jobs,pods").namespace(namespace).arg("--watch")
         );
         return ConditionUpdate::good(Reason::Enabled, message);
     }
     if matched == 0 && findings.workloads.iter().any(|j| j.injection_state == InjectionState::OwnedByOther) {
         let message = format!(
-            "The namespace is labelled, and the workloads that match belong to an older AgentTracing; see both: kubectl get \
-             agenttracing -n {namespace}"
+            "The namespace is labelled, and the workloads that match belong to an older AgentTracing; see both: {}",
+            Kubectl::new("get agenttracing").namespace(namespace)
         );
         return ConditionUpdate::good(Reason::Enabled, message);
     }
     if matched == 0 {
         let message = format!(
             "No workload in namespace {namespace} matches; create one, or compare injection.kinds and injection.selector with what is there \
-             and with the pod templates' labels: kubectl get deployments,statefulsets,daemonsets,jobs -n {namespace} \
-             -o custom-columns=NAME:.metadata.name,LABELS:.spec.template.metadata.labels"
+             and with the pod templates' labels: {}",
+            Kubectl::new("get deployments,statefulsets,daemonsets,jobs")
+                .namespace(namespace)
+                .args(["-o", "custom-columns=NAME:.metadata.name,LABELS:.spec.template.metadata.labels"])
         );
         return ConditionUpdate::bad(Reason::NothingMatches, message);
     }
     if findings.webhook_silent {
         let message = format!(
-            "The webhook did not answer, so the operator patched the workloads itself; look with: kubectl get \
-             mutatingwebhookconfiguration {} -o yaml",
-            names::WEBHOOK_CONFIGURATION
+            "The webhook did not answer, so the operator patched the workloads itself; look with: {}",
+            Kubectl::new("get mutatingwebhookconfiguration").arg(names::WEBHOOK_CONFIGURATION).yaml()
         );
         return ConditionUpdate::bad(Reason::WebhookUnavailable, message);
     }
-    let list = format!(
-        "kubectl get deployments,statefulsets,daemonsets,cronjobs,jobs -n {namespace} -l {}",
-        names::LABEL_WIRED
-    );
+    let wired = Kubectl::new("get deployments,statefulsets,daemonsets,cronjobs,jobs").namespace(namespace);
+    let list = wired.selector(names::LABEL_WIRED);
     ConditionUpdate::good(
         Reason::Enabled,
         format!("The namespace is labelled and workloads match ({matched}); list the wired ones with: {list}"),
@@ -302,25 +307,23 @@ fn is_idle(findings: &Findings<'_>, tracing: &AgentTracing) -> bool {
 }
 
 fn experiments_ready(tracing_ref: &TracingRef<'_>, findings: &Findings<'_>) -> ConditionUpdate {
-    let TracingRef { namespace, name, .. } = tracing_ref;
     // What is never found out must not look as if it were on its way.
     if findings.mlflow.reason == Reason::NotObservable {
         let message = format!(
             "Nobody but the agents may ask this MLflow, so they create their experiments themselves; list its host in \
-             --trusted-mlflow-hosts, or in --mlflow-token-hosts where it needs a token: kubectl get deployment -n {} {} -o yaml",
-            names::OPERATOR_NAMESPACE,
-            names::MANAGED_BY
+             --trusted-mlflow-hosts, or in --mlflow-token-hosts where it needs a token: {}",
+            Kubectl::new("get deployment").namespace(names::OPERATOR_NAMESPACE).arg(names::MANAGED_BY).yaml()
         );
         return ConditionUpdate::unknown(Reason::NotObservable, message);
     }
     if let Some((experiment, (reason, what))) = findings.experiments.problems.iter().next() {
         let remedy = match reason {
             Reason::ExperimentDeleted => format!(
-                "restore it with: kubectl patch agenttracing -n {namespace} {name} --type merge -p \
-                 '{{\"spec\":{{\"experiment\":{{\"restoreDeleted\":true}}}}}}'"
+                "restore it with: {}",
+                tracing_ref.command("patch").merge(&json!({"spec": {"experiment": {"restoreDeleted": true}}}))
             ),
-            Reason::NameInvalid => format!("choose another name: kubectl edit agenttracing -n {namespace} {name}"),
-            _ => format!("look with: kubectl describe agenttracing -n {namespace} {name}"),
+            Reason::NameInvalid => format!("choose another name: {}", tracing_ref.command("edit")),
+            _ => format!("look with: {}", tracing_ref.command("describe")),
         };
         return ConditionUpdate::bad(*reason, format!("Experiment \"{experiment}\" {what}; {remedy}"));
     }
@@ -328,7 +331,7 @@ fn experiments_ready(tracing_ref: &TracingRef<'_>, findings: &Findings<'_>) -> C
         return update;
     }
     let count = findings.experiments.ensured.len();
-    let list = format!("kubectl get agenttracing -n {namespace} {name} -o jsonpath='{{.status.experiments}}'");
+    let list = tracing_ref.command("get").jsonpath(".status.experiments");
     ConditionUpdate::good(
         Reason::Ensured,
         format!("The experiments of the workloads exist in MLflow ({count}); list them with: {list}"),
@@ -378,10 +381,10 @@ fn list(workloads: &[&Assessment]) -> String {
 }
 
 /// The command that shows a workload's log. A CronJob has none of its own.
-fn logs(namespace: &str, assessment: &Assessment) -> String {
+fn logs(namespace: &str, assessment: &Assessment) -> Kubectl {
     match assessment.kind {
-        Kind::CronJob => format!("kubectl get jobs -n {namespace}"),
-        _ => format!("kubectl logs -n {namespace} {}", assessment.resource()),
+        Kind::CronJob => Kubectl::new("get jobs").namespace(namespace),
+        _ => Kubectl::new("logs").namespace(namespace).arg(&assessment.resource()),
     }
 }
 

@@ -11,6 +11,7 @@ use super::health::port_of;
 use super::condition::ConditionUpdate;
 use super::{Findings, TracingRef, clip, count, list, logs};
 use crate::api::{ConditionType, MlflowStatus, Reason};
+use crate::core::kubectl::Kubectl;
 use crate::core::workloads::evidence::Evidence;
 use crate::core::workloads::rollout::touched_at;
 use crate::core::workloads::{Assessment, InjectionState, TraceDestination};
@@ -102,13 +103,18 @@ fn broken(
     let (first, endpoint, mended) = otlp?;
     let (container, resource) = (&endpoint.container, first.resource());
     // MLflow's SDK in the same container would follow that variable too.
-    let variables = format!("{mended} MLFLOW_ENABLE_OTLP_EXPORTER=false");
+    let assignments = [mended.as_str(), "MLFLOW_ENABLE_OTLP_EXPORTER=false"];
     let remedy = match first.kind.template_is_mutable() {
         true => format!(
-            "correct the variable that says so: kubectl set env -n {namespace} {resource} -c {container} {variables}"
+            "correct the variable that says so: {}",
+            Kubectl::new("set env").namespace(namespace).arg(&resource).arg("-c").arg(container).args(assignments)
         ),
         // Of a Pod and a Job that exist no variable can be changed.
-        false => format!("set {variables} in what makes it: kubectl get -n {namespace} {resource} -o yaml"),
+        false => format!(
+            "set {} in what makes it: {}",
+            assignments.join(" "),
+            Kubectl::new("get").namespace(namespace).arg(&resource).yaml()
+        ),
     };
     let message = format!(
         "Container {container} of {} sends its traces by OTLP to a path that this MLflow does not have; {remedy}",
@@ -124,13 +130,13 @@ fn silent(
     findings: &Findings<'_>,
     now: Timestamp,
 ) -> Option<ConditionUpdate> {
-    let TracingRef { namespace, name, pins } = tracing_ref;
+    let TracingRef { namespace, pins, .. } = tracing_ref;
     let deleted: Vec<_> = current.iter().copied().filter(|j| evidence(findings, j) == Evidence::NoExperiment).collect();
     if !deleted.is_empty() {
         let message = format!(
-            "No trace can arrive in {}, which was deleted in MLflow; see condition ExperimentsReady: kubectl describe agenttracing -n \
-             {namespace} {name}",
-            experiments(&deleted)
+            "No trace can arrive in {}, which was deleted in MLflow; see condition ExperimentsReady: {}",
+            experiments(&deleted),
+            tracing_ref.command("describe")
         );
         return Some(ConditionUpdate::bad(Reason::NoTracesFrom, message));
     }
@@ -193,10 +199,13 @@ fn received(
     let port = port_of(url);
     let see = match mlflow.is_some_and(|m| m.source == "Service") {
         true => format!(
-            "see them at http://localhost:{port} with: kubectl port-forward -n {namespace} service/{} {port}",
-            names::mlflow_object(name)
+            "see them at http://localhost:{port} with: {}",
+            Kubectl::new("port-forward")
+                .namespace(namespace)
+                .arg(&format!("service/{}", names::mlflow_object(name)))
+                .arg(port)
         ),
-        false => format!("they are at {url}; the newest of each: kubectl describe agenttracing -n {namespace} {name}"),
+        false => format!("they are at {url}; the newest of each: {}", tracing_ref.command("describe")),
     };
     let message = format!("Traces with their spans arrive in {}; {see}", experiments(&received));
     Some(ConditionUpdate::good(Reason::TracesReceived, message))
@@ -211,13 +220,12 @@ fn with_traces<'a>(workloads: impl Iterator<Item = &'a Assessment>, findings: &F
 }
 
 fn not_yet(tracing_ref: &TracingRef<'_>, current: &[&Assessment], mlflow: Option<&MlflowStatus>) -> ConditionUpdate {
-    let TracingRef { namespace, name, .. } = tracing_ref;
+    let namespace = tracing_ref.namespace;
     if mlflow.is_some_and(|m| m.source == "Unobserved") {
         let message = format!(
             "Nobody but the agents may ask this MLflow, so that nobody can tell whether traces arrive; list its host in \
-             --trusted-mlflow-hosts, or in --mlflow-token-hosts where it needs a token: kubectl get deployment -n {} {} -o yaml",
-            names::OPERATOR_NAMESPACE,
-            names::MANAGED_BY
+             --trusted-mlflow-hosts, or in --mlflow-token-hosts where it needs a token: {}",
+            Kubectl::new("get deployment").namespace(names::OPERATOR_NAMESPACE).arg(names::MANAGED_BY).yaml()
         );
         return ConditionUpdate::unknown(Reason::NotObservable, message);
     }
@@ -225,15 +233,15 @@ fn not_yet(tracing_ref: &TracingRef<'_>, current: &[&Assessment], mlflow: Option
     if !unknown.is_empty() && unknown.len() == current.len() {
         let message = format!(
             "The experiment of {} comes from elsewhere (valueFrom), so nobody can look for its traces; see its \
-             environment: kubectl get -n {namespace} {} -o yaml",
+             environment: {}",
             list(&unknown),
-            unknown[0].resource()
+            Kubectl::new("get").namespace(namespace).arg(&unknown[0].resource()).yaml()
         );
         return ConditionUpdate::unknown(Reason::NotObservable, message);
     }
     let next = match current.first() {
         Some(first) => format!("send the agents a request, then read their log: {}", logs(namespace, first)),
-        None => format!("no workload is wired yet; watch with: kubectl get agenttracing -n {namespace} {name} --watch"),
+        None => format!("no workload is wired yet; watch with: {}", tracing_ref.command("get").arg("--watch")),
     };
     ConditionUpdate::bad(Reason::NoTracesYet, format!("No trace was seen since the current wiring: {next}"))
 }
@@ -269,12 +277,12 @@ pub(super) fn ready(
     findings: &Findings<'_>,
     updates: &[(ConditionType, ConditionUpdate)],
 ) -> ConditionUpdate {
-    let TracingRef { namespace, .. } = tracing_ref;
     let lost = findings.workloads.iter().filter(|j| j.injection_state == InjectionState::OwnedByOther).count();
     if lost > 0 && lost == findings.workloads.len() {
         let message = format!(
             "All {lost} workloads that match belong to an older AgentTracing; delete one of the two or give them different \
-             injection.selectors: kubectl get agenttracing -n {namespace}"
+             injection.selectors: {}",
+            Kubectl::new("get agenttracing").namespace(tracing_ref.namespace)
         );
         return ConditionUpdate::bad(Reason::Conflict, message);
     }

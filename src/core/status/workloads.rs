@@ -15,14 +15,12 @@ pub(super) fn workloads_ready(
     causes: &[(&Assessment, Cause<'_>)],
     findings: &Findings<'_>,
 ) -> ConditionUpdate {
-    let TracingRef { namespace, name, .. } = tracing_ref;
     let named = |test: &dyn Fn(&Assessment, &Cause<'_>) -> bool| -> Vec<&Assessment> {
         let counted = causes.iter().filter(|(assessment, _)| is_counted(assessment));
         counted.filter(|(assessment, cause)| test(assessment, cause)).map(|(assessment, _)| *assessment).collect()
     };
     let wanting = named(&|j, _| j.is_out_of_date());
-    let details = Kubectl::new("get agenttracing").namespace(namespace).arg(name).jsonpath(".status.workloads");
-    let describe = || Kubectl::new("describe agenttracing").namespace(namespace).arg(name);
+    let details = tracing_ref.command("get").jsonpath(".status.workloads");
     if let Some(culprit) = fleet.stuck_culprit().or(fleet.culprit.filter(|_| !wanting.is_empty())) {
         let message = format!(
             "{} does not come back with the wiring ({}), so the others wait: {}; see what to do: {details}",
@@ -62,7 +60,7 @@ pub(super) fn workloads_ready(
         let message = format!(
             "Waiting until what their wiring needs is known: {}; see how far it is: {}",
             list(&waiting),
-            describe()
+            tracing_ref.command("describe")
         );
         return ConditionUpdate::bad(Reason::WaitingForMLflow, message);
     }
@@ -71,7 +69,7 @@ pub(super) fn workloads_ready(
             "MLflow does not answer, and agents look for it once, when they start, so this waits until it does: {} ({}); see why: {}",
             count(wanting.len(), "workload"),
             list(&wanting),
-            describe()
+            tracing_ref.command("describe")
         );
         return ConditionUpdate::bad(Reason::WaitingForMLflow, message);
     }
@@ -81,7 +79,7 @@ pub(super) fn workloads_ready(
             "Rolling out: {}; to come: {}; watch with: {}",
             list(&rolling),
             list(&wanting),
-            Kubectl::new("get").namespace(namespace).arg(&first.resource()).arg("--watch")
+            Kubectl::new("get").namespace(tracing_ref.namespace).arg(&first.resource()).arg("--watch")
         );
         return ConditionUpdate::bad(Reason::RolloutInProgress, message);
     }

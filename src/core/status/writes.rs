@@ -2,6 +2,7 @@
 
 use super::condition::ConditionUpdate;
 use crate::api::Reason;
+use crate::core::kubectl::Kubectl;
 use crate::core::settings::{Server, Settings};
 use crate::names;
 
@@ -34,17 +35,20 @@ pub fn mlflow_ready(
             (Reason::WritesRefused, format!("it does not write ({why}), so that it loses every trace"))
         }
     };
-    let object = names::mlflow_object(name);
+    let server = format!("deployment/{}", names::mlflow_object(name));
+    let on_tracing = |what: &str| Kubectl::new(what).arg("agenttracing").namespace(namespace).arg(name);
     let remedy = match (&settings.server, reason) {
-        (Server::Standalone(standalone), Reason::StorageFull) if standalone.backend_store_secret.is_none() => format!(
-            "give it more than spec.mlflow.standalone.storage.size says: kubectl edit agenttracing -n {namespace} {name}"
-        ),
-        (Server::Standalone(_), _) => format!("read why: kubectl logs -n {namespace} deployment/{object}"),
-        (Server::Cr(cr), _) => format!("see its storage: kubectl get mlflow {} -o yaml", cr.name),
+        (Server::Standalone(standalone), Reason::StorageFull) if standalone.backend_store_secret.is_none() => {
+            format!("give it more than spec.mlflow.standalone.storage.size says: {}", on_tracing("edit"))
+        }
+        (Server::Standalone(_), _) => {
+            format!("read why: {}", Kubectl::new("logs").namespace(namespace).arg(&server))
+        }
+        (Server::Cr(cr), _) => {
+            format!("see its storage: {}", Kubectl::new("get mlflow").arg(&cr.name).yaml())
+        }
         (Server::External(_), _) => {
-            format!(
-                "whoever runs it can mend that; see its address: kubectl get agenttracing -n {namespace} {name} -o yaml"
-            )
+            format!("whoever runs it can mend that; see its address: {}", on_tracing("get").yaml())
         }
     };
     ConditionUpdate::bad(reason, format!("MLflow answers at {url}, but {what}; {remedy}"))

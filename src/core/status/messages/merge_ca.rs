@@ -31,7 +31,7 @@ pub(super) fn reason(why: Fallback) -> Reason {
 
 /// Why a workload takes its certificate authorities from the ConfigMap, and what makes its init container possible again.
 pub(super) fn without(why: Fallback, tracing_ref: &TracingRef<'_>, assessment: &Assessment) -> String {
-    let TracingRef { namespace, name, .. } = *tracing_ref;
+    let namespace = tracing_ref.namespace;
     let image = &assessment.merge_ca.image;
     let instead = format!("it takes its authorities from ConfigMap {}", names::CA_CONFIG_MAP);
     let forget = |annotation: &str| {
@@ -42,7 +42,7 @@ pub(super) fn without(why: Fallback, tracing_ref: &TracingRef<'_>, assessment: &
             "The cluster does not admit init container {} with image {image} in this namespace, so {instead}; allow the image (or \
              set the install's mergeCa): it is tried again every ten minutes; see who refuses it: {}",
             names::MERGE_CA,
-            Kubectl::new("get agenttracing").namespace(namespace).arg(name).jsonpath(".status.mergeCa.message")
+            tracing_ref.command("get").jsonpath(".status.mergeCa.message")
         ),
         Fallback::Refused => format!(
             "The cluster does not admit it with init container {} and image {image}, so {instead}, and no other workload is \

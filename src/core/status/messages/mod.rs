@@ -65,11 +65,11 @@ impl Cause<'_> {
     }
 
     /// The message of its row, where there is something to say.
+    #[expect(clippy::too_many_lines, reason = "a table: one arm for each cause")]
     pub(super) fn message(&self, tracing_ref: &TracingRef<'_>, assessment: &Assessment) -> Option<String> {
         let namespace = tracing_ref.namespace;
         let resource = assessment.resource();
         let on_it = |what: &str| Kubectl::new(what).namespace(namespace).arg(&resource);
-        let on_tracing = |what: &str| Kubectl::new(what).arg("agenttracing").namespace(namespace).arg(tracing_ref.name);
         let failure = || assessment.rollout.failure.as_ref().map(|failure| failure.message.as_str());
         Some(match self {
             Cause::Injected | Cause::Removal => return None,
@@ -94,7 +94,7 @@ impl Cause<'_> {
                     Missing::ExperimentId => "its experiment exists in MLflow".to_owned(),
                     Missing::Binding => format!("service account {} may write to MLflow", assessment.account),
                 };
-                format!("It is wired as soon as {what}; watch with: {}", on_tracing("get").arg("--watch"))
+                format!("It is wired as soon as {what}; watch with: {}", tracing_ref.command("get").arg("--watch"))
             }
             Cause::FutureVersion => {
                 format!("A newer operator wired it; upgrade this one: {}", operator("get deployment"))
@@ -126,7 +126,7 @@ impl Cause<'_> {
             ),
             Cause::MlflowSilent => format!(
                 "It waits until MLflow answers, since agents look for it once, when they start; see why it does not: {}",
-                on_tracing("describe")
+                tracing_ref.command("describe")
             ),
             Cause::Queued => format!("It waits for its turn; watch with: {}", on_it("get").arg("--watch")),
             Cause::Skipped(reason) => skipped::why(namespace, assessment, *reason),
@@ -140,7 +140,7 @@ impl Cause<'_> {
 
 /// A command about the operator's own Deployment or pods, wherever they are.
 fn operator(what: &str) -> Kubectl {
-    Kubectl::new(what).arg("-A").selector(&format!("{}={}", names::LABEL_NAME, names::MANAGED_BY))
+    Kubectl::new(what).arg("-A").selector(&names::operator_selector())
 }
 
 /// Never a command that deletes more than the workload's own pods.

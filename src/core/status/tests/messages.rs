@@ -9,7 +9,9 @@ use crate::core::decide::Fallback;
 
 type Change = (&'static str, fn(&mut Assessment));
 
-const STATES: [(&str, fn() -> InjectionState); 16] = [
+type State = (&'static str, fn() -> InjectionState);
+
+const STATES: [State; 16] = [
     ("current", || InjectionState::Current),
     ("out of date", || InjectionState::OutOfDate { hash: "h".into(), patch: Vec::new() }),
     ("no address", || InjectionState::Blocked(Missing::TrackingUri)),

@@ -12,7 +12,7 @@ pub(in crate::core) mod sample;
 
 use serde_json::Value;
 
-use crate::core::settings::policy::Policy;
+use crate::core::settings::Settings;
 pub use authorities::AUTHORITIES;
 pub use ca_sources::ca_sources;
 pub(in crate::core) use container::resources;

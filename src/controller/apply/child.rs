@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Error;
 use crate::controller::{Context, is_namespace_terminating};
 use crate::core::children::child::{Change, Child};
-use crate::core::children::obstacle::Hindrance;
+use crate::core::children::obstacle::{Hindrance, is_lasting};
 use crate::core::status::condition::ChildObstacle;
 use crate::core::status::quote::shorten;
 use crate::names;
@@ -80,9 +80,9 @@ pub(in crate::controller) async fn child(
                 true => tracing::debug!(kind, namespace, name, said, "refused: the namespace is going"),
                 false => tracing::warn!(kind, namespace, name, said, "refused"),
             }
+            let is_lasting = is_lasting(code, message);
             let obstacle = child.obstacle(&Hindrance::Refused { code, message: said });
-            // A quota may become free at any time; what is invalid stays so until either side changes.
-            if code != 403 {
+            if is_lasting {
                 refusals.insert(key, (asked, obstacle.clone()));
             }
             Ok(Applied::Hindered(obstacle))

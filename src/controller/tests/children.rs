@@ -57,3 +57,26 @@ async fn the_authorities_are_healed_and_what_is_invalid_is_tried_once() {
     world.pass().await;
     assert_eq!(world.api.writes_to(AUTHORITIES), 0, "at rest");
 }
+
+/// Policies come and go like quotas. The API server's own check of an object stays the same until either side changes.
+#[tokio::test]
+async fn what_a_policy_denies_is_applied_once_the_policy_is_gone() {
+    for (code, message) in [
+        (400, "admission webhook \"images.example\" denied the request: not from our registry"),
+        (
+            422,
+            "services \"tracing-mlflow\" is forbidden: ValidatingAdmissionPolicy 'ours' with binding 'ours' denied request: no",
+        ),
+    ] {
+        for path in [SERVICE, AUTHORITIES] {
+            let mut world = World::new().await;
+            world.api.edit(TRACING, json!({"spec": {"caBundle": {"mode": "Always", "strategy": "ConfigMap"}}}));
+            world.api.refuse(path, code, message);
+            world.pass().await;
+            assert!(world.api.get(path).is_none());
+            world.api.refuse(path, code, "");
+            world.pass().await;
+            assert!(world.api.get(path).is_some(), "{code} {path}");
+        }
+    }
+}

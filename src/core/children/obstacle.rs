@@ -75,6 +75,12 @@ impl Child {
     }
 }
 
+/// Whether the API server refuses the same again until either side changes: so it is with what is invalid. A quota may become
+/// free at any time, and policies come and go; the words are those of webhooks and of ValidatingAdmissionPolicies.
+pub fn is_lasting(code: u16, message: &str) -> bool {
+    code != 403 && !message.contains("denied the request") && !message.contains("denied request")
+}
+
 fn is_quota(message: &str) -> bool {
     message.contains("quota")
 }

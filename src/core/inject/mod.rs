@@ -88,8 +88,8 @@ pub fn inject(
     let annotation = workload.annotation(names::ANNOTATION_CONTAINERS);
     let named: Vec<bool> = containers(workload)
         .map(|container_ref| {
-            let is_ours = old.as_ref().is_some_and(|record| pod::is_init_container_of_ours(&container_ref, record));
-            container_ref.may_be_wired && !is_ours && is_chosen(&container_ref, choice, annotation)
+            let is_ours = || old.as_ref().is_some_and(|record| pod::is_init_container_of_ours(&container_ref, record));
+            container_ref.may_be_wired && is_chosen(&container_ref, choice, annotation) && !is_ours()
         })
         .collect();
     let can_log = |container_ref: &ContainerRef<'_, '_>| {

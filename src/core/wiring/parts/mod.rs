@@ -1,7 +1,7 @@
 //! What a pod gets besides variables: volumes, init containers (among them native side containers) and mounts.
 //!
-//! Each part is one file here: a [`PartKind`], which stands in [`KINDS`], and a function from a policy to its [`PodPart`], which
-//! [`parts`] calls. Injection walks the list and knows none of them.
+//! Each part is one file here: a [`PartKind`], which stands in `KINDS`, and a function from a policy to its [`PodPart`], which
+//! `parts` calls. Injection walks the list and knows none of them.
 
 pub mod authorities;
 mod ca_sources;

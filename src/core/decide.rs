@@ -9,7 +9,6 @@ use crate::core::inject::record::RecordError;
 use crate::core::inject::view::Workload;
 use crate::core::selection::kind::Kind;
 use crate::core::selection::{NotSelected, Selection, SelectionContext, select};
-pub use crate::core::wiring::parts::Fallback;
 use crate::names;
 
 /// The answer.

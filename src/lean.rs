@@ -8,39 +8,25 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Resource;
 use kube::core::ObjectMeta;
-use kube::runtime::{utils, watcher};
+use kube::runtime::watcher;
 use serde::{Deserialize, Deserializer};
 
 /// A page of a list is one body in memory, and an object has up to 1.5 MB.
 const PAGE: u32 = 20;
+const PAGE_OF_TRACINGS: u32 = 10;
 
 /// How kinds are watched of which there may be many and large objects.
 pub(crate) fn config() -> watcher::Config {
     watcher::Config::default().page_size(PAGE)
 }
 
-/// How soon a watch that failed is tried again: after 0.8 s at first and up to 30 s later. That of kube is never later than a
-/// second where the list itself is refused, since an event comes before it, and any event has it start over: a kind that was not
-/// installed was asked for 50 times a minute.
-#[derive(Default)]
-pub(crate) struct Backoff(watcher::DefaultBackoff);
-
-impl Iterator for Backoff {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        self.0.next()
-    }
-}
-
-impl utils::Backoff for Backoff {
-    /// It starts over by itself, two minutes after the last failure.
-    fn reset(&mut self) {}
+/// How AgentTracings are watched: they are kept, and are read as JSON values first.
+pub(crate) fn config_of_tracings() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE_OF_TRACINGS)
 }
 
 /// Name, namespace, labels and version of an object of a kind. The API server is asked for metadata only, unless for `WHOLE`
@@ -144,24 +130,6 @@ mod tests {
         let list: ObjectList<LeanAccount> = serde_json::from_str(&list.to_string()).unwrap();
         assert_eq!(list.metadata.continue_.as_deref(), Some("next"));
         is_teller(&list.items[0]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_watch_that_fails_again_and_again_is_tried_every_half_minute_and_soon_after_a_good_time() {
-        let mut backoff = Backoff::default();
-        let mut waited = Vec::new();
-        for _ in 0..12 {
-            utils::Backoff::reset(&mut backoff); // at the event before the list
-            let delay = backoff.next().unwrap();
-            waited.push(delay);
-            tokio::time::advance(delay).await;
-        }
-        assert!(
-            waited[0] < Duration::from_secs(2) && waited[8..].iter().all(|delay| *delay > Duration::from_secs(15)),
-            "{waited:?}"
-        );
-        tokio::time::advance(Duration::from_secs(240)).await;
-        assert!(backoff.next().unwrap() < Duration::from_secs(2));
     }
 
     #[test]

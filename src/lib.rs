@@ -51,8 +51,6 @@
 
 pub mod api;
 pub mod cli;
-// Its steps are being taken apart; see tests/layers.rs for the length of its files.
-#[allow(clippy::too_many_lines)]
 pub mod controller;
 pub mod core;
 pub mod http_server;

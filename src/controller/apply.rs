@@ -1,8 +1,8 @@
 //! Every write to Kubernetes but events.
 //!
 //! Nothing is written that is so already: at rest the API server's audit log shows no request of ours that changes
-//! anything. Nothing that is not ours is changed, and what the API server refused once is not tried again until either side
-//! is different.
+//! anything. Nothing that is not ours is changed, and what the API server found invalid is not tried again until either side
+//! is different; quotas and policies are asked again in each pass.
 
 mod child;
 mod server;

@@ -7,10 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use super::workload_key::WorkloadKey;
 use super::{Context, Error, apply, observe};
 use crate::api::{AgentTracingStatus, CaBundleStrategy, RefusedMergeCa};
-use crate::core::decide::Fallback;
 use crate::core::inject::canary::{self, Answer, Templates, compare_dry_runs};
 use crate::core::selection::kind::Kind;
 use crate::core::settings::Settings;
+use crate::core::settings::policy::CaChoice;
+use crate::core::wiring::parts::Fallback;
 use crate::core::wiring::parts::authorities;
 use crate::core::workloads::{Assessment, InjectionState};
 
@@ -60,7 +61,7 @@ pub(super) async fn refused_merge_ca(
     labelled: bool,
     workloads: &[Assessment],
     old: &AgentTracingStatus,
-    memory: &mut CanaryState,
+    state: &mut CanaryState,
     now: Timestamp,
 ) -> Result<Option<RefusedMergeCa>, Error> {
     let Some(choice) = settings.ca.as_ref().filter(|ca| ca.strategy == CaBundleStrategy::InitContainer) else {
@@ -75,7 +76,7 @@ pub(super) async fn refused_merge_ca(
     let source = ctx.platform.merge_ca.source();
     let example = example(workloads);
     let refusals = workloads.iter().filter(|j| j.merge_ca.fallback == Some(Fallback::Refused)).count();
-    let last = memory.namespace.as_ref().filter(|asked| asked.source == source);
+    let last = state.namespace.as_ref().filter(|asked| asked.source == source);
     let holds = |asked: &&DryRun| {
         now.duration_since(asked.at) < RECHECK && asked.refusals >= refusals && (asked.of_workload || example.is_none())
     };
@@ -90,23 +91,12 @@ pub(super) async fn refused_merge_ca(
     let runs_with_it =
         |j: &Assessment| j.merge_ca.present && j.injection_state == InjectionState::Current && j.rollout.available > 0;
     if last.is_none() && known.is_none() && workloads.iter().any(runs_with_it) {
-        memory.namespace = asked(true, &None);
+        state.namespace = asked(true, &None);
         return Ok(None);
     }
-    let template = match example {
-        Some(example) => observe::object(ctx, example.kind, &settings.namespace, &example.name).await?,
-        None => None,
-    };
-    let template = example.zip(template).and_then(|(example, object)| canary::bare_template(example.kind, object));
-    let of_workload = template.is_some();
-    let template = template.unwrap_or_else(|| canary::stand_in(&ctx.platform));
-    let Some(templates) = canary::to_be_wired(template, &authorities::part(choice), &ctx.platform) else {
+    let Some(DryRunAnswers { answers, of_workload }) = try_template(ctx, settings, choice, example).await? else {
         return Ok(known);
     };
-    let answers = [
-        ask(ctx, Kind::Deployment, &settings.namespace, &templates).await,
-        ask(ctx, Kind::Pod, &settings.namespace, &templates).await,
-    ];
     let refused = answers.iter().find_map(|answer| match answer {
         Answer::Refused(said) => Some(said),
         // A policy that refuses the stand-in for its image would refuse the init container too: until there is a workload that
@@ -128,9 +118,40 @@ pub(super) async fn refused_merge_ca(
         _ => known,
     };
     if !answers.contains(&Answer::Unclear) {
-        memory.namespace = asked(of_workload, &refused);
+        state.namespace = asked(of_workload, &refused);
     }
     Ok(refused)
+}
+
+/// What the API server says to the init container.
+struct DryRunAnswers {
+    /// In a Deployment, and in a Pod.
+    answers: [Answer; 2],
+    /// Of the template of a workload; otherwise only of a stand-in.
+    of_workload: bool,
+}
+
+/// Tries the template of a workload, or of a stand-in; nothing where the init container has no place in it.
+async fn try_template(
+    ctx: &Context,
+    settings: &Settings,
+    choice: &CaChoice,
+    example: Option<&Assessment>,
+) -> Result<Option<DryRunAnswers>, Error> {
+    let namespace = &settings.namespace;
+    let template = match example {
+        Some(example) => observe::object(ctx, example.kind, namespace, &example.name).await?,
+        None => None,
+    };
+    let template = example.zip(template).and_then(|(example, object)| canary::bare_template(example.kind, object));
+    let of_workload = template.is_some();
+    let template = template.unwrap_or_else(|| canary::stand_in(&ctx.platform));
+    let Some(templates) = canary::to_be_wired(template, &authorities::part(choice), &ctx.platform) else {
+        return Ok(None);
+    };
+    let answers =
+        [ask(ctx, Kind::Deployment, namespace, &templates).await, ask(ctx, Kind::Pod, namespace, &templates).await];
+    Ok(Some(DryRunAnswers { answers, of_workload }))
 }
 
 /// The workload whose template is tried, as the best example of what policies are used to here: one that is about to be wired,
@@ -150,17 +171,17 @@ pub(super) async fn failing(
     namespace: &str,
     workloads: &[Assessment],
     troubles: &observe::Troubles,
-    memory: &mut CanaryState,
+    state: &mut CanaryState,
     now: Timestamp,
 ) -> Result<BTreeMap<String, Fallback>, Error> {
     let observe::Troubles { not_started, without_pods } = troubles;
     let keys: BTreeSet<_> = workloads.iter().map(WorkloadKey::of_workload).collect();
-    memory.examined.retain(|key, _| keys.contains(key));
+    state.examined.retain(|key, _| keys.contains(key));
     let is_due = |workload: &&Assessment| {
         // Whether a CronJob's Jobs get no pods is not known: each look is a question.
         let pause = if workload.kind == Kind::CronJob { RECHECK } else { RECHECK_PODS };
         let again = |at: Timestamp| now.duration_since(at) >= pause;
-        let last = memory.examined.get(&WorkloadKey::of_workload(workload));
+        let last = state.examined.get(&WorkloadKey::of_workload(workload));
         last.is_none_or(|last| last.record != workload.record || again(last.at))
     };
     let without: Vec<_> = workloads.iter().filter(|workload| without_pods.contains(&workload.resource())).collect();
@@ -177,10 +198,10 @@ pub(super) async fn failing(
         }
         let examined =
             Examined { record: workload.record.clone(), at: now, refused: matches!(answer, Answer::Refused(_)) };
-        memory.examined.insert(WorkloadKey::of_workload(workload), examined);
+        state.examined.insert(WorkloadKey::of_workload(workload), examined);
     }
     let is_refused = |workload: &&Assessment| {
-        let last = memory.examined.get(&WorkloadKey::of_workload(workload));
+        let last = state.examined.get(&WorkloadKey::of_workload(workload));
         last.is_some_and(|last| last.refused && last.record == workload.record)
     };
     let refused = without.into_iter().filter(is_refused).map(|workload| (workload.resource(), Fallback::Refused));

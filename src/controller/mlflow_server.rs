@@ -65,7 +65,7 @@ async fn standalone(
         false => (Probe::NotAsked, None),
         true => {
             let answer = ctx.servers.answer(&ctx.http()?, &uri, Lookup::At, &reference(tracing)).await; // memory, IO
-            probed(answer, "Service", last_answer(tracing, &uri))
+            probed(answer, "Service", last_answer(tracing, |url| url == uri))
         }
     };
     let verdict = assess_standalone(ctx, settings, &live, &obstacles, &probe, now).await?; // IO, then pure
@@ -100,7 +100,8 @@ async fn shared_server(
     let this = reference(tracing);
     for candidate in candidates {
         let answer = ctx.servers.answer(&ctx.http()?, &candidate.origin, Lookup::Below, &this).await; // memory, IO
-        match probed(answer, candidate.source, last_answer(tracing, &candidate.origin)) {
+        let before = last_answer(tracing, |url| is_below(url, &candidate.origin));
+        match probed(answer, candidate.source, before) {
             (answered @ Probe::Answered(_), found) => {
                 (probe, client) = (answered, found);
                 break;
@@ -109,8 +110,13 @@ async fn shared_server(
             (failed @ Probe::Failed { .. }, _) if probe == Probe::NotAsked => {
                 (probe, asked) = (failed, candidate.origin);
             }
-            // Agents are not sent to a less likely one before this one has had its time.
-            (Probe::NotAsked, _) => break,
+            // Agents are not sent to another one before this one has had its time.
+            (Probe::NotAsked, _) => {
+                if let Some(before) = last_answer(tracing, |_| true) {
+                    probe = Probe::Answered(before.clone());
+                }
+                break;
+            }
             (Probe::Failed { .. }, _) => {}
         }
     }
@@ -131,7 +137,7 @@ async fn external(ctx: &Context, tracing: &AgentTracing, settings: &Settings) ->
         return Ok(Server::unlisted(ctx, &uri, Policy::of(tracing).workspace().is_some()));
     }
     let answer = ctx.servers.answer(&ctx.http()?, &uri, Lookup::Below, &reference(tracing)).await; // memory, IO
-    let (probe, client) = match probed(answer, "Spec", last_answer(tracing, &uri)) {
+    let (probe, client) = match probed(answer, "Spec", last_answer(tracing, |url| url == uri)) {
         // Agents get what the user wrote, and would find nothing there.
         (Probe::Answered(found), _) if found.url != uri => {
             let what = format!("its API is at {}: write that into mlflow.external.trackingURI", found.url);
@@ -204,20 +210,29 @@ fn look_at_options(ctx: &Context) -> String {
     format!("kubectl get deployment -n {} {} -o yaml", ctx.platform.operator_namespace, crate::names::MANAGED_BY)
 }
 
-/// What the stored status says of the server at an address, while it says that it answers.
-fn last_answer<'a>(tracing: &'a AgentTracing, address: &str) -> Option<&'a MlflowStatus> {
+/// What the stored status says of the server, while it says that it answers.
+fn last_answer(tracing: &AgentTracing, is_meant: impl Fn(&str) -> bool) -> Option<&MlflowStatus> {
     let status = tracing.status.as_ref()?;
     let is_ready =
         |condition: &Condition| condition.type_ == ConditionType::MLflowReady.as_str() && condition.status == "True";
-    let mlflow = status.mlflow.as_ref().filter(|mlflow| mlflow.url.starts_with(address))?;
+    let mlflow = status.mlflow.as_ref().filter(|mlflow| is_meant(&mlflow.url))?;
     status.conditions.iter().any(is_ready).then_some(mlflow)
 }
 
-/// What an answer says, and the client that got it. Where this process has none yet, as a new leader, `before` counts: else one
-/// that is slow to answer would be told as not ready in between.
+/// Whether an address is an origin, or below it.
+fn is_below(url: &str, origin: &str) -> bool {
+    url.strip_prefix(origin).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// What an answer says, and the client that got it. Where this process has none yet, as a new leader, or has just failed to get
+/// its first, `before` counts: else a server that is slow to answer would be told as not ready in between.
 fn probed(answer: Option<Answer>, source: &str, before: Option<&MlflowStatus>) -> (Probe, Option<MlflowClient>) {
+    let is_none = answer.as_ref().is_none_or(Answer::is_first_failure);
+    if let Some(before) = before.filter(|_| is_none) {
+        return (Probe::Answered(before.clone()), None);
+    }
     match answer.map(|answer| answer.found) {
-        None => (before.cloned().map_or(Probe::NotAsked, Probe::Answered), None),
+        None => (Probe::NotAsked, None),
         Some(Ok(Located { client, server: mlflow::ServerInfo { version, workspaces } })) => {
             let url = client.tracking_uri().to_owned();
             let answered = MlflowStatus { url, version, workspaces, source: source.to_owned() };

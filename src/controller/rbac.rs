@@ -62,7 +62,7 @@ pub(super) async fn rights(
     tracings: &[AgentTracing],
     accounts: &BTreeSet<String>,
     workspace: Option<&ConditionUpdate>,
-    memory: &mut AccessCache,
+    cache: &mut AccessCache,
     refusals: &mut apply::Refusals,
 ) -> Result<Rights, Error> {
     if settings.server.mode() != MlflowMode::Cr {
@@ -88,36 +88,19 @@ pub(super) async fn rights(
     };
     let text =
         |pointer: &str| live.as_ref().and_then(|live| live.pointer(pointer)).map(Value::to_string).unwrap_or_default();
-    memory.forget(format!("{rules} {}", text("/metadata/uid")), before.as_ref());
+    cache.forget(format!("{rules} {}", text("/metadata/uid")), before.as_ref());
     let version = text("/metadata/resourceVersion");
-    let is_new = std::mem::replace(&mut memory.version, version.clone()) != version;
+    let is_new = std::mem::replace(&mut cache.version, version.clone()) != version;
     // Where MLflow does not show the namespace a question would be answered with a refusal that it keeps.
     if workspace.is_some_and(|workspace| workspace.good == Some(false)) {
         let message = format!("The service accounts are bound ({}); see them with: {look}", accounts.len());
-        return Ok(Rights {
-            verdict: Some(ConditionUpdate::good(Reason::Bound, message)),
-            bound: BTreeSet::new(),
-            may_ask: false,
-        });
+        return none(ConditionUpdate::good(Reason::Bound, message));
     }
     let observer = (ctx.platform.operator_namespace.clone(), names::OBSERVER.to_owned());
-    let agents = accounts.iter().map(|account| (namespace.to_owned(), account.clone()));
-    let unproven: Vec<_> =
-        [observer.clone()].into_iter().chain(agents).filter(|account| !memory.proven.contains(account)).collect();
-    let reviews = unproven.into_iter().map(|account| {
-        async move { Ok::<_, Error>((observe::denied(ctx, namespace, &account.0, &account.1).await?, account)) }.boxed()
-    });
-    let reviews: Vec<_> = reviews.collect();
-    let mut refused = BTreeMap::new();
-    let mut reviews = stream::iter(reviews).buffer_unordered(REVIEWS);
-    while let Some(reviewed) = reviews.next().await {
-        match reviewed? {
-            (None, account) => _ = memory.proven.insert(account),
-            (Some(verb), account) => _ = refused.insert(account, verb),
-        }
-    }
-    let bound = accounts.iter().filter(|a| memory.proven.contains(&(namespace.to_owned(), (*a).clone()))).cloned();
-    let verdict = match refused.iter().next() {
+    let of = |account: &String| (namespace.to_owned(), account.clone());
+    let all = [observer.clone()].into_iter().chain(accounts.iter().map(of));
+    let denied = prove(ctx, namespace, all, cache).await?; // IO
+    let verdict = match denied {
         None => ConditionUpdate::good(
             Reason::Bound,
             format!(
@@ -138,7 +121,33 @@ pub(super) async fn rights(
             ),
         ),
     };
-    Ok(Rights { verdict: Some(verdict), bound: bound.collect(), may_ask: memory.proven.contains(&observer) })
+    let bound = accounts.iter().filter(|account| cache.proven.contains(&of(account))).cloned().collect();
+    Ok(Rights { verdict: Some(verdict), bound, may_ask: cache.proven.contains(&observer) })
+}
+
+/// Asks what is not proven yet. The first account that is denied something, and the verb.
+async fn prove(
+    ctx: &Context,
+    namespace: &str,
+    accounts: impl Iterator<Item = Account>,
+    cache: &mut AccessCache,
+) -> Result<Option<(Account, &'static str)>, Error> {
+    let reviews: Vec<_> = accounts
+        .filter(|account| !cache.proven.contains(account))
+        .map(|account| async move {
+            Ok::<_, Error>((observe::denied(ctx, namespace, &account.0, &account.1).await?, account))
+        })
+        .map(FutureExt::boxed)
+        .collect();
+    let mut denied = BTreeMap::new();
+    let mut reviews = stream::iter(reviews).buffer_unordered(REVIEWS);
+    while let Some(reviewed) = reviews.next().await {
+        match reviewed? {
+            (None, account) => _ = cache.proven.insert(account),
+            (Some(verb), account) => _ = denied.insert(account, verb),
+        }
+    }
+    Ok(denied.pop_first())
 }
 
 /// The AgentTracings of mode CR, which all own the binding.
@@ -182,9 +191,9 @@ mod tests {
     fn what_was_proven_stays_proven_until_the_role_or_that_subject_changes() {
         let with = |state: &str, before: Option<&Value>| {
             let proven = ["a", "b"].map(account).into();
-            let mut memory = AccessCache { state: "rules 1".to_owned(), version: "7".to_owned(), proven };
-            memory.forget(state.to_owned(), before);
-            memory.proven.into_iter().map(|(_, name)| name).collect::<String>()
+            let mut cache = AccessCache { state: "rules 1".to_owned(), version: "7".to_owned(), proven };
+            cache.forget(state.to_owned(), before);
+            cache.proven.into_iter().map(|(_, name)| name).collect::<String>()
         };
         assert_eq!(with("rules 1", Some(&binding(&["a", "b", "new"]))), "ab");
         assert_eq!(with("rules 1", Some(&binding(&["b"]))), "b", "somebody took a out, and it was put in again");

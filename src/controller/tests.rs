@@ -85,7 +85,7 @@ impl World {
     async fn pass(&mut self) -> Action {
         let tracing: Guarded = serde_json::from_value(self.api.get(TRACING).unwrap()).unwrap();
         self.writer.apply_watcher_event(&watcher::Event::Apply(tracing.clone()));
-        self.ctx.servers.forget();
+        self.ctx.servers.age();
         let steps = StepTimer::begin(&self.ctx.options.metrics);
         reconcile::reconcile(tracing.0.as_ref().unwrap(), &self.ctx, &steps).await.unwrap()
     }

@@ -17,7 +17,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
 use kube::api::Api;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::{WatchStreamExt, utils, watcher};
 use kube::{Resource, ResourceExt};
 
 use super::sweep::{Suspect, Suspects};
@@ -29,8 +29,6 @@ use crate::telemetry::error_chain;
 
 /// Events that arrive within this time make one pass.
 const DEBOUNCE: Duration = Duration::from_millis(500);
-/// An AgentTracing is kept whole, and is read as JSON values first.
-const PAGE_OF_TRACINGS: u32 = 10;
 
 /// AgentTracings, as the queue names them.
 type References = BoxStream<'static, ObjectRef<Guarded>>;
@@ -76,10 +74,9 @@ struct Watches {
 
 impl Watches {
     fn tracings(&self, writer: Writer<Guarded>) -> References {
-        let config = watcher::Config::default().page_size(PAGE_OF_TRACINGS);
-        watcher(Api::<Guarded>::all(self.ctx.client.clone()), config)
+        watcher(Api::<Guarded>::all(self.ctx.client.clone()), lean::config_of_tracings())
             .modify(|tracing| tracing.meta_mut().managed_fields = None)
-            .backoff(lean::Backoff::default())
+            .default_backoff()
             .reflect(writer)
             .touched_objects()
             .filter_map(|event| async move { log_error("agenttracings", event).map(|o| ObjectRef::from_obj(&o)) })
@@ -95,7 +92,7 @@ impl Watches {
     {
         let (ctx, suspects) = (self.ctx.clone(), self.suspects.clone());
         watcher(Api::<Lean<K>>::all(ctx.client.clone()), config)
-            .backoff(lean::Backoff::default())
+            .default_backoff()
             .touched_objects()
             .filter_map(|event| async move { log_error(&K::plural(&()), event) })
             .flat_map(move |object| {
@@ -113,16 +110,16 @@ impl Watches {
         let name = &self.ctx.options.integration_role;
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let changes = watcher(Api::<Lean<ClusterRole>>::all(self.ctx.client.clone()), config)
-            .backoff(lean::Backoff::default())
+            .default_backoff()
             .touched_objects()
             .filter_map(|event| async move { log_error("clusterroles", event) });
         self.all_of_mode_cr(changes)
     }
 
-    /// The kind may be absent; a pass finds it when it comes, within a minute, and the watch then follows.
+    /// The kind may be absent; the watch follows within a minute of its coming.
     fn mlflow(&self) -> References {
         let changes = watcher(observe::mlflows(&self.ctx.client), watcher::Config::default())
-            .backoff(lean::Backoff::default())
+            .backoff(SlowBackoff::default())
             .touched_objects()
             .filter_map(|event| async move { event.ok() });
         self.all_of_mode_cr(changes)
@@ -140,6 +137,25 @@ impl Watches {
         let wakeups = self.ctx.wakeups.clone();
         stream::unfold(wakeups, |wakeups| async move { Some((wakeups.next().await, wakeups)) }).boxed()
     }
+}
+
+/// How soon the watch of a kind that may be absent is tried again: up to a minute later. That of kube is never later than two seconds
+/// where the list itself fails, since an event comes before it, and any event has it start over: a kind that was not installed was
+/// asked for 50 times a minute.
+#[derive(Default)]
+struct SlowBackoff(watcher::DefaultBackoff);
+
+impl Iterator for SlowBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next()
+    }
+}
+
+impl utils::Backoff for SlowBackoff {
+    /// It starts over by itself, two minutes after the last failure.
+    fn reset(&mut self) {}
 }
 
 fn log_error<T>(what: &str, event: Result<T, watcher::Error>) -> Option<T> {
@@ -180,5 +196,23 @@ mod tests {
         let keys = stream::iter(["a", "b", "a", "a", "b"]).chain(stream::pending()).boxed();
         let gathered = debounce(keys, Duration::from_millis(20)).take(2).collect::<HashSet<_>>().await;
         assert_eq!(gathered, HashSet::from(["a", "b"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_that_is_absent_is_looked_for_twice_a_minute_at_most() {
+        let mut backoff = SlowBackoff::default();
+        let mut waited = Vec::new();
+        for _ in 0..12 {
+            utils::Backoff::reset(&mut backoff); // at the event before the list
+            let delay = backoff.next().unwrap();
+            waited.push(delay);
+            tokio::time::advance(delay).await;
+        }
+        assert!(
+            waited[0] < Duration::from_secs(2) && waited[8..].iter().all(|delay| *delay > Duration::from_secs(15)),
+            "{waited:?}"
+        );
+        tokio::time::advance(Duration::from_secs(240)).await;
+        assert!(backoff.next().unwrap() < Duration::from_secs(2));
     }
 }

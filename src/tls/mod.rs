@@ -39,7 +39,6 @@ use self::bundle::Configuration;
 use self::clock::Clock;
 use self::secret::SecretState;
 use self::serving::Serving;
-use crate::lean;
 use crate::names;
 use crate::telemetry::{Metrics, Readiness, error_chain};
 
@@ -173,8 +172,7 @@ impl Certificates {
 
     async fn follow_configuration(&self) -> Infallible {
         let configurations = Api::<MutatingWebhookConfiguration>::all(self.client.clone());
-        let mut seen =
-            pin!(watch_object(configurations, names::WEBHOOK_CONFIGURATION).backoff(lean::Backoff::default()));
+        let mut seen = pin!(watch_object(configurations, names::WEBHOOK_CONFIGURATION).default_backoff());
         loop {
             match seen.next().await {
                 Some(Ok(configuration)) => {

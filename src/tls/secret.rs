@@ -25,7 +25,6 @@ use super::authority::{Authority, AuthorityError};
 use super::bundle::Configuration;
 use super::rotation::{AuthoritySet, RotationStep};
 use super::{CERTIFICATE, Certificates, TICK};
-use crate::lean;
 use crate::names;
 use crate::telemetry::{Readiness, error_chain};
 
@@ -64,7 +63,7 @@ enum StepError {
 impl Certificates {
     /// Keeps a usable Secret, and knows what it holds.
     pub(super) async fn hold_authorities(&self, readiness: &Readiness) -> Infallible {
-        let mut events = pin!(watch_object(self.secrets(), names::WEBHOOK_CA_SECRET).backoff(lean::Backoff::default()));
+        let mut events = pin!(watch_object(self.secrets(), names::WEBHOOK_CA_SECRET).default_backoff());
         let mut seen: Option<Option<Secret>> = None;
         let mut wait = RETRY_INTERVAL;
         loop {

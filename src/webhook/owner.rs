@@ -16,7 +16,6 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use crate::lean;
 use crate::names;
 use crate::telemetry::error_chain;
 
@@ -24,7 +23,7 @@ use crate::telemetry::error_chain;
 pub async fn keep(client: &Client, namespace: &str) -> Infallible {
     let configurations = Api::<PartialObjectMeta<MutatingWebhookConfiguration>>::all(client.clone());
     let only = watcher::Config::default().fields(&format!("metadata.name={}", names::WEBHOOK_CONFIGURATION));
-    let mut seen = pin!(watcher(configurations.clone(), only).backoff(lean::Backoff::default()).applied_objects());
+    let mut seen = pin!(watcher(configurations.clone(), only).default_backoff().applied_objects());
     loop {
         let configuration = match seen.next().await {
             Some(Ok(configuration)) => configuration,

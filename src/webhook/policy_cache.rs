@@ -82,7 +82,7 @@ impl PolicyCache {
         let namespaces = Api::<Lean<Namespace>>::all(client.clone());
         let accounts = Api::<LeanAccount>::all(client.clone());
         let (tracings, ..) = futures::join!(
-            self.tracings.follow(tracings, all.clone(), TRACINGS, readiness),
+            self.tracings.follow(tracings, lean::config_of_tracings(), TRACINGS, readiness),
             self.namespaces.follow(namespaces, labelled, NAMESPACES, readiness),
             self.accounts.follow(accounts, all, SERVICE_ACCOUNTS, readiness),
             self.discover(client, readiness),
@@ -171,7 +171,7 @@ impl<I: Index> CachedIndex<I> {
     where
         I::Object: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
-        let mut events = pin!(watch_objects(api, config).backoff(lean::Backoff::default()));
+        let mut events = pin!(watch_objects(api, config).default_backoff());
         loop {
             match events.next().await {
                 Some(Ok(event)) => {

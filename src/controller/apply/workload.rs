@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::Error;
 use crate::controller::{Context, observe};
-use crate::core::decide::Fallback;
 use crate::core::inject::canary::{self, Answer};
 use crate::core::selection::kind::Kind;
 use crate::core::status::quote::shorten;
+use crate::core::wiring::parts::Fallback;
 use crate::names;
 
 /// A workload that is written.

@@ -1,5 +1,6 @@
 //! Lists of any size, looked at item by item: of a whole namespace nothing is held but what is made of it.
 
+use std::ops::ControlFlow;
 use std::pin::pin;
 
 use futures::AsyncBufReadExt;
@@ -15,6 +16,7 @@ use crate::core::selection::kind::Kind;
 
 /// Objects of the first page of a list, and bytes and objects of the others.
 const FIRST_PAGE: u32 = 25;
+const FIRST_PAGE_OF_METADATA: u32 = 100;
 const PAGE_BYTES: usize = 4 << 20;
 const MOST_OF_A_PAGE: u32 = 500;
 
@@ -96,17 +98,30 @@ impl<'a> List<'a> {
         client: &Client,
         mut each: impl FnMut(&str) -> Result<(), serde_json::Error>,
     ) -> Result<(), Error> {
+        self.for_each_until(client, |item| each(item).map(|()| ControlFlow::Continue(()))).await
+    }
+
+    /// The same, and no further page is asked for once one was enough.
+    pub async fn for_each_until(
+        &self,
+        client: &Client,
+        mut each: impl FnMut(&str) -> Result<ControlFlow<()>, serde_json::Error>,
+    ) -> Result<(), Error> {
         let mut params = ListParams {
             label_selector: self.labels.clone(),
             field_selector: self.fields.map(str::to_owned),
             ..ListParams::default()
         };
         let mut left = self.most;
-        let mut limit = FIRST_PAGE;
+        // Of metadata even the largest hundred are few bytes.
+        let mut limit = if self.metadata_only { FIRST_PAGE_OF_METADATA } else { FIRST_PAGE };
         while left > 0 {
             limit = limit.min(u32::try_from(left).unwrap_or(u32::MAX));
             params.limit = Some(limit);
             let page = self.page(client, &params, &mut each).await?;
+            if page.enough {
+                break;
+            }
             left = left.saturating_sub(page.count);
             let Some(next) = page.next.filter(|next| !next.is_empty()) else { break };
             params.continue_token = Some(next);
@@ -119,7 +134,7 @@ impl<'a> List<'a> {
         &self,
         client: &Client,
         params: &ListParams,
-        each: &mut impl FnMut(&str) -> Result<(), serde_json::Error>,
+        each: &mut impl FnMut(&str) -> Result<ControlFlow<()>, serde_json::Error>,
     ) -> Result<Page, Error> {
         let what = || format!("the {} of {}", self.plural, self.namespace.unwrap_or("all namespaces"));
         let decode = |source| Error::Decode { what: what(), source };
@@ -138,13 +153,15 @@ impl<'a> List<'a> {
             let one = |item: Item<'_>| {
                 page.count += 1;
                 match item {
-                    Item::Whole(text) => each(serde_json::from_slice::<&RawValue>(text)?.get()),
+                    Item::Whole(text) => {
+                        page.enough |= each(serde_json::from_slice::<&RawValue>(text)?.get())?.is_break();
+                    }
                     Item::TooLarge(bytes) => {
                         let (kind, namespace) = (self.plural, self.namespace);
                         tracing::warn!(kind, namespace, bytes, "an object is too large to be looked at");
-                        Ok(())
                     }
                 }
+                Ok(())
             };
             items.feed(part, one).map_err(decode)?;
             body.consume_unpin(size);
@@ -162,6 +179,8 @@ impl<'a> List<'a> {
 struct Page {
     bytes: usize,
     count: usize,
+    /// Nothing more has to be looked at.
+    enough: bool,
     next: Option<String>,
 }
 

@@ -4,6 +4,7 @@
 //! piece of memory, and typed structs would lose fields that this build does not know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
@@ -247,10 +248,10 @@ pub(in crate::controller) async fn pod_ages(
             .as_ref()
             .is_some_and(|prefix| !labels.get(names::LABEL_JOB_NAME).is_some_and(|job| is_run_of(job, prefix)))
         {
-            return Ok(());
+            return Ok(ControlFlow::Continue(()));
         }
         if deletion_timestamp.is_some_and(|end| now.duration_since(end) > MIN_AGE_OF_LOST_PODS) {
-            return Ok(());
+            return Ok(ControlFlow::Continue(()));
         }
         let record = annotations.get(names::ANNOTATION_RECORD);
         // One without a record was never told where MLflow is.
@@ -258,10 +259,10 @@ pub(in crate::controller) async fn pod_ages(
         if record.is_some() && record == assessment.record.as_ref() {
             found.oldest = [found.oldest, creation_timestamp].into_iter().flatten().min();
         }
-        Ok(())
+        Ok(if found.has_earlier { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
     let pods = List::of(Kind::Pod, Some(namespace)).labelled(labels).with_fields(NOT_ENDED);
-    pods.metadata_only().at_most(MAX_AGES).for_each(&ctx.client, each).await?;
+    pods.metadata_only().at_most(MAX_AGES).for_each_until(&ctx.client, each).await?;
     Ok(found)
 }
 

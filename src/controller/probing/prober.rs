@@ -59,7 +59,12 @@ pub(in crate::controller) struct Answer {
 
 impl Answer {
     fn is_fresh(&self) -> bool {
-        self.at.elapsed() < FRESH + PATIENCE
+        self.failures == 0 && self.at.elapsed() < FRESH + PATIENCE
+    }
+
+    /// Whether it is that there was none, for the first time: a server that answered the process before may be busy.
+    pub(in crate::controller) fn is_first_failure(&self) -> bool {
+        self.failures == 1 && matches!(self.found, Err((Reason::Unreachable, _)))
     }
 
     /// Whether another one says something new.
@@ -170,6 +175,7 @@ impl Servers {
         for server in self.all().values().filter(|server| url.starts_with(&server.address)) {
             if let Some(answer) = &mut server.known().answer
                 && answer.found.is_ok()
+                && answer.failures == 0
                 && let Some(before) = answer.at.checked_sub(INTERVAL)
             {
                 (answer.at, answer.asked) = (before, before);
@@ -198,7 +204,18 @@ impl Servers {
         }
     }
 
-    /// For tests: answers are asked anew.
+    /// For tests: servers are asked anew, and what they say then is believed.
+    #[cfg(test)]
+    pub(in crate::controller) fn age(&self) {
+        for server in self.all().values() {
+            if let Some(answer) = &mut server.known().answer {
+                answer.failures = answer.failures.max(1);
+                answer.asked -= INTERVAL;
+            }
+        }
+    }
+
+    /// For tests: another process asks from here on.
     #[cfg(test)]
     pub(in crate::controller) fn forget(&self) {
         self.all().clear();
@@ -318,10 +335,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_question_without_an_answer_is_asked_again_before_it_is_believed() {
         let before = answered();
-        tokio::time::advance(INTERVAL).await;
         let once = before.clone().followed_by(Err(unreachable()), Instant::now());
         assert!(once.found.is_ok() && once.says_the_same_as(&before));
-        assert!(!once.is_fresh(), "no agent is changed on the strength of it");
+        assert!(before.is_fresh() && !once.is_fresh(), "no agent is changed on the strength of it");
         assert!(!once.is_over(FRESH));
         tokio::time::advance(BACK_OFF[0]).await;
         assert!(once.is_over(INTERVAL));

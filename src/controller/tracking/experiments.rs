@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 
-use super::{Question, Subject, writes};
+use super::state::writes;
+use super::{Question, Subject};
 use crate::api::{MlflowStatus, Reason};
 use crate::controller::Guarded;
 use crate::core::status::Experiments;

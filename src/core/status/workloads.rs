@@ -3,8 +3,8 @@
 use super::condition::ConditionUpdate;
 use super::{Findings, TracingRef, count, is_counted, list, messages};
 use crate::api::Reason;
-use crate::core::decide::Fallback;
 use crate::core::kubectl::Kubectl;
+use crate::core::wiring::parts::Fallback;
 use crate::core::workloads::cause::{Cause, Fleet};
 use crate::core::workloads::{Assessment, InjectionState};
 
@@ -21,7 +21,7 @@ pub(super) fn workloads_ready(
     };
     let wanting = named(&|j, _| j.is_out_of_date());
     let details = tracing_ref.command("get").jsonpath(".status.workloads");
-    if let Some(culprit) = fleet.stuck_culprit().or(fleet.culprit.filter(|_| !wanting.is_empty())) {
+    if let Some(culprit) = fleet.halted_by_stuck().or(fleet.halted_by.filter(|_| !wanting.is_empty())) {
         let message = format!(
             "{} does not come back with the wiring ({}), so the others wait: {}; see what to do: {details}",
             culprit.name,

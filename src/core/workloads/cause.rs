@@ -6,15 +6,15 @@ use jiff::Timestamp;
 use super::rollout::{TouchBlocker, halt, is_stuck, next_touch};
 use super::{Assessment, InjectionState, RolloutProgress};
 use crate::api::{Reason, RolloutPolicy};
-use crate::core::decide::Fallback;
 use crate::core::settings::policy::RolloutStrategy;
 use crate::core::wiring::Missing;
+use crate::core::wiring::parts::Fallback;
 
 /// What a workload's cause depends on besides itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Fleet<'a> {
     /// The workload that halts the others.
-    pub culprit: Option<&'a Assessment>,
+    pub halted_by: Option<&'a Assessment>,
     rollout_strategy: RolloutStrategy,
     mlflow_answers: bool,
     now: i64,
@@ -70,12 +70,12 @@ impl<'a> Fleet<'a> {
         now: Timestamp,
     ) -> Self {
         let now = now.as_second();
-        Self { culprit: halt(workloads, now), rollout_strategy, mlflow_answers, now }
+        Self { halted_by: halt(workloads, now), rollout_strategy, mlflow_answers, now }
     }
 
-    /// The culprit, where its pods do not come back: it halts the others also while none of them waits.
-    pub fn stuck_culprit(&self) -> Option<&'a Assessment> {
-        self.culprit.filter(|culprit| is_stuck(culprit, self.now))
+    /// That workload, where its pods do not come back: it halts the others also while none of them waits.
+    pub fn halted_by_stuck(&self) -> Option<&'a Assessment> {
+        self.halted_by.filter(|workload| is_stuck(workload, self.now))
     }
 
     /// Why a workload is as it is.
@@ -117,7 +117,7 @@ impl<'a> Fleet<'a> {
             _ if assessment.has_waiting_jobs() => Cause::JobsWait,
             Err(TouchBlocker::Paused) => Cause::Paused,
             Err(TouchBlocker::Manual) => Cause::Manual,
-            Err(TouchBlocker::UpToDate) | Ok(_) => match self.culprit {
+            Err(TouchBlocker::UpToDate) | Ok(_) => match self.halted_by {
                 Some(culprit) => Cause::BehindHalt(culprit),
                 None if !self.mlflow_answers => Cause::MlflowSilent,
                 None => Cause::Queued,

@@ -3,9 +3,9 @@
 use super::super::TracingRef;
 use super::super::condition::ConditionUpdate;
 use crate::api::Reason;
-use crate::core::decide::Fallback;
 use crate::core::kubectl::Kubectl;
 use crate::core::selection::kind::Kind;
+use crate::core::wiring::parts::Fallback;
 use crate::core::workloads::Assessment;
 use crate::names;
 

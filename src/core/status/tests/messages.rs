@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::*;
 use crate::api::RolloutPolicy;
-use crate::core::decide::Fallback;
+use crate::core::wiring::parts::Fallback;
 
 type Change = (&'static str, fn(&mut Assessment));
 

@@ -1,6 +1,6 @@
 //! Where an init container cannot be pulled, started or admitted, what stands for its part instead.
 
-use super::PodPart;
+use super::{AUTHORITIES, PodPart};
 use crate::core::inject::view::Workload;
 use crate::core::settings::Platform;
 use crate::core::settings::policy::Policy;
@@ -46,7 +46,9 @@ impl PodPart {
         if is_from(annotations.not_started) {
             return Some(Fallback::NotStarted);
         }
-        (policy.facts.refused_merge_ca.as_deref() == Some(source.as_str())).then_some(Fallback::RefusedInNamespace)
+        // What a namespace refuses is asked and kept for the certificate authorities alone.
+        let is_refused = std::ptr::eq(self.kind, &AUTHORITIES) && policy.facts.refused_merge_ca == Some(source);
+        is_refused.then_some(Fallback::RefusedInNamespace)
     }
 
     /// The part where it has a place in this workload, else its fallback.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::api::Reason;
-use crate::core::decide::Fallback;
+use crate::core::wiring::parts::Fallback;
 use crate::core::workloads::tests::injection_state;
 use crate::core::workloads::{MergeCaState, RolloutFailure, RolloutProgress};
 

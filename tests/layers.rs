@@ -90,22 +90,15 @@ fn every_module_knows_only_what_it_may() {
 
 /// Lines that a file may have: a longer one is two things. Functions are counted by clippy, see clippy.toml.
 const MAX_LINES: usize = 400;
-/// Lines in the folders that still have longer files.
-const MAX_LINES_FOR_NOW: [(&str, usize); 2] = [("src/controller", 500), ("tests", 500)];
-
 #[test]
 fn no_file_is_two_things() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let most = |file: &Path| {
-        let known = MAX_LINES_FOR_NOW.iter().find(|(folder, _)| file.starts_with(root.join(folder)));
-        known.map_or(MAX_LINES, |(_, lines)| *lines)
-    };
     let long: Vec<_> = ["src", "tests", "benches"]
         .iter()
         .flat_map(|folder| all_rust_files(&root.join(folder)))
         .filter_map(|file| {
             let lines = std::fs::read_to_string(&file).unwrap().lines().count();
-            (lines > most(&file)).then(|| format!("{} has {lines} lines: which two things is it?", file.display()))
+            (lines > MAX_LINES).then(|| format!("{} has {lines} lines: which two things is it?", file.display()))
         })
         .collect();
     assert!(long.is_empty(), "{}", long.join("\n"));

@@ -2,6 +2,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+#[path = "webhook_http/cluster.rs"]
+mod cluster;
+
 use std::sync::Arc;
 
 use agent_tracing::api::AgentTracing;
@@ -14,6 +17,8 @@ use axum::http::{Method, Request, StatusCode};
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 use tower::ServiceExt;
+
+use cluster::{Cluster, allowed, create, patched, teller, update, workload};
 
 const OPERATOR: &str = "system:serviceaccount:operators:agent-tracing-operator";
 
@@ -286,129 +291,4 @@ async fn other_methods_and_paths_are_told_so() {
         let request = Request::builder().method(&method).uri(path).body(Body::empty()).unwrap();
         assert_eq!(cluster.answers(request).await.0, status, "{method} {path}");
     }
-}
-
-/// A labelled namespace `bank` with AgentTracing `tracing`.
-struct Cluster {
-    webhook: Arc<Webhook>,
-    metrics: Arc<Metrics>,
-}
-
-impl Cluster {
-    fn with_mlflow() -> Self {
-        Self::of(Some("http://tracing-mlflow.bank.svc:5500"))
-    }
-
-    fn of(mlflow: Option<&str>) -> Self {
-        let mut tracing: AgentTracing = serde_json::from_value(json!({
-            "apiVersion": "agenttracing.dev/v1alpha1", "kind": "AgentTracing",
-            "metadata": {"name": "tracing", "namespace": "bank"}, "spec": {"mlflow": {"mode": "Standalone"}},
-        }))
-        .unwrap();
-        tracing.status = mlflow.map(|url| {
-            let mlflow = json!({"url": url, "version": "3.10.1", "workspaces": false, "source": "Service"});
-            serde_json::from_value(json!({"mlflow": mlflow})).unwrap()
-        });
-        Self::context(tracing)
-    }
-
-    fn context(tracing: AgentTracing) -> Self {
-        let cache = PolicyCache::default();
-        cache.fill(vec![tracing], ["bank"]);
-        let metrics = Arc::new(Metrics::default());
-        let operators =
-            agent_tracing::core::settings::Platform { operator_namespace: "operators".into(), ..Default::default() };
-        Self { webhook: Arc::new(Webhook::new(Arc::new(cache), metrics.clone(), operators)), metrics }
-    }
-
-    async fn admits(&self, review: Value) -> Value {
-        let (status, body) = self.posts(review.to_string()).await;
-        assert_eq!(status, StatusCode::OK, "{body}");
-        let answer: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(answer["response"]["allowed"], true);
-        answer
-    }
-
-    async fn posts(&self, body: impl Into<Body>) -> (StatusCode, String) {
-        self.answers(Request::post("/mutate").body(body.into()).unwrap()).await
-    }
-
-    async fn answers(&self, request: Request<Body>) -> (StatusCode, String) {
-        let response = router(self.webhook.clone()).oneshot(request).await.unwrap();
-        if response.status() == StatusCode::OK {
-            assert_eq!(response.headers()["content-type"], "application/json");
-        }
-        let status = response.status();
-        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
-        (status, String::from_utf8(body.to_vec()).unwrap())
-    }
-
-    fn counted(&self, line: &str) -> bool {
-        self.metrics.text().contains(line)
-    }
-}
-
-fn teller() -> Value {
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"name": "teller", "labels": {"app": "front"}},
-        "spec": {
-            "selector": {"matchLabels": {"app": "front"}},
-            "template": {
-                "metadata": {"labels": {"app": "front"}},
-                "spec": {"containers": [{
-                    "name": "agent", "image": "registry/agent:1", "unknownToUs": {"kept": true},
-                    "env": [{"name": "MODEL", "value": "small"}],
-                }]},
-            },
-        },
-    })
-}
-
-/// The teller as a workload of another kind, opted in, so that no kind has to be listed.
-fn workload(kind: Kind) -> Value {
-    let mut template = teller()["spec"]["template"].take();
-    let metadata = json!({"name": "teller", "labels": {"agenttracing.dev/inject": "true"}});
-    let spec = match kind {
-        Kind::Pod => template["spec"].take(),
-        Kind::CronJob => json!({"schedule": "@daily", "jobTemplate": {"spec": {"template": template}}}),
-        _ => json!({"template": template}),
-    };
-    let api_version = [kind.group(), kind.version()].join("/");
-    json!({"apiVersion": api_version.trim_start_matches('/'), "kind": kind.as_str(), "metadata": metadata, "spec": spec})
-}
-
-fn create(object: Value) -> Value {
-    let (group, version) = object["apiVersion"].as_str().unwrap_or("apps/v1").rsplit_once('/').unwrap_or(("", "v1"));
-    let kind = json!({"group": group, "version": version, "kind": object["kind"].as_str().unwrap_or("Deployment")});
-    json!({
-        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-        "request": {
-            "uid": "0d0c7d44", "kind": kind,
-            "name": "teller", "namespace": "bank", "operation": "CREATE",
-            "userInfo": {"username": "jane", "groups": ["system:authenticated"]},
-            "object": object, "oldObject": null, "dryRun": false, "options": null,
-        },
-    })
-}
-
-fn update(old: Value, new: Value) -> Value {
-    let mut review = create(new);
-    review["request"]["operation"] = json!("UPDATE");
-    review["request"]["oldObject"] = old;
-    review
-}
-
-fn allowed() -> Value {
-    json!({
-        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-        "response": {"uid": "0d0c7d44", "allowed": true},
-    })
-}
-
-fn patched(mut object: Value, answer: &Value) -> Value {
-    let ByteString(patch) = serde_json::from_value(answer["response"]["patch"].clone()).unwrap();
-    let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
-    json_patch::patch(&mut object, &patch).unwrap();
-    object
 }

@@ -4,7 +4,7 @@ use agent_tracing::names;
 use serde_json::{Value, json};
 
 use crate::component::kustomization;
-use crate::render::{is_hook, same, strings, template};
+use crate::rendered::{is_hook, same, strings, template};
 use crate::{CHART, documents, helm, kubectl, object};
 
 const SOURCES: [(&str, &str); 2] = [("CertManager", "cert-manager"), ("ServiceCA", "service-ca")];

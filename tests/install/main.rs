@@ -10,6 +10,7 @@ mod certificate;
 mod component;
 mod prometheus;
 mod render;
+mod rendered;
 mod rights;
 
 use std::io::Write;

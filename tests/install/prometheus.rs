@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use agent_tracing::names;
 use serde_json::{Value, json};
 
-use crate::render::{read, same, template};
+use crate::rendered::{read, same, template};
 use crate::{CHART, documents, helm, kubectl, object, run};
 
 const ALL: &[&str] =

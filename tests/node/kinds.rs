@@ -1,14 +1,17 @@
 //! Every kind of workload with a real agent in it: wired, rolled once, traced under its own name, and given back as it was.
 
+mod workloads;
+
 use std::time::Instant;
 
 use agent_tracing::names;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::mlflow::Mlflow;
-use crate::shared::{agent, start_model};
-use crate::world::{Scene, delete_namespace, env, idle, is_wired, kubectl, say, scene, template, typed, until};
+use crate::shared::start_model;
+use crate::world::{Scene, delete_namespace, env, idle, is_wired, kubectl, say, scene, typed, until};
+use workloads::{batch, job, of_kind, on_delete, pod, slow, tracer, tracer_deployment, two_replicas};
 
 const TRACING: &str = "
 apiVersion: agenttracing.dev/v1alpha1
@@ -340,76 +343,4 @@ fn rows(scene: &Scene) -> Vec<Value> {
 
 fn row(scene: &Scene, kind: &str, name: &str) -> Value {
     rows(scene).into_iter().find(|row| row["kind"] == kind && row["name"] == name).unwrap_or_default()
-}
-
-/// The name that the API server made of `batch-`.
-fn batch(scene: &Scene) -> String {
-    let jobs = scene.list("jobs", "");
-    let mut names = jobs.iter().map(|job| job["metadata"]["name"].as_str().unwrap());
-    names.find(|name| name.starts_with("batch-")).unwrap().to_owned()
-}
-
-fn tracer_deployment(name: &str) -> String {
-    agent(name, "demo/langgraph-agent:1", json!({"terminationGracePeriodSeconds": 5}))
-}
-
-fn tracer(kind: &str, name: &str) -> String {
-    of_kind(kind, name, &tracer_deployment(name)).to_string()
-}
-
-/// The pod of a Deployment, in something else.
-fn of_kind(kind: &str, name: &str, deployment: &str) -> Value {
-    let deployment: Value = serde_json::from_str(deployment).unwrap();
-    let spec = match kind {
-        "StatefulSet" => {
-            let mut spec = deployment["spec"].clone();
-            spec["serviceName"] = json!(name);
-            spec
-        }
-        "DaemonSet" => deployment["spec"].clone(),
-        "CronJob" => json!({"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": finite(&deployment)}}}),
-        _ => panic!("{kind} is not in the list"),
-    };
-    let version = if kind == "CronJob" { "batch/v1" } else { "apps/v1" };
-    json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec})
-}
-
-fn job(name: &str, deployment: &str) -> String {
-    let deployment: Value = serde_json::from_str(deployment).unwrap();
-    let (metadata, spec) = (json!({"generateName": name}), json!({"template": finite(&deployment)}));
-    json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}).to_string()
-}
-
-fn pod(name: &str) -> String {
-    let deployment: Value = serde_json::from_str(&tracer_deployment(name)).unwrap();
-    let mut pod = template(&deployment).clone();
-    pod["apiVersion"] = json!("v1");
-    pod["kind"] = json!("Pod");
-    pod["metadata"] = json!({"name": name, "labels": {names::LABEL_INJECT: "true"}});
-    pod.to_string()
-}
-
-/// Without a controller that keeps it up.
-fn finite(deployment: &Value) -> Value {
-    let mut template = template(deployment).clone();
-    template["spec"]["restartPolicy"] = json!("Never");
-    template
-}
-
-fn on_delete(mut object: Value) -> String {
-    object["spec"]["updateStrategy"] = json!({"type": "OnDelete"});
-    object.to_string()
-}
-
-fn two_replicas(deployment: &str) -> String {
-    let mut deployment: Value = serde_json::from_str(deployment).unwrap();
-    deployment["spec"]["replicas"] = json!(2);
-    deployment.to_string()
-}
-
-/// Long enough in rolling to be seen at it.
-fn slow(deployment: &str) -> String {
-    let mut deployment: Value = serde_json::from_str(deployment).unwrap();
-    deployment["spec"]["minReadySeconds"] = json!(3);
-    deployment.to_string()
 }

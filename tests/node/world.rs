@@ -1,5 +1,7 @@
 //! The cluster as a test sees it: objects as plain JSON, `kubectl` for what a person types, and waiting that says for what.
 
+mod objects;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -14,6 +16,7 @@ use tokio::runtime::Runtime;
 use crate::audit::Audit;
 use crate::canary::CANARY;
 use crate::operator;
+pub use objects::{env, idle, is_wired, template, tracing};
 
 /// How long anything may take that takes seconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);
@@ -329,64 +332,6 @@ impl Condition {
         assert!(self.message.contains(part), "{part:?} is not in: {}", self.message);
         self
     }
-}
-
-/// An AgentTracing as a user writes it.
-pub fn tracing(name: &str, standalone: &str) -> String {
-    format!(
-        "apiVersion: agenttracing.dev/v1alpha1\nkind: AgentTracing\nmetadata: {{name: {name}}}\n\
-         spec: {{mlflow: {{mode: Standalone, standalone: {standalone}}}}}\n"
-    )
-}
-
-/// A Deployment that costs nothing, as its owner wrote it.
-pub fn idle(name: &str) -> String {
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "annotations": {"example.com/password": CANARY}},
-        "spec": {
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}},
-                "spec": {
-                    "terminationGracePeriodSeconds": 1,
-                    "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-                    "containers": [{
-                        "name": "agent",
-                        "image": "demo/idle:1",
-                        "imagePullPolicy": "IfNotPresent",
-                        "env": [{"name": "API_KEY", "value": CANARY}],
-                        "resources": {"requests": {"cpu": "1m", "memory": "8Mi"}},
-                        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
-                    }],
-                },
-            },
-        },
-    })
-    .to_string()
-}
-
-/// The pod template of a workload; of a Pod, itself.
-pub fn template(workload: &Value) -> &Value {
-    let spec = &workload["spec"];
-    match (spec["containers"].is_array(), spec["jobTemplate"].is_object()) {
-        (true, _) => workload,
-        (_, true) => &spec["jobTemplate"]["spec"]["template"],
-        _ => &spec["template"],
-    }
-}
-
-/// The value of a literal variable of a workload's first container.
-pub fn env<'a>(workload: &'a Value, name: &str) -> Option<&'a str> {
-    let all = template(workload)["spec"]["containers"][0]["env"].as_array()?;
-    all.iter().find(|entry| entry["name"] == name)?["value"].as_str()
-}
-
-/// Whether a workload's template carries our wiring and our record of it.
-pub fn is_wired(workload: &Value) -> bool {
-    let annotations = &template(workload)["metadata"]["annotations"];
-    annotations[names::ANNOTATION_RECORD].is_string() && env(workload, "MLFLOW_TRACKING_URI").is_some()
 }
 
 /// Looks again and again until there is an answer. Until then `look` says what it sees, which is what is told when it takes

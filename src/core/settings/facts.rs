@@ -29,7 +29,8 @@ impl Facts {
         let mlflow = status.mlflow.as_ref();
         Self {
             tracking_uri: mlflow.map(|mlflow| mlflow.url.clone()),
-            workspaces: mlflow.map(|mlflow| mlflow.workspaces),
+            // Of a server that nobody may ask, whose version is not known, what the spec says counts.
+            workspaces: mlflow.filter(|mlflow| !mlflow.version.is_empty()).map(|mlflow| mlflow.workspaces),
             experiment_ids: status.experiments.iter().map(|e| (e.name.clone(), e.id.clone())).collect(),
             bound: is_shared.then(|| status.service_accounts.iter().cloned().collect()),
             refused_merge_ca: status.merge_ca.as_ref().map(|refused| refused.refused_source.clone()),
@@ -47,6 +48,8 @@ mod tests {
             ("{}", Some("bank")),
             ("{mlflow: {url: u, version: '3', source: s, workspaces: true}}", Some("bank")),
             ("{mlflow: {url: u, version: '3', source: s, workspaces: false}}", None),
+            // A workspace that was written into the spec later never reached the agents of an unlisted server.
+            ("{mlflow: {url: u, version: '', source: Unobserved, workspaces: false}}", Some("bank")),
         ] {
             let yaml = format!(
                 "{{apiVersion: agenttracing.dev/v1alpha1, kind: AgentTracing, metadata: {{name: t, namespace: bank}}, \

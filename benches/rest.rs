@@ -16,7 +16,6 @@ mod mlflow;
 mod process;
 #[path = "../tests/api_server/proxy.rs"]
 mod proxy;
-mod resident;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -31,7 +30,7 @@ use audit::Audit;
 use cluster::{Cluster, STRICT};
 use mlflow::{mlflow, running};
 use process::Operator;
-use resident::memory;
+use support::resident::memory;
 
 /// Where the stand-in is.
 const STAND_IN: &str = "http://mlflow-bench.example.com:5998";

@@ -13,7 +13,6 @@ mod mlflow;
 mod process;
 #[path = "../tests/api_server/proxy.rs"]
 mod proxy;
-mod resident;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -32,7 +31,7 @@ use tokio::runtime::Runtime;
 
 use cluster::{Cluster, STRICT};
 use process::Operator;
-use resident::memory;
+use support::resident::memory;
 
 const NAMESPACES: usize = 50;
 /// Objects of each of the kinds that the operator must not hold in memory.

@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 
 use super::{Context, Error, apply, observe};
-use crate::api::{AgentTracing, CaBundleStrategy};
+use crate::api::CaBundleStrategy;
 use crate::core::ca_bundle::{self, Source};
 use crate::core::children::namespace::ca_config_map;
-use crate::core::settings::policy::CaChoice;
-use crate::core::settings::{self, Settings};
+use crate::core::settings::Settings;
+use crate::core::settings::policy::Policy;
 use crate::core::status::condition::{ChildObstacle, ConditionUpdate};
 use crate::core::wiring::parts::ca_sources;
 
@@ -21,24 +21,20 @@ pub(super) fn is_wanted(settings: &Settings, some: bool) -> bool {
     }
 }
 
-/// Brings ConfigMap `agenttracing-ca` about, before a workload mounts it: because the spec says so, or because the init
-/// container does not start in `some` workload. Says what keeps it from being there.
+/// Brings ConfigMap `agenttracing-ca` about, where it [`is_wanted`], before a workload mounts it. Says what keeps it from being
+/// there.
 pub(super) async fn ensure(
     ctx: &Context,
-    settings: &Settings,
-    tracings: &[AgentTracing],
-    some: bool,
+    namespace: &str,
+    policies: &[Policy],
     refusals: &mut apply::Refusals,
     now: Timestamp,
 ) -> Result<Option<ConditionUpdate>, Error> {
-    if !is_wanted(settings, some) {
-        return Ok(None);
-    }
     // One map serves all AgentTracings of the namespace, whoever of them needs it: two would write it in turn.
-    let choices: Vec<CaChoice> = tracings.iter().filter_map(|tracing| settings::read(tracing).0.ca).collect();
+    let choices = policies.iter().filter_map(|policy| policy.settings.ca.as_ref());
     let mut found = Vec::new();
-    for (name, key) in ca_sources(choices.iter()) {
-        if let Some(text) = observe::config_map_key(ctx, &settings.namespace, &name, &key).await? {
+    for (name, key) in ca_sources(choices) {
+        if let Some(text) = observe::config_map_key(ctx, namespace, &name, &key).await? {
             found.push((format!("{name}/{key}"), text));
         }
     }
@@ -49,12 +45,12 @@ pub(super) async fn ensure(
         .map(|(name, bytes)| Source { name, bytes })
         .collect();
     let merged = ca_bundle::merge_at_most(&all, now, ca_bundle::MAX_BYTES_IN_CONFIG_MAP); // pure
-    let wanted = ca_config_map(&settings.namespace, merged.pem); // pure
+    let wanted = ca_config_map(namespace, merged.pem); // pure
     let live = observe::child(ctx, &wanted).await?; // IO
     let applied = apply::child(ctx, &wanted, live.as_ref(), refusals).await?; // IO
     if matches!(applied, apply::Applied::Written(_)) {
         for skipped in &merged.skipped {
-            tracing::warn!(namespace = settings.namespace, skipped = %skipped, "a certificate authority cannot be used");
+            tracing::warn!(namespace, skipped = %skipped, "a certificate authority cannot be used");
         }
     }
     Ok(applied.obstacle().map(|ChildObstacle { reason, message }| ConditionUpdate::bad(reason, message)))

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::Value;
 
 use super::observe::LiveChildren;
@@ -17,6 +16,7 @@ use crate::core::settings::policy::Policy;
 use crate::core::settings::{self, CrSettings, Settings, StandaloneSettings};
 use crate::core::status::condition::{ChildObstacle, ConditionUpdate};
 use crate::core::status::health::{self, Probe, StorageClass, mlflow_ready};
+use crate::core::status::is_true;
 use crate::core::status::mlflow_cr::{self, Resource};
 use crate::core::url;
 use crate::mlflow::{self, MlflowClient};
@@ -65,7 +65,7 @@ async fn standalone(
         false => (Probe::NotAsked, None),
         true => {
             let answer = ctx.servers.answer(&ctx.http()?, &uri, Lookup::At, &reference(tracing)).await; // memory, IO
-            probed(answer, "Service", last_answer(tracing, |url| url == uri))
+            probed(answer, "Service", last_answer(tracing).filter(|mlflow| mlflow.url == uri))
         }
     };
     let verdict = assess_standalone(ctx, settings, &live, &obstacles, &probe, now).await?; // IO, then pure
@@ -97,11 +97,10 @@ async fn shared_server(
     }
     let candidates = mlflow_cr::sticky_candidates(mlflow_cr::candidates(cr, &resource), in_use); // pure
     let (mut probe, mut asked, mut client) = (Probe::NotAsked, String::new(), None);
-    let this = reference(tracing);
+    let (this, before) = (reference(tracing), last_answer(tracing));
     for candidate in candidates {
         let answer = ctx.servers.answer(&ctx.http()?, &candidate.origin, Lookup::Below, &this).await; // memory, IO
-        let before = last_answer(tracing, |url| is_below(url, &candidate.origin));
-        match probed(answer, candidate.source, before) {
+        match probed(answer, candidate.source, before.filter(|mlflow| is_below(&mlflow.url, &candidate.origin))) {
             (answered @ Probe::Answered(_), found) => {
                 (probe, client) = (answered, found);
                 break;
@@ -112,9 +111,7 @@ async fn shared_server(
             }
             // Agents are not sent to another one before this one has had its time.
             (Probe::NotAsked, _) => {
-                if let Some(before) = last_answer(tracing, |_| true) {
-                    probe = Probe::Answered(before.clone());
-                }
+                probe = before.cloned().map_or(probe, Probe::Answered);
                 break;
             }
             (Probe::Failed { .. }, _) => {}
@@ -137,7 +134,7 @@ async fn external(ctx: &Context, tracing: &AgentTracing, settings: &Settings) ->
         return Ok(Server::unlisted(ctx, &uri, Policy::of(tracing).workspace().is_some()));
     }
     let answer = ctx.servers.answer(&ctx.http()?, &uri, Lookup::Below, &reference(tracing)).await; // memory, IO
-    let (probe, client) = match probed(answer, "Spec", last_answer(tracing, |url| url == uri)) {
+    let (probe, client) = match probed(answer, "Spec", last_answer(tracing).filter(|mlflow| mlflow.url == uri)) {
         // Agents get what the user wrote, and would find nothing there.
         (Probe::Answered(found), _) if found.url != uri => {
             let what = format!("its API is at {}: write that into mlflow.external.trackingURI", found.url);
@@ -211,12 +208,9 @@ fn look_at_options(ctx: &Context) -> String {
 }
 
 /// What the stored status says of the server, while it says that it answers.
-fn last_answer(tracing: &AgentTracing, is_meant: impl Fn(&str) -> bool) -> Option<&MlflowStatus> {
-    let status = tracing.status.as_ref()?;
-    let is_ready =
-        |condition: &Condition| condition.type_ == ConditionType::MLflowReady.as_str() && condition.status == "True";
-    let mlflow = status.mlflow.as_ref().filter(|mlflow| is_meant(&mlflow.url))?;
-    status.conditions.iter().any(is_ready).then_some(mlflow)
+fn last_answer(tracing: &AgentTracing) -> Option<&MlflowStatus> {
+    let status = tracing.status.as_ref();
+    status?.mlflow.as_ref().filter(|_| is_true(status, ConditionType::MLflowReady))
 }
 
 /// Whether an address is an origin, or below it.

@@ -198,7 +198,7 @@ impl Pass<'_> {
         state: &mut ReconcileState,
     ) -> Result<Access, Error> {
         let Self { ctx, settings, ref old, now, .. } = *self;
-        let Observed { tracings, labelled, workloads, accounts, troubles, .. } = observed;
+        let Observed { tracings, policies, labelled, workloads, accounts, troubles, .. } = observed;
         self.timer.next(ReconcileStep::Rights);
         let workspace = server.workspace.as_ref();
         let mut rights =
@@ -211,8 +211,10 @@ impl Pass<'_> {
             || !failing.is_empty()
             || workloads.iter().any(|workload| workload.merge_ca.fallback.is_some());
         let follows_authorities = ca_config_map::is_wanted(settings, some_without);
-        let authorities =
-            ca_config_map::ensure(ctx, settings, tracings, some_without, &mut state.refusals, now).await?; // IO
+        let authorities = match follows_authorities {
+            true => ca_config_map::ensure(ctx, &settings.namespace, policies, &mut state.refusals, now).await?, // IO
+            false => None,
+        };
         let client = mlflow_credentials::client(ctx, settings, &mut server, &mut rights, now).await?; // IO
         Ok(Access { server, rights, authorities, follows_authorities, refused_merge_ca, failing, client })
     }
@@ -310,10 +312,10 @@ impl Pass<'_> {
 
 /// Whether the webhook wires the same from both: it knows the server, the experiments and the rights from the status.
 fn wires_alike(one: &AgentTracingStatus, other: &AgentTracingStatus) -> bool {
-    let facts = |status: &AgentTracingStatus| {
-        (status.mlflow.clone(), status.experiments.clone(), status.service_accounts.clone(), status.merge_ca.clone())
-    };
-    facts(one) == facts(other)
+    one.mlflow == other.mlflow
+        && one.experiments == other.experiments
+        && one.service_accounts == other.service_accounts
+        && one.merge_ca == other.merge_ca
 }
 
 /// Ends a pass with a status that stays until something changes.

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod canary;
+pub mod resident;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -30,6 +30,7 @@ use audit::Audit;
 use cluster::{Cluster, STRICT};
 use mlflow::{mlflow, running};
 use process::Operator;
+use proxy::{Fault, Proxy};
 use support::resident::memory;
 
 /// Where the stand-in is.
@@ -45,8 +46,8 @@ fn main() {
     cluster::install();
     cluster::reset_webhook_configuration(&admin);
     println!(
-        "{:>10} {:>11} {:>12} {:>14} {:>14} {:>10}   API server, by verb",
-        "workloads", "namespaces", "first trace", "API server/min", "MLflow/min", "RSS"
+        "{:>10} {:>11} {:>12} {:>14} {:>10} {:>14} {:>10}   API server, by verb",
+        "workloads", "namespaces", "first trace", "API server/min", "KB/min", "MLflow/min", "RSS"
     );
     for (workloads, namespaces) in sizes {
         measure(&admin, &runtime, workloads, namespaces, real.as_deref(), seconds);
@@ -66,8 +67,10 @@ fn measure(admin: &Cluster, runtime: &Runtime, size: usize, count: usize, real: 
     }
     let namespaces: Vec<String> = (0..count).map(|n| format!("rest-{size}-{n}")).collect();
     let each = size / count;
-    let operator =
-        Operator::start_with(&format!("rest-{size}"), &["--trusted-mlflow-hosts", "mlflow-bench.example.com"]);
+    let (proxy, identity) = (Proxy::start(1), format!("rest-{size}"));
+    let trusted = ["--trusted-mlflow-hosts", "mlflow-bench.example.com"];
+    let mut operator = Operator::start_through_with(&identity, &proxy, Fault::None, &trusted);
+    operator.wait_until_ready();
     for namespace in &namespaces {
         let labels = json!({names::LABEL_INJECTION: names::ENABLED});
         let object =
@@ -104,9 +107,9 @@ fn measure(admin: &Cluster, runtime: &Runtime, size: usize, count: usize, real: 
     let first = began.elapsed().checked_sub(sent).unwrap();
     std::thread::sleep(Duration::from_secs(60));
 
-    let (requests, asked, verbs) = count_requests(&operator, Duration::from_secs(seconds));
+    let Rest { requests, kilobytes, asked, verbs } = count(&operator, &proxy, Duration::from_secs(seconds));
     println!(
-        "{size:>10} {count:>11} {:>10.1} s {requests:>14.1} {asked:>14.1} {:>6.1} MiB   {verbs}",
+        "{size:>10} {count:>11} {:>10.1} s {requests:>14.1} {kilobytes:>10.1} {asked:>14.1} {:>6.1} MiB   {verbs}",
         first.as_secs_f64(),
         memory(operator.pid(), "VmRSS"),
     );
@@ -116,19 +119,35 @@ fn measure(admin: &Cluster, runtime: &Runtime, size: usize, count: usize, real: 
     }
 }
 
-/// Requests to the API server and to MLflow in a minute, and those to the API server by verb, without the lease's.
-fn count_requests(operator: &Operator, window: Duration) -> (f64, f64, String) {
-    let (audit, asked) = (Audit::from_now(), operator.metric("agent_tracing_mlflow_requests_total"));
+/// What a minute costs.
+struct Rest {
+    /// To the API server, without the lease's.
+    requests: f64,
+    /// Of the API server's answers and watches, the lease's too.
+    kilobytes: f64,
+    /// Of MLflow.
+    asked: f64,
+    /// All requests to the API server in the whole time.
+    verbs: String,
+}
+
+fn count(operator: &Operator, proxy: &Proxy, window: Duration) -> Rest {
+    let asked = || operator.metric("agent_tracing_mlflow_requests_total");
+    let (audit, asked_before, received_before) = (Audit::from_now(), asked(), proxy.seen().received);
     std::thread::sleep(window);
     let minutes = window.as_secs_f64() / 60.0;
-    let asked = operator.metric("agent_tracing_mlflow_requests_total") - asked;
     let mut verbs: BTreeMap<String, usize> = BTreeMap::new();
     for request in audit.requests().iter().filter(|request| request.resource != "leases") {
         *verbs.entry(format!("{} {}", request.verb, request.resource)).or_default() += 1;
     }
     let requests: usize = verbs.values().sum();
     let verbs: Vec<_> = verbs.iter().map(|(verb, count)| format!("{verb} {count}")).collect();
-    (requests as f64 / minutes, asked / minutes, verbs.join(", "))
+    Rest {
+        requests: requests as f64 / minutes,
+        kilobytes: (proxy.seen().received - received_before) as f64 / 1000.0 / minutes,
+        asked: (asked() - asked_before) / minutes,
+        verbs: verbs.join(", "),
+    }
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {

@@ -20,3 +20,19 @@ eval "$(tests/cluster/api.sh env)"
 source tests/cluster/lib.sh
 export HELM=$BIN/helm KUBECTL=$BIN/kubectl
 cargo bench --locked --quiet --profile dev --bench scale -- 100 1000 10000
+# What a minute at rest costs, with every workload traced: with a real MLflow, and for the largest size with a stand-in that
+# counts its requests.
+mlflow=$CACHE/mlflow-3.10.1
+if [[ ! -x $mlflow/bin/mlflow ]]; then
+  python3 -m venv "$mlflow"
+  "$mlflow/bin/pip" install --quiet mlflow==3.10.1
+fi
+database=$(mktemp -d)
+# A process group of its own: the server is a child of the command.
+setsid "$mlflow/bin/mlflow" server --host 127.0.0.1 --port 5997 --workers 1 \
+  --backend-store-uri "sqlite:///$database/mlflow.db" >"$database/log" 2>&1 &
+server=$!
+trap 'kill -- "-$server"; tests/cluster/api.sh down; rm -r "$database"' EXIT
+export REST_SECONDS=${REST_SECONDS:-300}
+MLFLOW_TRACKING_URI=http://127.0.0.1:5997 cargo bench --locked --quiet --profile dev --bench rest -- 1/1 100/1 1000/1
+cargo bench --locked --quiet --profile dev --bench rest -- 10000/50

@@ -1,4 +1,5 @@
-//! Many workloads: how long until all that exist are wired once their namespaces are labelled, and the operator's memory.
+//! Many workloads: how long until all that exist are wired once their namespaces are labelled, how fast the webhook of the same
+//! process answers meanwhile, and the operator's memory.
 //! `cargo bench --bench scale -- 100 1000 10000`, against the API server of `tests/cluster/api.sh`; replicas are 0, since no
 //! node is there.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, dead_code)]
@@ -13,9 +14,13 @@ mod mlflow;
 mod process;
 #[path = "../tests/api_server/proxy.rs"]
 mod proxy;
+mod reviews;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use agent_tracing::api::{AgentTracing, AgentTracingStatus, ConditionType};
@@ -36,6 +41,8 @@ use support::resident::memory;
 const NAMESPACES: usize = 50;
 /// Objects of each of the kinds that the operator must not hold in memory.
 const STRANGERS: usize = 20_000;
+/// Between two reviews of the webhook beside the leader's work.
+const PACE: Duration = Duration::from_millis(20);
 /// How long the writes at rest are counted, up to which size: what writes for ever does so in two minutes.
 const REST: [(usize, u64); 2] = [(1000, 600), (usize::MAX, 120)];
 
@@ -47,7 +54,7 @@ fn main() {
     cluster::reset_webhook_configuration(&admin);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     println!(
-        "{:>10} {:>8} {:>10} {:>10} {:>9} {:>12}",
+        "{:>10} {:>8} {:>10} {:>10} {:>9} {:>12}   webhook meanwhile (and at rest)",
         "workloads", "wired", "in status", "RSS peak", "at rest", "writes"
     );
     for size in sizes {
@@ -69,6 +76,7 @@ fn measure(admin: &Cluster, runtime: &Runtime, size: usize) {
     let operator = Operator::start(&format!("scale-{size}"));
     std::thread::sleep(Duration::from_secs(10));
 
+    let reviews = Reviews::begin(operator.webhook, &namespaces[0]);
     let began = Instant::now();
     let (all_wired, all_told) = runtime.block_on(async {
         label(&client, &namespaces).await;
@@ -78,14 +86,18 @@ fn measure(admin: &Cluster, runtime: &Runtime, size: usize) {
         assert_eq!(rolled_twice(&client).await, Vec::<String>::new(), "rolled more than once");
         (all_wired, began.elapsed())
     });
+    let beside = reviews.end();
     let peak = memory(operator.pid(), "VmHWM");
     std::thread::sleep(Duration::from_secs(5));
+    let reviews = Reviews::begin(operator.webhook, &namespaces[0]);
+    std::thread::sleep(Duration::from_secs(20));
+    let calm = reviews.end();
     let before = operator.writes().len();
     let rest = REST.iter().find(|(most, _)| size <= *most).expect("no size is larger").1;
     std::thread::sleep(Duration::from_secs(rest));
     let writes = operator.writes().len() - before;
     println!(
-        "{:>10} {:>6.1} s {:>8.1} s {:>6.1} MiB {:>5.1} MiB {:>12}",
+        "{:>10} {:>6.1} s {:>8.1} s {:>6.1} MiB {:>5.1} MiB {:>12}   {beside} ({calm})",
         each * NAMESPACES,
         all_wired.as_secs_f64(),
         all_told.as_secs_f64(),
@@ -101,6 +113,49 @@ fn measure(admin: &Cluster, runtime: &Runtime, size: usize) {
     operator.stop();
     for namespace in &namespaces {
         admin.delete("Namespace", "", namespace);
+    }
+}
+
+/// Reviews of 14 KB over one kept connection, one after the other, and how long each took.
+struct Reviews {
+    ends: Arc<AtomicBool>,
+    asking: JoinHandle<Vec<Duration>>,
+}
+
+impl Reviews {
+    /// About a workload of a namespace that has the label, or gets it.
+    fn begin(port: u16, namespace: &str) -> Self {
+        let review = String::from_utf8(reviews::review(14, false)).unwrap();
+        let review = review.replace(r#""namespace":"bank""#, &format!(r#""namespace":"{namespace}""#));
+        let ends = Arc::new(AtomicBool::new(false));
+        let end = ends.clone();
+        // On a thread of its own, so that what else this program does is not measured.
+        let asking = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let client = reqwest::Client::builder().danger_accept_invalid_certs(true).no_proxy().build().unwrap();
+            runtime.block_on(async {
+                let mut took = Vec::new();
+                while !end.load(Ordering::Relaxed) {
+                    let ask = client.post(format!("https://127.0.0.1:{port}{}", names::WEBHOOK_PATH));
+                    let began = Instant::now();
+                    let answer = ask.header("content-type", "application/json").body(review.clone()).send().await;
+                    assert!(answer.unwrap().text().await.unwrap().contains("\"allowed\":true"));
+                    took.push(began.elapsed());
+                    tokio::time::sleep(PACE).await;
+                }
+                took
+            })
+        });
+        Self { ends, asking }
+    }
+
+    fn end(self) -> String {
+        self.ends.store(true, Ordering::Relaxed);
+        let mut took = self.asking.join().unwrap();
+        took.sort();
+        let [half, most, longest] = [took[took.len() / 2], took[took.len() * 99 / 100], took[took.len() - 1]]
+            .map(|time| time.as_secs_f64() * 1000.0);
+        format!("p50 {half:.1} ms, p99 {most:.1} ms, max {longest:.1} ms of {}", took.len())
     }
 }
 

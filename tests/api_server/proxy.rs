@@ -72,6 +72,7 @@ struct Inner {
     cut: usize,
     expired: usize,
     signalled: bool,
+    received: usize,
 }
 
 /// What has happened so far.
@@ -87,6 +88,8 @@ pub struct Seen {
     pub expired: usize,
     /// The signal was sent.
     pub signalled: bool,
+    /// Bytes of the API server's answers and watches, as compressed as they were.
+    pub received: usize,
 }
 
 impl Proxy {
@@ -107,6 +110,7 @@ impl Proxy {
             cut: 0,
             expired: 0,
             signalled: false,
+            received: 0,
         };
         let server = cluster["server"].as_str().unwrap().to_owned();
         let shared = Arc::new(Shared { server, client, inner: Mutex::new(inner) });
@@ -126,7 +130,17 @@ impl Proxy {
     pub fn begin(&self, fault: Fault, pid: u32) {
         let mut inner = self.shared.inner();
         let random = Random(inner.random.next());
-        *inner = Inner { fault, pid, writes: Vec::new(), random, refused: 0, cut: 0, expired: 0, signalled: false };
+        *inner = Inner {
+            fault,
+            pid,
+            writes: Vec::new(),
+            random,
+            refused: 0,
+            cut: 0,
+            expired: 0,
+            signalled: false,
+            received: 0,
+        };
     }
 
     /// Nothing is done any more.
@@ -135,8 +149,16 @@ impl Proxy {
     }
 
     pub fn seen(&self) -> Seen {
-        let Inner { writes, refused, cut, expired, signalled, .. } = &*self.shared.inner();
-        Seen { writes: writes.clone(), refused: *refused, cut: *cut, expired: *expired, signalled: *signalled }
+        let Inner { fault: _, pid: _, random: _, writes, refused, cut, expired, signalled, received } =
+            &*self.shared.inner();
+        Seen {
+            writes: writes.clone(),
+            refused: *refused,
+            cut: *cut,
+            expired: *expired,
+            signalled: *signalled,
+            received: *received,
+        }
     }
 }
 
@@ -230,7 +252,10 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
         true => watch(shared, answered),
         // Whole, so that its length is told: what ends early must not pass for an answer.
         false => match answered.bytes().await {
-            Ok(bytes) => Body::from(bytes),
+            Ok(bytes) => {
+                shared.inner().received += bytes.len();
+                Body::from(bytes)
+            }
             Err(_) => return Ok(refusal(502, "BadGateway")),
         },
     };
@@ -279,6 +304,7 @@ fn watch(shared: Arc<Shared>, answered: reqwest::Response) -> Body {
             };
             return match chunk {
                 Ok(Some(bytes)) => {
+                    shared.inner().received += bytes.len();
                     if bytes.windows(10).any(|window| window == b"\"code\":410") {
                         shared.inner().expired += 1;
                     }

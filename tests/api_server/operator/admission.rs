@@ -127,18 +127,14 @@ fn the_users_own_manifest_comes_again_without_conflict_or_change() {
         "spec": {"template": {"spec": {"containers": [{"name": "agent", "env": ours}]}}},
     });
     replaced(&before, "another manager", site.admin.apply(&claims, "gitops", STRICT).unwrap());
-    // Its controller writes the revision at some time, and kubectl reads twice.
-    let revision = |live: Value| live["metadata"]["annotations"]["deployment.kubernetes.io/revision"].is_string();
-    wait_until("the Deployment has its revision", || revision(site.admin.live(&manifest)));
-    let differs = site.kubectl(&["diff", "--server-side", "--field-manager=paula", "-f", "-"], &manifest.to_string());
-    assert_eq!(differs.as_deref(), Ok(""), "kubectl diff --server-side");
+    site.shows_no_difference(&["--server-side", "--field-manager=paula"], &manifest.to_string());
 
     // Client-side apply.
     let manifest = agent(ns, "three-way").to_string();
     site.kubectl(&["apply", "-f", "-"], &manifest).unwrap();
     let before = site.deployment("three-way");
     assert!(is_wired(&before));
-    assert_eq!(site.kubectl(&["diff", "-f", "-"], &manifest).as_deref(), Ok(""), "kubectl diff");
+    site.shows_no_difference(&[], &manifest);
     site.kubectl(&["apply", "-f", "-"], &manifest).unwrap();
     replaced(&before, "client-side apply", site.deployment("three-way"));
 

@@ -137,15 +137,14 @@ fn the_users_manifest_of_every_kind_comes_again_without_a_change() {
         let before = apply();
         assert!(record(&before).is_some(), "{kind:?}");
         assert_eq!(generation(&apply()), generation(&before), "{kind:?}");
-        let diff = ["diff", "--server-side", "--field-manager=argocd-controller", "-f", "-"];
-        no_difference(&site, kind, &diff, &server_side.to_string());
+        site.shows_no_difference(&["--server-side", "--field-manager=argocd-controller"], &server_side.to_string());
 
         let client_side = agent_of(kind, &site.namespace.0, "three-way").to_string();
         let apply = || site.kubectl(&["apply", "-f", "-"], &client_side).unwrap();
         apply();
         let stored = || site.admin.get(kind.as_str(), &site.namespace.0, "three-way").unwrap();
         let before = stored();
-        no_difference(&site, kind, &["diff", "-f", "-"], &client_side);
+        site.shows_no_difference(&[], &client_side);
         apply();
         assert!(record(&stored()).is_some(), "{kind:?}");
         assert_eq!(stored()["spec"], before["spec"], "{kind:?}");
@@ -195,13 +194,6 @@ fn whoever_takes_the_wiring_out_a_fourth_time_is_named_and_left_alone_until_the_
         wired(&site) && told(&site).is_some_and(|state| state != "Contested")
     });
     site.close();
-}
-
-/// kubectl reads twice, and Kubernetes' own controllers may write the status in between: once they are done there is none.
-fn no_difference(site: &Site, kind: Kind, diff: &[&str], manifest: &str) {
-    wait_until(&format!("kubectl {} shows nothing for a {kind:?}", diff[0]), || {
-        site.kubectl(diff, manifest).is_ok_and(|difference| difference.is_empty())
-    });
 }
 
 /// Nothing of ours holds a namespace: five orders in every run, a hundred in the soak.

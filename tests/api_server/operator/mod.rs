@@ -155,6 +155,16 @@ impl Site {
         kubectl(&[&["-n", &self.namespace.0], args].concat(), stdin)
     }
 
+    /// Of `kubectl diff`. It reads twice, and Kubernetes' own controllers may write annotations or status in between: once
+    /// they are done there is none.
+    fn shows_no_difference(&self, how: &[&str], manifest: &str) {
+        wait_until(&format!("kubectl diff {how:?} shows nothing"), || {
+            let difference = self.kubectl(&[&["diff", "-f", "-"], how].concat(), manifest);
+            println!("kubectl diff {how:?}: {difference:?}");
+            difference.is_ok_and(|difference| difference.is_empty())
+        });
+    }
+
     /// What the command line makes of a workload with the AgentTracing as it is now.
     fn by_command_line(&self, workload: &Value) -> Value {
         let tracing = self.admin.live(&self.tracing());

@@ -44,7 +44,12 @@ impl Operator {
 
     /// Starts one that reaches the API server through a proxy, and is called by it. It need not live long enough to be ready.
     pub fn start_through(identity: &str, proxy: &Proxy, fault: Fault) -> Self {
-        let operator = Self::spawn(identity, Some(&proxy.url()), &[]);
+        Self::start_through_with(identity, proxy, fault, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_through_with(identity: &str, proxy: &Proxy, fault: Fault, more: &[&str]) -> Self {
+        let operator = Self::spawn(identity, Some(&proxy.url()), more);
         proxy.begin(fault, operator.child.id());
         point_the_webhook_at(operator.webhook);
         operator

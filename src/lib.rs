@@ -31,6 +31,7 @@
 //! | [`webhook`] | answers AdmissionReviews from its cache | [`core`], [`http_server`] |
 //! | [`controller`] | reconciles AgentTracings | [`core`], [`mlflow`], the API server |
 //! | [`mlflow`] | REST client; knows nothing of Kubernetes | |
+//! | [`relay`] | takes traces from agents, keeps and forwards them | [`core`], [`mlflow`], one watch |
 //! | [`tls`] | the webhook's certificate and `caBundle`: issue, rotate, reload | the API server |
 //! | [`http_server`] | connections: TLS, limits, timeouts, drain | |
 //! | [`cli`] | one file per command | |
@@ -57,8 +58,11 @@ pub mod http_server;
 mod lean;
 pub mod mlflow;
 pub mod names;
+mod process;
+pub mod relay;
 pub mod run;
 mod standstill;
 pub mod telemetry;
 pub mod tls;
+pub mod trust;
 pub mod webhook;

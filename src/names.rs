@@ -112,6 +112,8 @@ pub const EXTRA_CAS: &str = "agent-tracing-extra-cas";
 pub const CA_CONFIG_MAP: &str = "agenttracing-ca";
 /// Where a pod finds its service account token.
 pub const TOKEN_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// OpenShift's service CA, as it stands beside the token.
+pub const SERVICE_CA: &str = "/var/run/secrets/kubernetes.io/serviceaccount/service-ca.crt";
 /// The init container that merges certificate authorities.
 pub const MERGE_CA: &str = "merge-ca";
 /// The volume with the merged certificate authorities.

@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::pending;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,26 +14,23 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::FutureExt;
 use k8s_controller::LeaderElection;
-use kube::config::KubeConfigOptions;
-use kube::{Client, Config};
-use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::cli::run::RunArgs;
-use crate::controller::{self, TrustedAuthorities};
+use crate::controller;
 use crate::core::settings::hosts::Hosts;
 use crate::core::settings::{MergeCa, Platform};
-use crate::http_server::listeners;
 use crate::http_server::{self, Drain, Limits};
 use crate::mlflow::Http;
 use crate::names;
+use crate::process::{Signals, client, listen};
 use crate::standstill::{STALL_LIMIT, spawned, unless_stalled};
 use crate::telemetry::{self, Metrics, Readiness};
 use crate::tls::clock::WallClock;
 use crate::tls::{self, Certificates};
+use crate::trust::TrustedAuthorities;
 use crate::webhook::owner;
 use crate::webhook::policy_cache::{self, PolicyCache};
 use crate::webhook::{self, Webhook};
@@ -250,48 +246,6 @@ async fn terminate(
     }
     drain.send_replace(Drain::Closed);
     pending().await
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let of = |kind| signal(kind).context("failed to listen for signals");
-        Ok(Self { terminate: of(SignalKind::terminate())?, interrupt: of(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-async fn listen(what: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = listeners::listen(address);
-    let listener = listener.with_context(|| format!("failed to listen on {address} (--{what}-addr)"))?;
-    telemetry::listening(what, listener.local_addr()?);
-    Ok(listener)
-}
-
-/// The cluster that this process was told of: `KUBECONFIG`, or the pod's service account. Never somebody's current
-/// context in a home directory.
-async fn client() -> anyhow::Result<Client> {
-    let mut config = match std::env::var_os("KUBECONFIG") {
-        Some(_) => Config::from_kubeconfig(&KubeConfigOptions::default()).await.context("failed to read KUBECONFIG")?,
-        None => Config::incluster().context("not in a pod: set KUBECONFIG to say which cluster to work on")?,
-    };
-    config.connect_timeout = Some(Duration::from_secs(5));
-    // kube has none since version 4, and a list that never answers would never be repeated. Above the 290 s after which
-    // the API server ends a watch.
-    config.read_timeout = Some(Duration::from_secs(300));
-    config.write_timeout = Some(Duration::from_secs(30));
-    config.reset_reader_on_write = true;
-    Client::try_from(config).context("failed to make a Kubernetes client")
 }
 
 fn host_and_process() -> String {

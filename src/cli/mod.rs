@@ -1,4 +1,4 @@
-//! The command line. Everything here but `run`, `check`, `uninject --all` and `uninstall` works with no network and no kubeconfig.
+//! The command line. Everything here but `run`, `relay`, `check`, `uninject --all` and `uninstall` works with no network and no kubeconfig.
 
 mod check;
 mod crds;
@@ -6,6 +6,7 @@ pub mod documents;
 mod explain;
 mod inject;
 pub mod merge_ca;
+pub mod relay;
 mod rewrite;
 pub mod run;
 mod tracing;
@@ -30,6 +31,11 @@ pub struct Cli {
 enum Command {
     /// Run the operator: controller and webhook.
     Run(Box<run::RunArgs>),
+    /// Run the relay of an AgentTracing: takes traces from agents, and loses none while MLflow does not take them.
+    ///
+    /// Agents send OTLP over HTTP to /w/<kind>/<name>/v1/traces, for example /w/deployment/teller/v1/traces. They are answered with 200
+    /// when their traces are in MLflow or on the disk.
+    Relay(relay::RelayArgs),
     /// Print the CustomResourceDefinition as YAML.
     Crds,
     /// Print workloads with the wiring that the operator would give them.
@@ -71,6 +77,7 @@ impl Cli {
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Run(args) => runtime()?.block_on(crate::run::run(*args)),
+            Command::Relay(args) => runtime()?.block_on(crate::relay::run(args)),
             Command::Crds => {
                 print!("{}", crd_yaml()?);
                 Ok(ExitCode::SUCCESS)

@@ -77,7 +77,7 @@ pub struct RunArgs {
 }
 
 /// OpenShift's service CA as it stands beside the token, and what the install mounts.
-const CA_FILES: [&str; 2] = ["/var/run/secrets/kubernetes.io/serviceaccount/service-ca.crt", "/etc/agent-tracing/ca"];
+const CA_FILES: [&str; 2] = [names::SERVICE_CA, "/etc/agent-tracing/ca"];
 
 /// What stands in agents' templates is checked here: with an image that is none, the API server would refuse every one.
 fn image(text: &str) -> Result<String, String> {

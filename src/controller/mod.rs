@@ -20,7 +20,6 @@ mod step_timer;
 mod sweep;
 mod tracking;
 mod traffic;
-mod trust;
 mod watches;
 mod workload_key;
 
@@ -45,13 +44,13 @@ use crate::mlflow::{self, Http};
 use crate::names;
 use crate::standstill::spawned;
 use crate::telemetry::{Metrics, error_chain};
+use crate::trust::TrustedAuthorities;
 pub(crate) use observe::mlflows;
 use reconcile::ReconcileState;
 pub use release::unused as release_authorities;
 use step_timer::StepTimer;
 use sweep::Suspect;
 pub use sweep::everything as uninject_all;
-pub use trust::{MakeHttp, TrustedAuthorities};
 
 /// What the controller needs from outside.
 #[derive(Clone)]

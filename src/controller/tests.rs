@@ -17,6 +17,7 @@ use wiremock::matchers::{body_string_contains, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::*;
+use crate::trust::MakeHttp;
 use api::FakeApi;
 
 const TRACING: &str = "/apis/agenttracing.dev/v1alpha1/namespaces/bank-agents/agenttracings/tracing";

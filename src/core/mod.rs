@@ -9,6 +9,7 @@ pub mod children;
 pub mod decide;
 pub mod inject;
 pub mod kubectl;
+pub mod relay;
 pub mod selection;
 pub mod settings;
 pub mod status;

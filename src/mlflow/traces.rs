@@ -1,10 +1,14 @@
 //! Traces: the newest of an experiment, whether its spans are there, and when the last ones began.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use jiff::Timestamp;
-use reqwest::{Method, RequestBuilder};
+use reqwest::{Method, RequestBuilder, header};
 use serde_json::{Value, json};
 
 use super::answer::{TraceRow, Traces};
+use super::answer::{body, looks_like_html};
 use super::{Error, MlflowClient, send};
 
 /// The newest trace of an experiment.
@@ -18,11 +22,51 @@ pub struct Trace {
     pub finished: bool,
 }
 
+const OTLP_PATH: &str = "/v1/traces";
+const PROTOBUF: &str = "application/x-protobuf";
+/// MLflow reads the numeric id of the experiment here.
+const EXPERIMENT_HEADER: &str = "x-mlflow-experiment-id";
+
 /// Tag of a trace whose spans are in the database.
 const SPANS_TAG: &str = "mlflow.trace.spansLocation";
 const SPANS_IN_STORE: &str = "TRACKING_STORE";
 
 impl MlflowClient {
+    /// Where the server takes OTLP: at the tracking URI, as behind an ingress, or at its origin whatever `--static-prefix` says.
+    pub async fn otlp_address(&self) -> Result<String, Error> {
+        if self.takes_otlp().await? {
+            return Ok(format!("{}{OTLP_PATH}", self.api));
+        }
+        let origin = self.api.strip_suffix(super::STATIC_PREFIX).unwrap_or(&self.api);
+        let at_origin = Self { api: origin.to_owned(), ..self.clone() };
+        match at_origin.takes_otlp().await? {
+            true => Ok(format!("{origin}{OTLP_PATH}")),
+            false => Err(Error::NotFound(None)),
+        }
+    }
+
+    /// Sends spans, an OTLP `ExportTraceServiceRequest` in protobuf, to an experiment at [`Self::otlp_address`], and waits so long.
+    /// Only what MLflow itself answers counts as taken.
+    pub async fn export(
+        &self,
+        address: &str,
+        experiment_id: &str,
+        spans: Bytes,
+        patience: Duration,
+    ) -> Result<(), Error> {
+        let request = self.http.client.post(address).timeout(patience).body(spans);
+        let request = request.header(header::CONTENT_TYPE, PROTOBUF).header(EXPERIMENT_HEADER, experiment_id);
+        let export = async {
+            let answer = send(self.with_credentials(request)).await?;
+            // A login page answers 200 too.
+            let is_page =
+                answer.headers().get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/html"));
+            let text = body(answer).await?;
+            if is_page || looks_like_html(&text) { Err(Error::LoginPage) } else { Ok(()) }
+        };
+        self.http.measure(export).await
+    }
+
     /// The newest trace of an experiment, or the newest of those that began before a moment.
     pub async fn latest_trace(&self, experiment_id: &str, before: Option<Timestamp>) -> Result<Option<Trace>, Error> {
         let mut body = search(&[experiment_id.to_owned()], 1);

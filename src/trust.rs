@@ -1,4 +1,4 @@
-//! Which certificates of other servers the operator believes. They rotate while it runs.
+//! Which certificates of other servers operator and relay believe. They rotate while it runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ pub type MakeHttp = Arc<dyn Fn(&str) -> Result<Http, mlflow::Error> + Send + Syn
 /// Name and content.
 type File = (String, Vec<u8>);
 
-/// The operator's certificate authorities.
+/// Certificate authorities in files.
 pub struct TrustedAuthorities {
     /// Files, and folders of files, with more authorities than the public ones.
     pub files: Vec<PathBuf>,
@@ -30,7 +30,7 @@ impl TrustedAuthorities {
     }
 
     /// A client that trusts what the files hold now. It is the same one, with its connections, until they change.
-    pub(super) fn http(&self, now: Timestamp) -> Result<Http, mlflow::Error> {
+    pub fn http(&self, now: Timestamp) -> Result<Http, mlflow::Error> {
         let found: Vec<_> = self.files.iter().flat_map(|path| read(path)).collect();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, http)) = current.as_ref().filter(|(of, _)| *of == found) {

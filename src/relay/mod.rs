@@ -1,0 +1,15 @@
+//! The relay: a small server between the agents of one AgentTracing and its MLflow. An agent that uses it needs one address and nothing
+//! else; what MLflow does not take at the moment is kept on a volume and sent again, so that nothing that was answered with 200 is lost.
+
+mod door;
+mod forward;
+mod otlp;
+mod request;
+mod run;
+mod spool;
+mod target;
+
+pub use run::run;
+
+#[cfg(test)]
+mod tests;

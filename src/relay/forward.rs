@@ -85,7 +85,8 @@ impl Forwarder {
     ) -> Result<(), NotTaken> {
         let name = format!("{sender} {experiment}");
         let lane = self.spool.lane(&name).await?;
-        let is_direct = self.lanes().take_direct(lane, self.now());
+        let knows_where = self.targets.borrow().is_some();
+        let is_direct = knows_where && self.lanes().take_direct(lane, self.now());
         if is_direct {
             let (answer, answered) = oneshot::channel();
             // In a task of its own: an agent that hangs up does not end what is under way.
@@ -101,6 +102,11 @@ impl Forwarder {
     /// Forwards for ever.
     pub async fn forward(self: Arc<Self>) -> Infallible {
         let mut targets = self.targets.clone();
+        // What is found in the spool at the start waits until it is known where to; a sender that is gone never says it.
+        if targets.wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        targets.mark_changed();
         loop {
             // Before the look, so that nothing that happens after it is missed.
             let woken = self.wake.notified();

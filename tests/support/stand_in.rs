@@ -90,7 +90,7 @@ impl Drop for Operator {
 /// As much of an API server as the operator needs to start: it lists one AgentTracing and one labelled namespace, keeps
 /// what is written, and its watches tell only of the webhook's certificate.
 pub struct ApiServer {
-    kubeconfig: std::path::PathBuf,
+    pub kubeconfig: std::path::PathBuf,
     written: Written,
 }
 
@@ -226,7 +226,7 @@ fn not_found() -> Response {
     (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "application/json")], status.to_string()).into_response()
 }
 
-fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     // Held together, so that no two are the same.
     let listeners = [(); N].map(|()| Listener::bind("127.0.0.1:0").unwrap());
     listeners.each_ref().map(|listener| listener.local_addr().unwrap())

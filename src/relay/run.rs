@@ -1,5 +1,6 @@
 //! The relay's composition root.
 
+use std::convert::Infallible;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tokio::time::{interval, sleep};
 use super::door;
 use super::forward::Forwarder;
 use super::spool::Spool;
-use super::target;
+use super::target::{self, Target};
 use crate::cli::relay::RelayArgs;
 use crate::http_server::{self, Drain, Limits};
 use crate::mlflow::Http;
@@ -75,14 +76,7 @@ async fn relay(args: RelayArgs) -> anyhow::Result<()> {
     tasks.spawn(target::follow(client, (namespace, tracing), token_file, known).map(|never| match never {}));
     tasks.spawn(forwarder.forward().map(|never| match never {}));
     tasks.spawn(renew(authorities, http).map(|never| match never {}));
-    let mut known = targets;
-    let ready = readiness.clone();
-    tasks.spawn(async move {
-        if known.wait_for(Option::is_some).await.is_ok() {
-            ready.pass(MLFLOW);
-        }
-        std::future::pending().await
-    });
+    tasks.spawn(announce(targets, readiness.clone()).map(|never| match never {}));
     tokio::select! {
         ended = tasks.join_next() => ended.unwrap_or(Ok(())).context("a task ended: a bug"),
         () = signals.next() => {
@@ -100,8 +94,16 @@ async fn relay(args: RelayArgs) -> anyhow::Result<()> {
     }
 }
 
+/// Ready is who knows where traces go.
+async fn announce(mut targets: watch::Receiver<Option<Arc<Target>>>, readiness: Arc<Readiness>) -> Infallible {
+    if targets.wait_for(Option::is_some).await.is_ok() {
+        readiness.pass(MLFLOW);
+    }
+    std::future::pending().await
+}
+
 /// Reads the certificate authorities again: they rotate.
-async fn renew(authorities: TrustedAuthorities, https: watch::Sender<Http>) -> std::convert::Infallible {
+async fn renew(authorities: TrustedAuthorities, https: watch::Sender<Http>) -> Infallible {
     let mut minute = interval(Duration::from_secs(60));
     loop {
         minute.tick().await;

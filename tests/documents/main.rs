@@ -12,12 +12,13 @@ mod security;
 use std::path::{Path, PathBuf};
 
 /// Pages that a reader finds under docs/.
-const PAGES: [&str; 22] = [
+const PAGES: [&str; 24] = [
     "quickstart",
     "modes/standalone",
     "modes/cr",
     "modes/external",
     "agents",
+    "relay",
     "reference/spec",
     "reference/injected",
     "reference/selection",
@@ -33,6 +34,7 @@ const PAGES: [&str; 22] = [
     "security",
     "internals",
     "measurements",
+    "mlflow-sdk",
     "../README",
     "../charts/agent-tracing-operator/README",
 ];

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use jiff::Timestamp;
-use reqwest::{Method, RequestBuilder, header};
+use reqwest::{Body, Method, RequestBuilder, header};
 use serde_json::{Value, json};
 
 use super::answer::{TraceRow, Traces};
@@ -51,7 +50,7 @@ impl MlflowClient {
         &self,
         address: &str,
         experiment_id: &str,
-        spans: Bytes,
+        spans: impl Into<Body>,
         patience: Duration,
     ) -> Result<(), Error> {
         let request = self.http.client.post(address).timeout(patience).body(spans);

@@ -40,7 +40,7 @@ async fn main() {
     let operator = Operator::start(&api);
     first_answer(&operator).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    println!("resident memory at rest         {} KiB ({})", operator.memory("VmRSS"), operator.memory_by_kind());
+    println!("resident memory at rest         {:.1} MiB ({})", operator.memory("VmRSS"), operator.memory_by_kind());
 
     for (kilobytes, update) in reviews::SIZES {
         let review = Bytes::from(reviews::review(kilobytes, update));
@@ -62,7 +62,7 @@ async fn main() {
         asks(&operator, &client(), &review, 1).await;
     }
     println!(" 14 KB review, new connection    {:?} CPU each", (operator.cpu() - before) / handshakes);
-    println!("resident memory afterwards      {} KiB ({})", operator.memory("VmRSS"), operator.memory_by_kind());
+    println!("resident memory afterwards      {:.1} MiB ({})", operator.memory("VmRSS"), operator.memory_by_kind());
 }
 
 fn client() -> reqwest::Client {

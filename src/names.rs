@@ -12,6 +12,8 @@ pub const LABEL_INJECTION: &str = "agenttracing.dev/injection";
 pub const ENABLED: &str = "enabled";
 /// Opt-in (`true`) or opt-out (`false`) label on a workload or its pod template.
 pub const LABEL_INJECT: &str = "agenttracing.dev/inject";
+/// Label selector of what opts in by itself: of Pods and templates alone no namespace's label tells.
+pub const INJECT_SELECTOR: &str = "agenttracing.dev/inject=true";
 /// Label on the metadata of a wired workload: the name of its AgentTracing.
 pub const LABEL_WIRED: &str = "agenttracing.dev/wired";
 /// Prefix of all our annotations and labels.

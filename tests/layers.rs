@@ -106,6 +106,33 @@ fn no_file_is_two_things() {
     assert!(long.is_empty(), "{}", long.join("\n"));
 }
 
+/// What a command for people does.
+const VERBS: &str =
+    "annotate apply auth cp create delete describe edit exec explain get label logs patch rollout scale";
+
+/// One that is typed into a sentence names what it names unquoted: a word with a space in it is two words to a shell.
+#[test]
+fn commands_for_people_have_one_maker() {
+    let is_typed = |line: &str| {
+        line.split("kubectl ").skip(1).any(|rest| {
+            let word = rest.split(|c: char| !c.is_ascii_lowercase()).next().unwrap_or_default();
+            word.is_empty() || VERBS.split(' ').any(|verb| verb == word)
+        })
+    };
+    let mut typed = Vec::new();
+    for file in rust_files(&source()) {
+        // The maker itself, and the reasons' remedies, which are documentation.
+        let is_exempt = ["core/kubectl.rs", "api/reasons.rs"].iter().any(|exempt| file.ends_with(exempt));
+        if is_exempt || file.components().any(|part| part.as_os_str() == "tests") {
+            continue;
+        }
+        let lines = code(&file).into_iter().filter(|(_, line)| is_typed(line));
+        typed
+            .extend(lines.map(|(number, _)| format!("{}:{number} types a command: see core::kubectl", file.display())));
+    }
+    assert!(typed.is_empty(), "{}", typed.join("\n"));
+}
+
 /// Numbered lines outside comments and before the unit tests, which may use what they like.
 fn code(file: &Path) -> Vec<(usize, String)> {
     let text = std::fs::read_to_string(file).unwrap();

@@ -32,6 +32,6 @@ pub use standalone::{
     Standalone, Storage,
 };
 pub use status::{
-    AgentTracingStatus, ConditionType, EnsuredExperiment, MlflowStatus, RefusedMergeCa, StateCount, WorkloadState,
-    WorkloadStatus,
+    AgentTracingStatus, ConditionType, EnsuredExperiment, MAX_WORKLOADS, MlflowStatus, RefusedMergeCa, StateCount,
+    WorkloadState, WorkloadStatus,
 };

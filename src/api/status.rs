@@ -2,6 +2,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Most workloads that a status lists.
+pub const MAX_WORKLOADS: usize = 100;
+
 /// What the operator found and did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -30,7 +33,7 @@ pub struct AgentTracingStatus {
     pub service_accounts: Vec<String>,
     /// The workloads that match, worst first, at most 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"]))]
+    #[schemars(length(max = MAX_WORKLOADS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"]))]
     pub workloads: Vec<WorkloadStatus>,
     /// How many workloads are in which state, those beyond the 100 included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

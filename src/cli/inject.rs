@@ -14,6 +14,7 @@ use super::uninject::BY_HAND;
 use crate::core::decide::{Decision, Leave, decide};
 use crate::core::inject::record::RecordError;
 use crate::core::inject::view::Workload;
+use crate::core::kubectl::Kubectl;
 use crate::core::selection::kind::Kind;
 use crate::core::selection::{NotSelected, SelectionContext};
 use crate::core::settings::Platform;
@@ -51,14 +52,15 @@ pub fn run(args: InjectArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// What is missing, and what to do.
-pub fn missing_message(missing: Missing) -> &'static str {
+pub fn missing_message(missing: Missing) -> String {
+    let look = Kubectl::new("get agenttracing");
     match missing {
-        Missing::TrackingUri => "MLflow has not answered yet; see `kubectl get agenttracing`",
-        Missing::Binding => "its service account is not in the AgentTracing's status.serviceAccounts yet",
-        Missing::ExperimentId => {
-            "experiment.pin needs the experiment's id, which only a cluster knows; give an AgentTracing with its status \
-             (kubectl get agenttracing -o yaml)"
-        }
+        Missing::TrackingUri => format!("MLflow has not answered yet; see `{look}`"),
+        Missing::Binding => "its service account is not in the AgentTracing's status.serviceAccounts yet".to_owned(),
+        Missing::ExperimentId => format!(
+            "experiment.pin needs the experiment's id, which only a cluster knows; give an AgentTracing with its status ({})",
+            look.yaml()
+        ),
     }
 }
 
@@ -130,7 +132,7 @@ fn leave_message(leave: &Leave, kind: Kind, namespace: &str) -> String {
             )
         }
         Leave::Suspended { tracing } => format!("Suspended: AgentTracing {tracing} has spec.suspend set"),
-        Leave::Blocked { missing, .. } => missing_message(*missing).to_owned(),
+        Leave::Blocked { missing, .. } => missing_message(*missing),
         Leave::Record { error: error @ RecordError::FutureVersion(_), .. } => {
             format!("Outdated: {error}; upgrade this program")
         }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::documents::{self, Document};
 use crate::api::AgentTracing;
+use crate::core::kubectl::Kubectl;
 use crate::core::settings::policy::Policy;
 use crate::core::wiring::explain;
 
@@ -68,8 +69,8 @@ fn unknown_field(document: &Value, fields: &[String]) -> String {
     }
     let above = fields.iter().rev().skip(1).rev().filter(|field| field.parse::<usize>().is_err());
     let above = above.fold("agenttracing".to_owned(), |path, field| format!("{path}.{field}"));
-    let path = fields.join(".");
-    format!("there is no field {path}, which is {shown}; correct its name or take it out: kubectl explain {above}")
+    let (path, explain) = (fields.join("."), Kubectl::new("explain").arg(&above));
+    format!("there is no field {path}, which is {shown}; correct its name or take it out: {explain}")
 }
 
 /// The names and indices on the way to a field.

@@ -23,7 +23,11 @@ use tokio::time::{Instant, sleep};
 use crate::api::AgentTracing;
 use crate::cli::uninject::{self, UninjectAllArgs};
 use crate::controller;
+use crate::core::kubectl::Kubectl;
 use crate::names;
+
+/// The columns that show what holds an object.
+const FINALIZERS: &str = "NAMESPACE:.metadata.namespace,NAME:.metadata.name,FINALIZERS:.metadata.finalizers";
 
 /// What is taken out of a cluster.
 #[derive(Args)]
@@ -62,9 +66,9 @@ pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<ExitCode> {
     }
     for namespace in release_authorities(&client).await? {
         println!(
-            "kept: ConfigMap {namespace}/{0}, from which pods that run take certificate authorities; once they have ended: kubectl \
-             delete configmap -n {namespace} {0}",
-            names::CA_CONFIG_MAP
+            "kept: ConfigMap {namespace}/{0}, from which pods that run take certificate authorities; once they have ended: {1}",
+            names::CA_CONFIG_MAP,
+            Kubectl::new("delete configmap").namespace(&namespace).arg(names::CA_CONFIG_MAP)
         );
     }
     let secrets = Api::<Secret>::namespaced(client.clone(), home);
@@ -124,10 +128,12 @@ async fn stop_operator(client: &Client, namespace: &str) -> anyhow::Result<()> {
             return Ok(());
         }
         if Instant::now() > end {
+            let look =
+                Kubectl::new("get").namespace(namespace).arg(&format!("deployment/{}", names::MANAGED_BY)).yaml();
             bail!(
                 "the operator does not end ({replicas} pods, led by {holder:?}); whoever brings it back, such as Argo CD or \
-                 Flux, must stop doing so first: kubectl get -n {namespace} deployment/{} -o yaml --show-managed-fields",
-                names::MANAGED_BY
+                 Flux, must stop doing so first: {}",
+                look.arg("--show-managed-fields")
             );
         }
         sleep(POLL).await;
@@ -153,9 +159,9 @@ async fn delete_tracings(client: &Client) -> anyhow::Result<()> {
             let named: Vec<_> =
                 named.map(|m| format!("{}/{}", m.namespace.unwrap_or_default(), m.name.unwrap_or_default())).collect();
             bail!(
-                "still being deleted: {}; what holds them stands in their finalizers: kubectl get agenttracings,deployments -A \
-                 -o custom-columns=NAMESPACE:.metadata.namespace,NAME:.metadata.name,FINALIZERS:.metadata.finalizers",
-                named.join(", ")
+                "still being deleted: {}; what holds them stands in their finalizers: {} -o custom-columns={FINALIZERS}",
+                named.join(", "),
+                Kubectl::new("get agenttracings,deployments -A")
             );
         }
         sleep(POLL).await;
@@ -214,8 +220,9 @@ where
     while read().await?.is_some() {
         if Instant::now() > end {
             bail!(
-                "{0} {name} is still being deleted; look at its conditions: kubectl get {0} {name} -o yaml",
-                K::kind(&())
+                "{0} {name} is still being deleted; look at its conditions: {1}",
+                K::kind(&()),
+                Kubectl::new("get").arg(&K::kind(&())).arg(name).yaml()
             );
         }
         sleep(POLL).await;
@@ -232,7 +239,8 @@ async fn list_what_stays(client: &Client) -> anyhow::Result<()> {
         let (namespace, name) = (claim.namespace().unwrap_or_default(), claim.name_any());
         println!(
             "kept with its traces: PersistentVolumeClaim {namespace}/{name}; an AgentTracing of the same name takes it over \
-             again; to delete it: kubectl delete pvc -n {namespace} {name}"
+             again; to delete it: {}",
+            Kubectl::new("delete pvc").namespace(&namespace).arg(&name)
         );
     }
     // Nothing to tell where there is no such kind.
@@ -240,7 +248,8 @@ async fn list_what_stays(client: &Client) -> anyhow::Result<()> {
         for server in servers {
             let name = server.name_any();
             println!(
-                "kept: MLflow {name}, which an AgentTracing asked for; to delete it: kubectl delete mlflow {name}"
+                "kept: MLflow {name}, which an AgentTracing asked for; to delete it: {}",
+                Kubectl::new("delete mlflow").arg(&name)
             );
         }
     }

@@ -11,7 +11,7 @@ use crate::core::inject::canary::{self, Answer, Templates, compare_dry_runs};
 use crate::core::selection::kind::Kind;
 use crate::core::settings::Settings;
 use crate::core::settings::policy::CaChoice;
-use crate::core::wiring::parts::Fallback;
+use crate::core::wiring::parts::FallbackReason;
 use crate::core::wiring::parts::authorities;
 use crate::core::workloads::{Assessment, InjectionState};
 
@@ -75,33 +75,35 @@ pub(super) async fn refused_merge_ca(
     }
     let source = ctx.platform.merge_ca.source();
     let example = example(workloads);
-    let refusals = workloads.iter().filter(|j| j.merge_ca.fallback == Some(Fallback::Refused)).count();
-    let last = state.namespace.as_ref().filter(|asked| asked.source == source);
-    let holds = |asked: &&DryRun| {
-        now.duration_since(asked.at) < RECHECK && asked.refusals >= refusals && (asked.of_workload || example.is_none())
+    let refusals = workloads.iter().filter(|j| j.merge_ca.fallback == Some(FallbackReason::Refused)).count();
+    let last = state.namespace.as_ref().filter(|dry_run| dry_run.source == source);
+    let holds = |dry_run: &&DryRun| {
+        now.duration_since(dry_run.at) < RECHECK
+            && dry_run.refusals >= refusals
+            && (dry_run.of_workload || example.is_none())
     };
     if let Some(last) = last.filter(holds) {
         return Ok(last.refused.clone());
     }
     let known = old.merge_ca.as_ref().filter(|refused| refused.refused_source == source);
     let known = last.map_or_else(|| known.cloned(), |last| last.refused.clone());
-    let asked = |of_workload: bool, refused: &Option<RefusedMergeCa>| {
+    let dry_run = |of_workload: bool, refused: &Option<RefusedMergeCa>| {
         Some(DryRun { source: source.clone(), at: now, of_workload, refused: refused.clone(), refusals })
     };
     let runs_with_it =
         |j: &Assessment| j.merge_ca.present && j.injection_state == InjectionState::Current && j.rollout.available > 0;
     if last.is_none() && known.is_none() && workloads.iter().any(runs_with_it) {
-        state.namespace = asked(true, &None);
+        state.namespace = dry_run(true, &None);
         return Ok(None);
     }
     let Some(DryRunAnswers { answers, of_workload }) = try_template(ctx, settings, choice, example).await? else {
         return Ok(known);
     };
     let refused = answers.iter().find_map(|answer| match answer {
-        Answer::Refused(said) => Some(said),
+        Answer::Refused(message) => Some(message),
         // A policy that refuses the stand-in for its image would refuse the init container too: until there is a workload that
         // tells, none gets it.
-        Answer::RefusedAnyway(said) if !of_workload => Some(said),
+        Answer::RefusedAnyway(message) if !of_workload => Some(message),
         Answer::RefusedAnyway(_) | Answer::Admitted | Answer::Unclear => None,
     });
     let refused = match refused {
@@ -109,7 +111,7 @@ pub(super) async fn refused_merge_ca(
         Some(message) if known.is_none() => {
             tracing::warn!(
                 namespace = settings.namespace,
-                message,
+                refusal = message,
                 "the cluster does not admit merge-ca; a ConfigMap takes its place"
             );
             Some(RefusedMergeCa { refused_source: source.clone(), message: message.clone() })
@@ -118,7 +120,7 @@ pub(super) async fn refused_merge_ca(
         _ => known,
     };
     if !answers.contains(&Answer::Unclear) {
-        state.namespace = asked(of_workload, &refused);
+        state.namespace = dry_run(of_workload, &refused);
     }
     Ok(refused)
 }
@@ -173,7 +175,7 @@ pub(super) async fn failing(
     troubles: &observe::Troubles,
     state: &mut CanaryState,
     now: Timestamp,
-) -> Result<BTreeMap<String, Fallback>, Error> {
+) -> Result<BTreeMap<String, FallbackReason>, Error> {
     let observe::Troubles { not_started, without_pods } = troubles;
     let keys: BTreeSet<_> = workloads.iter().map(WorkloadKey::of_workload).collect();
     state.examined.retain(|key, _| keys.contains(key));
@@ -193,8 +195,13 @@ pub(super) async fn failing(
             Some(templates) => ask(ctx, Kind::Pod, namespace, &templates).await,
             None => Answer::Unclear,
         };
-        if let Answer::Refused(said) = &answer {
-            tracing::warn!(namespace, name = workload.resource(), said, "its pods are not admitted with merge-ca");
+        if let Answer::Refused(message) = &answer {
+            tracing::warn!(
+                namespace,
+                name = workload.resource(),
+                refusal = message,
+                "its pods are not admitted with merge-ca"
+            );
         }
         let examined =
             Examined { record: workload.record.clone(), at: now, refused: matches!(answer, Answer::Refused(_)) };
@@ -204,8 +211,8 @@ pub(super) async fn failing(
         let last = state.examined.get(&WorkloadKey::of_workload(workload));
         last.is_some_and(|last| last.refused && last.record == workload.record)
     };
-    let refused = without.into_iter().filter(is_refused).map(|workload| (workload.resource(), Fallback::Refused));
-    let failing = not_started.iter().map(|name| (name.clone(), Fallback::NotStarted)).chain(refused).collect();
+    let refused = without.into_iter().filter(is_refused).map(|workload| (workload.resource(), FallbackReason::Refused));
+    let failing = not_started.iter().map(|name| (name.clone(), FallbackReason::NotStarted)).chain(refused).collect();
     Ok(failing)
 }
 

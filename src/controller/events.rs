@@ -9,9 +9,11 @@ use kube::runtime::events::{Event, EventType};
 
 use super::workload_key::WorkloadKey;
 use super::{Context, is_namespace_terminating};
-use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, Reason, WorkloadState, WorkloadStatus};
+use crate::api::{
+    AgentTracing, AgentTracingStatus, ConditionType, MAX_WORKLOADS, Reason, WorkloadState, WorkloadStatus,
+};
 use crate::core::selection::kind::Kind;
-use crate::core::status::{MAX_WORKLOADS, is_true};
+use crate::core::status::is_true;
 use crate::core::workloads::cause::culprit;
 use crate::core::workloads::rollout::is_repair;
 use crate::core::workloads::{Assessment, InjectionState, Orphan};

@@ -12,14 +12,16 @@ use super::probing::{Answer, Located, Lookup};
 use super::{Context, Error, apply, observe, reference};
 use crate::api::{AgentTracing, ConditionType, MlflowStatus, Reason};
 use crate::core::children::{Desired, desired, leads_to_server};
-use crate::core::settings::policy::Policy;
-use crate::core::settings::{self, CrSettings, Settings, StandaloneSettings};
+use crate::core::kubectl::Kubectl;
+use crate::core::settings::{self, CrSettings, Facts, Settings, StandaloneSettings};
 use crate::core::status::condition::{ChildObstacle, ConditionUpdate};
 use crate::core::status::health::{self, Probe, StorageClass, mlflow_ready};
 use crate::core::status::is_true;
 use crate::core::status::mlflow_cr::{self, Resource};
+use crate::core::status::writes;
 use crate::core::url;
 use crate::mlflow::{self, MlflowClient};
+use crate::names;
 
 /// What a pass found of the server.
 pub(super) struct Server {
@@ -96,7 +98,7 @@ async fn shared_server(
         return Ok(Server::unlisted(ctx, url, true));
     }
     let candidates = mlflow_cr::sticky_candidates(mlflow_cr::candidates(cr, &resource), in_use); // pure
-    let (mut probe, mut asked, mut client) = (Probe::NotAsked, String::new(), None);
+    let (mut probe, mut address, mut client) = (Probe::NotAsked, String::new(), None);
     let (this, before) = (reference(tracing), last_answer(tracing));
     for candidate in candidates {
         let answer = ctx.servers.answer(&ctx.http()?, &candidate.origin, Lookup::Below, &this).await; // memory, IO
@@ -107,7 +109,7 @@ async fn shared_server(
             }
             // The likeliest one says why.
             (failed @ Probe::Failed { .. }, _) if probe == Probe::NotAsked => {
-                (probe, asked) = (failed, candidate.origin);
+                (probe, address) = (failed, candidate.origin);
             }
             // Agents are not sent to another one before this one has had its time.
             (Probe::NotAsked, _) => {
@@ -117,7 +119,7 @@ async fn shared_server(
             (Probe::Failed { .. }, _) => {}
         }
     }
-    let verdict = mlflow_cr::shared_ready(cr, &resource, &probe, &asked); // pure
+    let verdict = mlflow_cr::shared_ready(cr, &resource, &probe, &address); // pure
     let mut server = Server::of(verdict, probe, client);
     let workspaces = server.answered.as_ref().map(|m| m.workspaces);
     server.workspace = Some(mlflow_cr::workspace_ready(&settings.namespace, labels, &resource, workspaces)); // pure
@@ -131,7 +133,7 @@ async fn shared_server(
 async fn external(ctx: &Context, tracing: &AgentTracing, settings: &Settings) -> Result<Server, Error> {
     let uri = settings.tracking_uri();
     if !ctx.may_ask(&uri) {
-        return Ok(Server::unlisted(ctx, &uri, Policy::of(tracing).workspace().is_some()));
+        return Ok(Server::unlisted(ctx, &uri, settings.workspace_at(&Facts::of(tracing)).is_some()));
     }
     let answer = ctx.servers.answer(&ctx.http()?, &uri, Lookup::Below, &reference(tracing)).await; // memory, IO
     let (probe, client) = match probed(answer, "Spec", last_answer(tracing).filter(|mlflow| mlflow.url == uri)) {
@@ -140,9 +142,9 @@ async fn external(ctx: &Context, tracing: &AgentTracing, settings: &Settings) ->
             let what = format!("its API is at {}: write that into mlflow.external.trackingURI", found.url);
             (Probe::Failed { reason: Reason::WrongPath, what }, None)
         }
-        asked => asked,
+        probed => probed,
     };
-    let look = format!("kubectl get agenttracing -n {} {} -o yaml", settings.namespace, settings.name);
+    let look = Kubectl::new("get agenttracing").namespace(&settings.namespace).arg(&settings.name).yaml();
     let verdict = mlflow_cr::probe_condition(&probe, &uri, &look); // pure
     Ok(Server::of(verdict, probe, client).without_token_unless_listed(ctx, settings, &uri))
 }
@@ -203,14 +205,15 @@ impl Server {
 /// As the status says it of an MLflow that the operator does not look into.
 const UNOBSERVED: &str = "Unobserved";
 
-fn look_at_options(ctx: &Context) -> String {
-    format!("kubectl get deployment -n {} {} -o yaml", ctx.platform.operator_namespace, crate::names::MANAGED_BY)
+fn look_at_options(ctx: &Context) -> Kubectl {
+    Kubectl::new("get deployment").namespace(&ctx.platform.operator_namespace).arg(names::MANAGED_BY).yaml()
 }
 
-/// What the stored status says of the server, while it says that it answers.
+/// What the stored status says of the server, while it says that it answers. One that does not write does.
 fn last_answer(tracing: &AgentTracing) -> Option<&MlflowStatus> {
-    let status = tracing.status.as_ref();
-    status?.mlflow.as_ref().filter(|_| is_true(status, ConditionType::MLflowReady))
+    let status = tracing.status.as_ref()?;
+    let answers = is_true(Some(status), ConditionType::MLflowReady) || writes::of_status(status).is_some();
+    status.mlflow.as_ref().filter(|_| answers)
 }
 
 /// Whether an address is an origin, or below it.

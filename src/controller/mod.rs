@@ -46,6 +46,7 @@ use crate::standstill::spawned;
 use crate::telemetry::{Metrics, error_chain};
 use crate::trust::TrustedAuthorities;
 pub(crate) use observe::mlflows;
+use probing::PATIENCE;
 use reconcile::ReconcileState;
 pub use release::unused as release_authorities;
 use step_timer::StepTimer;
@@ -137,7 +138,7 @@ pub(crate) struct Context {
     options: Options,
     store: Store<Guarded>,
     reporter: Reporter,
-    observer: mlflow_credentials::Observer,
+    observer: Arc<mlflow_credentials::Observer>,
     reconcile_states: Mutex<HashMap<String, Arc<tokio::sync::Mutex<ReconcileState>>>>,
     budget: traffic::RolloutBudget,
     wakeups: Arc<probing::Wakeups>,
@@ -157,7 +158,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let openshift = observe::openshift(&options.client).await.map_err(Error::Discover)?;
     tracing::info!(openshift, "controller starts");
     let (store, writer) = reflector::store();
-    let ctx = Arc::new(Context::new(options.clone(), openshift, store.clone()));
+    let ctx = Arc::new(Context::new(options.clone(), openshift, store.clone(), PATIENCE));
 
     let suspects = Arc::new(sweep::Suspects::default());
     let queue = watches::concerned(&ctx, writer, &suspects).map(Ok::<_, std::convert::Infallible>);
@@ -190,15 +191,18 @@ pub async fn run(options: Options) -> Result<(), Error> {
 }
 
 impl Context {
-    pub(crate) fn new(options: Options, openshift: bool, store: Store<Guarded>) -> Self {
+    fn new(options: Options, openshift: bool, store: Store<Guarded>, patience: Duration) -> Self {
         let wakeups = Arc::<probing::Wakeups>::default();
-        let servers = Arc::new(probing::Servers::new(wakeups.clone()));
+        let servers = Arc::new(probing::Servers::new(wakeups.clone(), patience));
         Self {
             reporter: Reporter { controller: names::MANAGED_BY.to_owned(), instance: Some(options.identity.clone()) },
             client: options.client.clone(),
             platform: Platform { openshift, ..options.platform.clone() },
             store,
-            observer: mlflow_credentials::Observer::default(),
+            observer: Arc::new(mlflow_credentials::Observer::new(
+                options.client.clone(),
+                &options.platform.operator_namespace,
+            )),
             reconcile_states: Mutex::default(),
             budget: traffic::RolloutBudget::new(options.max_rolling),
             trackers: tracking::Trackers::new(wakeups.clone(), servers.clone()),
@@ -283,8 +287,8 @@ async fn pass(tracing: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error>
     if let Err(error) = &done
         && !error.is_conflict()
     {
-        let told = reconcile::write_failure(tracing, &ctx, error);
-        let _ = tokio::time::timeout(STATUS_TIMEOUT, told).await;
+        let write = reconcile::write_failure(tracing, &ctx, error);
+        let _ = tokio::time::timeout(STATUS_TIMEOUT, write).await;
     }
     done
 }

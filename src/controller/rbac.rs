@@ -13,6 +13,7 @@ use super::{Context, Error, apply, observe};
 use crate::api::{AgentTracing, MlflowMode, Reason};
 use crate::core::children::child::TracingOwner;
 use crate::core::children::namespace::role_binding;
+use crate::core::kubectl::Kubectl;
 use crate::core::settings::Settings;
 use crate::core::status::condition::{ChildObstacle, ConditionUpdate};
 use crate::names;
@@ -70,12 +71,12 @@ pub(super) async fn rights(
     }
     let namespace = settings.namespace.as_str();
     let role = ctx.options.integration_role.as_str();
-    let look = format!("kubectl get rolebinding -n {namespace} {} -o yaml", names::ROLE_BINDING);
+    let look = Kubectl::new("get rolebinding").namespace(namespace).arg(names::ROLE_BINDING).yaml();
     let none = |verdict| Ok(Rights { verdict: Some(verdict), bound: BTreeSet::new(), may_ask: false });
     let Some(rules) = observe::cluster_role(ctx, role).await? else {
         let message = format!(
-            "ClusterRole {role} does not exist, so nobody can be allowed to write to MLflow; the MLflow operator brings it: \
-             kubectl get clusterrole {role}"
+            "ClusterRole {role} does not exist, so nobody can be allowed to write to MLflow; the MLflow operator brings it: {}",
+            Kubectl::new("get clusterrole").arg(role)
         );
         return none(ConditionUpdate::bad(Reason::ClusterRoleMissing, message));
     };
@@ -117,7 +118,8 @@ pub(super) async fn rights(
             Reason::AccessDenied,
             format!(
                 "Service account {of}/{account} is bound to ClusterRole {role} and still may not {verb} experiments.mlflow.kubeflow.org; see \
-                 what the role allows: kubectl describe clusterrole {role}"
+                 what the role allows: {}",
+                Kubectl::new("describe clusterrole").arg(role)
             ),
         ),
     };

@@ -11,22 +11,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
 use tokio::time::Instant;
 
+use super::mlflow_credentials::{self, AuthenticatedClient};
 use super::mlflow_server::{self, Server};
 use super::rbac::{self, Rights};
 use super::step_timer::StepTimer;
 use super::tracking::{self, Answers};
-use super::{Context, Error, ca_config_map, canary, events, mlflow_credentials, observe, reference, rollout};
+use super::{Context, Error, ca_config_map, canary, events, observe, reference, rollout};
 use crate::api::{AgentTracing, AgentTracingStatus, RefusedMergeCa};
 use crate::core::selection::SelectionContext;
 use crate::core::settings::policy::Policy;
 use crate::core::settings::{Settings, parse};
 use crate::core::status::condition::ConditionUpdate;
 use crate::core::status::quote::shorten;
-use crate::core::status::{self, Findings, States, writes};
-use crate::core::wiring::parts::Fallback;
+use crate::core::status::{self, Findings, Settling, States, writes};
+use crate::core::wiring::parts::FallbackReason;
 use crate::core::workloads::Assessment;
 use crate::core::workloads::rollout::{recall, rolling};
-use crate::mlflow::MlflowClient;
 use crate::telemetry::error_chain;
 use crate::telemetry::metrics::ReconcileStep;
 use schedule::REQUEUE_AT_LAST;
@@ -64,7 +64,8 @@ pub(super) async fn reconcile(tracing: &AgentTracing, ctx: &Context, timer: &Ste
 
     state.failures = 0;
     state.note_reading(observed.reading);
-    let next = state.next_pass(tracing, report.is_unsettled || is_underway, report.look_again, now);
+    let settling = if is_underway { Settling::Unsettled } else { report.settling };
+    let next = state.next_pass(tracing, settling, report.look_again, now);
     Ok(Action::requeue(if report.is_stored { next } else { ONCE_STORED }))
 }
 
@@ -139,19 +140,19 @@ struct Access {
     follows_authorities: bool,
     refused_merge_ca: Option<RefusedMergeCa>,
     /// Workloads that are to do without the init container.
-    failing: BTreeMap<String, Fallback>,
+    failing: BTreeMap<String, FallbackReason>,
     /// By which MLflow is asked, where it may be.
-    client: Option<MlflowClient>,
+    client: Option<AuthenticatedClient>,
 }
 
 /// What the status says, as far as the rest of the pass needs it.
 struct Report {
     /// What the webhook wires from is stored as it is now.
     is_stored: bool,
-    is_unsettled: bool,
+    settling: Settling,
     may_wire: bool,
     mlflow_answers: bool,
-    failing: BTreeMap<String, Fallback>,
+    failing: BTreeMap<String, FallbackReason>,
     look_again: Option<Duration>,
 }
 
@@ -247,7 +248,7 @@ impl Pass<'_> {
     ) -> Result<Report, Error> {
         self.timer.next(ReconcileStep::Status);
         let Self { ctx, tracing, settings, ref old, now, .. } = *self;
-        let Answers { takes_otlp, experiments, traces, writes, look_again } = &answers;
+        let Answers { takes_otlp, known, traces, writes, look_again } = &answers;
         let Access { server, rights, authorities, follows_authorities, refused_merge_ca, failing, .. } = access;
         let url = server.answered.as_ref().map(|mlflow| mlflow.url.clone()).unwrap_or_default();
         let findings = Findings {
@@ -264,7 +265,7 @@ impl Pass<'_> {
             workloads: &observed.workloads,
             rollout_strategy: settings.rollout_strategy,
             webhook_silent: state.rollout.is_webhook_silent(now),
-            experiments,
+            experiments: &known.experiments,
             traces,
             refresh_trace_times: state.refreshed.is_none_or(|at| now.duration_since(at) >= REFRESH),
         };
@@ -276,7 +277,7 @@ impl Pass<'_> {
         let rolls = rolling(&observed.workloads, now.as_second()) > 0;
         Ok(Report {
             is_stored: wires_alike(&status, old),
-            is_unsettled: rolls || status::is_unsettled(&status, settings.server.mode()),
+            settling: if rolls { Settling::Unsettled } else { Settling::of(&status, settings.server.mode()) },
             // A wiring that names a file which is not there would break the agents' own calls.
             may_wire: findings.authorities.is_none(),
             mlflow_answers: findings.mlflow_answers(),

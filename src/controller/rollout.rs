@@ -17,7 +17,7 @@ use crate::api::AgentTracing;
 use crate::core::selection::SelectionContext;
 use crate::core::settings::policy::RolloutStrategy;
 use crate::core::status::quote::shorten;
-use crate::core::wiring::parts::Fallback;
+use crate::core::wiring::parts::FallbackReason;
 use crate::core::workloads::rollout::{due, holds_place, rolling};
 use crate::core::workloads::{Assessment, InjectionState};
 use removal::{may_be_taken_out, take_out};
@@ -44,7 +44,7 @@ pub(super) struct RollOut<'a> {
     pub context: &'a SelectionContext<'a>,
     pub workloads: &'a [Assessment],
     /// Those that are to do without the init container, by name, and why.
-    pub failing: &'a BTreeMap<String, Fallback>,
+    pub failing: &'a BTreeMap<String, FallbackReason>,
     /// Whether anything may be wired now; what is to be taken out is taken out anyway.
     pub may_wire: bool,
     /// Whether MLflow answers now: agents look for it once, when they start.
@@ -201,9 +201,9 @@ async fn write(
 
 /// One workload that cannot be changed must not keep the others from it.
 fn dropped(error: apply::Error, workload: &Assessment, state: &mut RolloutState) -> Result<(), Error> {
-    if let Some(said) = error.refusal() {
-        tracing::warn!(workload = workload.resource(), said, "the API server refuses a change of a workload");
-        state.refused.insert(WorkloadKey::of_workload(workload), shorten(&said));
+    if let Some(refusal) = error.refusal() {
+        tracing::warn!(workload = workload.resource(), refusal, "the API server refuses a change of a workload");
+        state.refused.insert(WorkloadKey::of_workload(workload), shorten(&refusal));
         return Ok(());
     }
     if error.is_conflict() { Ok(()) } else { Err(error.into()) }

@@ -171,21 +171,21 @@ pub(super) async fn namespace_of_orphans(ctx: &Context, namespace: &str) -> Resu
             if batch.is_empty() {
                 return Ok(Round::NoPlaces);
             }
-            let taken = take_out(&ctx.client, &ctx.budget, batch).await?;
-            for orphan in &taken.out {
+            let removal = take_out(&ctx.client, &ctx.budget, batch).await?;
+            for orphan in &removal.out {
                 tracing::info!(namespace, name = orphan.resource(), "wiring of a deleted AgentTracing taken out");
                 events::orphaned(ctx, orphan).await;
             }
-            for (orphan, said) in &taken.refused {
+            for (orphan, refusal) in &removal.refused {
                 tracing::warn!(
                     namespace,
                     name = orphan.resource(),
-                    said,
+                    refusal,
                     "the API server refuses to take the wiring out"
                 );
             }
-            settled(&ctx.client, &taken.out).await?;
-            if taken.out.is_empty() && !taken.refused.is_empty() {
+            settled(&ctx.client, &removal.out).await?;
+            if removal.out.is_empty() && !removal.refused.is_empty() {
                 return Ok(Round::Refused);
             }
         }
@@ -215,15 +215,15 @@ pub async fn everything(client: &Client, limit: usize, mut tell: impl FnMut(&str
         if found.is_empty() {
             return Ok(());
         }
-        let taken = take_out(client, &budget, batch(found, limit)).await?;
-        for orphan in &taken.out {
+        let removal = take_out(client, &budget, batch(found, limit)).await?;
+        for orphan in &removal.out {
             tell(&format!("{} {}", orphan.namespace, orphan.resource()), None);
         }
-        for (orphan, said) in taken.refused {
-            tell(&format!("{} {}", orphan.namespace, orphan.resource()), Some(&said));
+        for (orphan, refusal) in removal.refused {
+            tell(&format!("{} {}", orphan.namespace, orphan.resource()), Some(&refusal));
             refused.insert(orphan.uid);
         }
-        settled(client, &taken.out).await?;
+        settled(client, &removal.out).await?;
     }
 }
 
@@ -241,20 +241,20 @@ struct Removal {
 }
 
 async fn take_out(client: &Client, budget: &RolloutBudget, orphans: Vec<Orphan>) -> Result<Removal, Error> {
-    let mut taken = Removal::default();
+    let mut removal = Removal::default();
     for orphan in orphans {
         let written = apply::Written { kind: orphan.kind, namespace: &orphan.namespace, name: &orphan.name };
         budget.wait_for_write().await;
         match apply::patch(client, written, &orphan.resource_version, &orphan.patch).await {
-            Ok(_) => taken.out.push(orphan),
+            Ok(_) => removal.out.push(orphan),
             Err(error) if error.is_conflict() => {}
             Err(error) => match error.refusal() {
-                Some(said) => taken.refused.push((orphan, said)),
+                Some(refusal) => removal.refused.push((orphan, refusal)),
                 None => return Err(error.into()),
             },
         }
     }
-    Ok(taken)
+    Ok(removal)
 }
 
 /// Waits until the pods of these are replaced, but not for ever.

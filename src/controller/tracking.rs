@@ -16,14 +16,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::mlflow_credentials::AuthenticatedClient;
 use super::{Context, Error, reference};
 use crate::api::{AgentTracing, AgentTracingStatus, MlflowMode, MlflowStatus};
 use crate::core::settings::Settings;
-use crate::core::status::Experiments;
-use crate::core::status::writes::Writes;
+use crate::core::status::writes::{self, Writes};
 use crate::core::workloads::Assessment;
 use crate::core::workloads::evidence::Evidence;
-use crate::mlflow::MlflowClient;
+use experiments::KnownExperiments;
 use questions::{Client, Question};
 use tracker::Tracker;
 pub(super) use tracker::Trackers;
@@ -59,7 +59,7 @@ pub(super) struct Subject<'a> {
 pub(super) struct Answers {
     /// Whether OTLP is taken at the tracking URI of a shared server; `None` where nobody could ask.
     pub takes_otlp: Option<bool>,
-    pub experiments: Experiments,
+    pub known: Arc<KnownExperiments>,
     /// By uid of the workload.
     pub traces: BTreeMap<String, Evidence>,
     /// Whether MLflow writes, where there was cause to try.
@@ -71,16 +71,17 @@ pub(super) struct Answers {
 /// What is known now of the workloads' experiments and traces. What was learnt earlier counts until there is a newer answer.
 pub(super) async fn track(
     ctx: &Context,
-    mlflow: Option<MlflowClient>,
+    mlflow: Option<AuthenticatedClient>,
     subject: Subject<'_>,
     state: &mut TrackingState,
     now: Timestamp,
 ) -> Result<Answers, Error> {
-    let tracker = state.tracker.get_or_insert_with(|| ctx.trackers.add(reference(subject.tracing))).clone();
-    let asks = mlflow.is_some();
+    let add = || ctx.trackers.add(reference(subject.tracing), writes::of_status(subject.old));
+    let tracker = state.tracker.get_or_insert_with(add).clone();
     let client = mlflow.map(|mlflow| Client {
         gate: ctx.servers.gates.of(mlflow.tracking_uri()),
         asks_for_otlp: subject.settings.server.mode() == MlflowMode::Cr,
+        version: subject.answered.map(|mlflow| mlflow.version.clone()).unwrap_or_default(),
         restores_deleted: subject.settings.experiment.restore_deleted,
         mlflow,
     });
@@ -88,22 +89,22 @@ pub(super) async fn track(
     tracker.state().news = false;
     tracker.want_experiments(client, subject);
     tracker.catch_up(&ctx.trackers.tasks).await; // IO, for a moment
-    let (ensured, anew) = tracker.experiments();
+    let (known, anew) = tracker.experiments();
     if anew {
         state.evidence.forget_answers(now);
     }
-    let wanted = state.evidence.interests(subject, &ensured, now);
+    let wanted = state.evidence.interests(subject, &known, now);
     tracker.want_traces(wanted);
     tracker.catch_up(&ctx.trackers.tasks).await; // IO, for a moment
-    let looked = tracker.looked();
-    let found = state.evidence.find(ctx, subject, &ensured, &looked, now).await?; // IO
-    tracker.set_trial(found.stopped_in.filter(|_| asks));
-    let tracked = tracker.state();
+    let looks = tracker.looks();
+    let found = state.evidence.find(ctx, subject, &known, &looks, now).await?; // IO
+    let mut tracked = tracker.state();
+    tracked.set_trial(found.have_stopped, found.stopped_in);
     Ok(Answers {
-        takes_otlp: tracked.otlp.as_ref().filter(|_| asks).map(|(_, takes)| *takes),
-        experiments: ensured.experiments,
+        takes_otlp: tracked.takes_otlp(),
+        known,
         traces: found.evidence,
-        writes: tracked.experiments.writes().or_else(|| tracked.trial.as_ref().and_then(|(_, writes)| writes.clone())),
+        writes: tracked.writes(),
         look_again: found.look_again,
     })
 }

@@ -36,7 +36,7 @@ struct Places {
 struct Waiting {
     namespace: String,
     of: String,
-    asked: Instant,
+    asked_at: Instant,
 }
 
 impl RolloutBudget {
@@ -50,8 +50,8 @@ impl RolloutBudget {
     pub(super) fn reserve(&self, namespace: &str, of: &str, held: usize, wanted: usize) -> usize {
         let now = Instant::now();
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.waiting.retain(|one| now.duration_since(one.asked) < WAITING_TTL);
-        places.taken.retain(|_, (_, said)| now.duration_since(*said) < MAX_HOLD);
+        places.waiting.retain(|one| now.duration_since(one.asked_at) < WAITING_TTL);
+        places.taken.retain(|_, (_, noted_at)| now.duration_since(*noted_at) < MAX_HOLD);
         let others = |test: &dyn Fn(&str) -> bool| -> usize {
             places.taken.iter().filter(|(other, _)| *other != of && test(other)).map(|(_, (taken, _))| taken).sum()
         };
@@ -111,9 +111,9 @@ impl Places {
         }
         let known = self.waiting.iter_mut().find(|one| one.of == of);
         match (known, waits) {
-            (Some(one), true) => one.asked = now,
+            (Some(one), true) => one.asked_at = now,
             (None, true) => {
-                self.waiting.push_back(Waiting { namespace: namespace.to_owned(), of: of.to_owned(), asked: now });
+                self.waiting.push_back(Waiting { namespace: namespace.to_owned(), of: of.to_owned(), asked_at: now });
             }
             (_, false) => self.waiting.retain(|one| one.of != of),
         }

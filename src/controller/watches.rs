@@ -41,7 +41,7 @@ pub(super) fn concerned(
 ) -> impl Stream<Item = ObjectRef<Guarded>> + Send {
     let watches = Watches { ctx: ctx.clone(), suspects: suspects.clone() };
     let children = || lean::config().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
-    let opted_in = lean::config().labels(&format!("{}=true", names::LABEL_INJECT));
+    let opted_in = lean::config().labels(names::INJECT_SELECTOR);
     let labelled = lean::config().labels(names::LABEL_INJECTION);
     let all = select_all([
         watches.tracings(writer),
@@ -191,7 +191,7 @@ fn debounce<T: Eq + std::hash::Hash + Send>(
 mod tests {
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn keys_are_gathered_for_a_while_and_each_is_passed_on_once() {
         let keys = stream::iter(["a", "b", "a", "a", "b"]).chain(stream::pending()).boxed();
         let gathered = debounce(keys, Duration::from_millis(20)).take(2).collect::<HashSet<_>>().await;

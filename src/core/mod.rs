@@ -6,6 +6,7 @@
 pub mod ca_bundle;
 pub mod check;
 pub mod children;
+pub mod clip;
 pub mod decide;
 pub mod inject;
 pub mod kubectl;

@@ -163,11 +163,19 @@ impl Http {
 
     /// The same on top of other settings, for tests: a resolver that knows names of a cluster.
     pub fn with(builder: reqwest::ClientBuilder) -> Result<Self, Error> {
+        Self::build(builder.connect_timeout(CONNECT_TIMEOUT).timeout(TOTAL_TIMEOUT))
+    }
+
+    /// For unit tests: one that waits for an answer however busy the machine is.
+    #[cfg(test)]
+    pub fn without_timeouts(builder: reqwest::ClientBuilder) -> Result<Self, Error> {
+        Self::build(builder)
+    }
+
+    fn build(builder: reqwest::ClientBuilder) -> Result<Self, Error> {
         builder
             .user_agent(concat!("agent-tracing-operator/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TOTAL_TIMEOUT)
             .pool_max_idle_per_host(1)
             // An address inside the cluster is never behind the proxy that the environment may name.
             .no_proxy()

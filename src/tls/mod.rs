@@ -39,6 +39,7 @@ use self::bundle::Configuration;
 use self::clock::Clock;
 use self::secret::SecretState;
 use self::serving::Serving;
+use crate::core::kubectl::Kubectl;
 use crate::names;
 use crate::telemetry::{Metrics, Readiness, error_chain};
 
@@ -214,8 +215,7 @@ impl Certificates {
             // The name by which the API server calls.
             self.hosts.first().is_some_and(|host| serving.is_trusted(bundle, host, self.clock.now()))
         };
-        let annotations =
-            format!("kubectl get mutatingwebhookconfiguration {name} -o jsonpath='{{.metadata.annotations}}'");
+        let annotations = Kubectl::new("get mutatingwebhookconfiguration").arg(name).jsonpath(".metadata.annotations");
         match configuration {
             Configuration::Unknown => Some(format!("MutatingWebhookConfiguration {name} has not been read yet")),
             Configuration::Absent => Some(format!(

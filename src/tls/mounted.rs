@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::serving::{Serving, ServingError};
 use super::{CERTIFICATE, CertificateSource, Certificates};
+use crate::core::kubectl::Kubectl;
 use crate::names;
 use crate::telemetry::{Readiness, error_chain};
 
@@ -72,13 +73,14 @@ impl Certificates {
     fn remedy(&self, error: &dyn std::error::Error) -> String {
         let (folder, namespace, secret) = (self.folder.display(), &self.namespace, names::WEBHOOK_TLS_SECRET);
         let maker = match self.source {
-            CertificateSource::ServiceCa => format!("service {}", names::WEBHOOK_SERVICE),
+            CertificateSource::ServiceCa => ["service", names::WEBHOOK_SERVICE],
             CertificateSource::SelfManaged | CertificateSource::CertManager => {
-                format!("certificate {}", names::WEBHOOK_CERTIFICATE)
+                ["certificate", names::WEBHOOK_CERTIFICATE]
             }
         };
+        let look = Kubectl::new("describe").namespace(namespace).args(maker);
         let error = error_chain(error);
-        format!("{error} in {folder}, where Secret {secret} is mounted; look: kubectl describe -n {namespace} {maker}")
+        format!("{error} in {folder}, where Secret {secret} is mounted; look: {look}")
     }
 }
 

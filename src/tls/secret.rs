@@ -25,6 +25,7 @@ use super::authority::{Authority, AuthorityError};
 use super::bundle::Configuration;
 use super::rotation::{AuthoritySet, RotationStep};
 use super::{CERTIFICATE, Certificates, TICK};
+use crate::core::kubectl::Kubectl;
 use crate::names;
 use crate::telemetry::{Readiness, error_chain};
 
@@ -40,8 +41,9 @@ pub struct SecretState {
 enum StepError {
     /// The API server refuses the Secret.
     #[error(
-        "failed to write Secret {}; may the operator? kubectl auth can-i --list -n {namespace}",
-        names::WEBHOOK_CA_SECRET
+        "failed to write Secret {}; may the operator? {}",
+        names::WEBHOOK_CA_SECRET,
+        Kubectl::new("auth can-i --list").namespace(.namespace)
     )]
     Secret {
         /// The operator's namespace.

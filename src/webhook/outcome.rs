@@ -7,6 +7,7 @@ use crate::api::Reason;
 use crate::core::decide::{Decision, Leave};
 use crate::core::inject::record::RecordError;
 use crate::core::inject::{InjectionResult, Note};
+use crate::core::kubectl::Kubectl;
 use crate::core::selection::NotSelected;
 use crate::core::selection::kind::Kind;
 use crate::core::wiring::{Missing, TRACKING_URI};
@@ -175,7 +176,8 @@ impl AdmissionOutcome {
                     true => format!("not wired yet; the operator does it as soon as {what}"),
                     false => format!("not wired; create this {} again when {what}", kind.as_str()),
                 };
-                let warning = format!("agent-tracing: {advice} (kubectl get agenttracing {tracing} -n {namespace})");
+                let look = Kubectl::new("get agenttracing").arg(&tracing).namespace(namespace);
+                let warning = format!("agent-tracing: {advice} ({look})");
                 Self { tracing, warnings: vec![warning], ..Self::unpatched(reason) }
             }
             Leave::Record { tracing, error } => {

@@ -83,7 +83,7 @@ impl Site {
 
     /// The most that it ever held, in MiB.
     pub fn most(&self) -> u64 {
-        self.operator.memory("VmHWM").div_ceil(1024)
+        self.operator.memory("VmHWM").ceil() as u64
     }
 
     /// It has not ended, not panicked, not told a secret.

@@ -15,6 +15,9 @@ use futures::{Stream, stream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+#[path = "resident.rs"]
+mod resident;
+
 /// The binary, logging to a pipe as in a pod; ended with this value.
 pub struct Operator {
     process: Child,
@@ -69,14 +72,12 @@ impl Operator {
     }
 
     pub fn memory_by_kind(&self) -> String {
-        format!("{} of it its own, {} file-backed", self.memory("RssAnon"), self.memory("RssFile"))
+        format!("{:.1} of it its own, {:.1} file-backed", self.memory("RssAnon"), self.memory("RssFile"))
     }
 
-    /// A field of its status, in KiB.
-    pub fn memory(&self, field: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    /// A field of its status, in MiB.
+    pub fn memory(&self, field: &str) -> f64 {
+        resident::memory(self.process.id(), field)
     }
 }
 

@@ -9,6 +9,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 
 use crate::controller;
+use crate::core::kubectl::Kubectl;
 use crate::names;
 
 /// Whose wiring is taken out, and how fast.
@@ -27,11 +28,9 @@ pub async fn all(args: UninjectAllArgs) -> anyhow::Result<ExitCode> {
     let UninjectAllArgs { operator_namespace, max_concurrent } = args;
     let client = Client::try_default().await.context("no cluster: set KUBECONFIG, or run this in a pod")?;
     if let Some(holder) = leader(&client, &operator_namespace).await? {
-        bail!(
-            "the operator ({holder}) runs and would wire everything again; end it first: kubectl scale -n {operator_namespace} \
-             deployment/{} --replicas=0",
-            names::MANAGED_BY
-        );
+        let end = Kubectl::new("scale").namespace(&operator_namespace);
+        let end = end.arg(&format!("deployment/{}", names::MANAGED_BY)).arg("--replicas=0");
+        bail!("the operator ({holder}) runs and would wire everything again; end it first: {end}");
     }
     let failures = remove_all_wiring(&client, max_concurrent).await?;
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })

@@ -59,9 +59,9 @@ pub(in crate::controller) async fn child(
         Change::Replace => live,
         Change::Apply => None,
     };
-    let asked = fingerprint(child, live);
+    let print = fingerprint(child, live);
     let key = child.key();
-    if let Some((refused, obstacle)) = refusals.get(&key).filter(|(refused, _)| *refused == asked) {
+    if let Some((refused, obstacle)) = refusals.get(&key).filter(|(refused, _)| *refused == print) {
         tracing::trace!(child = key, refused, "refused before");
         return Ok(Applied::Hindered(obstacle.clone()));
     }
@@ -75,15 +75,15 @@ pub(in crate::controller) async fn child(
         }
         Err(error) => {
             let Some(&Status { code, ref message, .. }) = error.refusal_status() else { return Err(error) };
-            let said = shorten(message);
+            let answer = shorten(message);
             match is_namespace_terminating(message) {
-                true => tracing::debug!(kind, namespace, name, said, "refused: the namespace is going"),
-                false => tracing::warn!(kind, namespace, name, said, "refused"),
+                true => tracing::debug!(kind, namespace, name, answer, "refused: the namespace is going"),
+                false => tracing::warn!(kind, namespace, name, answer, "refused"),
             }
             let is_lasting = is_lasting(code, message);
-            let obstacle = child.obstacle(&Hindrance::Refused { code, message: said });
+            let obstacle = child.obstacle(&Hindrance::Refused { code, message: answer });
             if is_lasting {
-                refusals.insert(key, (asked, obstacle.clone()));
+                refusals.insert(key, (print, obstacle.clone()));
             }
             Ok(Applied::Hindered(obstacle))
         }

@@ -11,7 +11,7 @@ use crate::controller::{Context, observe};
 use crate::core::inject::canary::{self, Answer};
 use crate::core::selection::kind::Kind;
 use crate::core::status::quote::shorten;
-use crate::core::wiring::parts::Fallback;
+use crate::core::wiring::parts::FallbackReason;
 use crate::names;
 
 /// A workload that is written.
@@ -43,7 +43,7 @@ pub(in crate::controller) async fn without_merge_ca(
     client: &Client,
     workload: Written<'_>,
     source: &str,
-    why: Fallback,
+    why: FallbackReason,
 ) -> Result<(), Error> {
     let patch = json!({"metadata": {"annotations": {(annotation_of(why)): source}}});
     patch_workload(client, workload, &Patch::Merge(patch), false).await.map(|_| ())
@@ -56,15 +56,15 @@ pub(in crate::controller) async fn would_touch_without_merge_ca(
     touch: &str,
     source: &str,
 ) -> bool {
-    let refused = annotation_of(Fallback::Refused);
+    let refused = annotation_of(FallbackReason::Refused);
     let patch = json!({"metadata": {"annotations": {(names::ANNOTATION_TOUCH): touch, (refused): source}}});
     patch_workload(client, workload, &Patch::Merge(patch), true).await.is_ok()
 }
 
-fn annotation_of(why: Fallback) -> &'static str {
+fn annotation_of(why: FallbackReason) -> &'static str {
     match why {
-        Fallback::NotStarted => names::ANNOTATION_MERGE_CA_FAILED,
-        Fallback::Refused | Fallback::RefusedInNamespace => names::ANNOTATION_MERGE_CA_REFUSED,
+        FallbackReason::NotStarted => names::ANNOTATION_MERGE_CA_FAILED,
+        FallbackReason::Refused | FallbackReason::RefusedInNamespace => names::ANNOTATION_MERGE_CA_REFUSED,
     }
 }
 

@@ -81,7 +81,7 @@ pub(in crate::controller) async fn workloads(
         let mut list = List::of(kind, Some(context.namespace));
         // Of Pods only those matter that are wired by themselves.
         if kind == Kind::Pod {
-            list = list.labelled(&format!("{}=true", names::LABEL_INJECT));
+            list = list.labelled(names::INJECT_SELECTOR);
         }
         list.for_each(&ctx.client, each).await?;
     }

@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+use crate::core::url;
+
 /// Questions to one server at a time. With the prober's there are two.
 const AT_A_TIME: usize = 1;
 /// Between two questions that are not urgent: 48 a minute at most.
@@ -62,17 +64,18 @@ impl Gate {
     }
 }
 
-/// The gates, by scheme, host and port.
+/// The gates, by address. Behind one host, such as an ingress, there may be several servers that are told apart by their path, and
+/// one that hangs must not delay those who use another. Whoever names one server by two addresses asks it twice as often.
 #[derive(Debug, Default)]
 pub(in crate::controller) struct Gates(Mutex<HashMap<String, Arc<Gate>>>);
 
 impl Gates {
     pub(in crate::controller) fn of(&self, url: &str) -> Arc<Gate> {
-        let origin = crate::core::url::origin(url).unwrap_or_default();
+        let address = url::address(url).unwrap_or_default();
         let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // One that nobody holds has nothing to remember but a moment.
-        gates.retain(|of, gate| *of == origin || Arc::strong_count(gate) > 1);
-        gates.entry(origin).or_default().clone()
+        gates.retain(|of, gate| *of == address || Arc::strong_count(gate) > 1);
+        gates.entry(address).or_default().clone()
     }
 }
 
@@ -112,11 +115,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn one_server_has_one_gate_whatever_the_path() {
+    /// Behind one ingress a server that hung delayed the questions to all others.
+    #[tokio::test(start_paused = true)]
+    async fn each_server_behind_one_host_has_a_gate_of_its_own() {
         let gates = Gates::default();
-        let gate = gates.of("https://mlflow.example.com:8443/mlflow");
-        assert!(Arc::ptr_eq(&gate, &gates.of("https://mlflow.example.com:8443")));
-        assert!(!Arc::ptr_eq(&gate, &gates.of("https://mlflow.example.com")));
+        let [bank, shop] = ["bank", "shop"].map(|path| gates.of(&format!("https://mlflow.example.com:8443/{path}")));
+        let hangs = bank.ask(std::future::pending::<()>());
+        let other = tokio::time::timeout(SPACING, shop.ask(async {}));
+        tokio::select! {
+            () = hangs => panic!("it hangs"),
+            asked = other => asked.unwrap(),
+        }
+        assert!(Arc::ptr_eq(&bank, &gates.of("https://MLflow.example.com:8443/bank/")), "however it is written");
     }
 }

@@ -21,8 +21,6 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// How soon one that does not is asked again, by how often in a row it did not.
 const BACK_OFF: [Duration; 4] =
     [Duration::from_secs(5), Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(15)];
-/// How long a pass waits. A server that hangs must not hold up those who use another one.
-const PATIENCE: Duration = Duration::from_millis(1500);
 /// An AgentTracing that has not asked for so long is gone, or has another server.
 const FORGOTTEN: Duration = Duration::from_secs(1800);
 /// How often it is looked whose turn it is.
@@ -52,14 +50,14 @@ pub(in crate::controller) struct Answer {
     /// Or why there was none.
     pub found: Result<Located, (Reason, String)>,
     /// When it was asked last: a server that answered and then does not once is asked again before that is believed.
-    asked: Instant,
+    asked_at: Instant,
     /// Without an answer, in a row.
     failures: usize,
 }
 
 impl Answer {
-    fn is_fresh(&self) -> bool {
-        self.failures == 0 && self.at.elapsed() < FRESH + PATIENCE
+    fn is_fresh(&self, patience: Duration) -> bool {
+        self.failures == 0 && self.at.elapsed() < FRESH + patience
     }
 
     /// Whether it is that there was none, for the first time: a server that answered the process before may be busy.
@@ -78,11 +76,11 @@ impl Answer {
 
     /// What follows when it was asked again. Of a server that answered one question without an answer says little: it may
     /// have been busy. What it is refused for counts at once.
-    fn followed_by(self, found: Result<Located, (Reason, String)>, asked: Instant) -> Self {
+    fn followed_by(self, found: Result<Located, (Reason, String)>, asked_at: Instant) -> Self {
         match &found {
-            Ok(_) => Self { at: asked, found, asked, failures: 0 },
-            Err((Reason::Unreachable, _)) if self.failures == 0 => Self { asked, failures: 1, ..self },
-            Err(_) => Self { at: asked, found, asked, failures: self.failures + 1 },
+            Ok(_) => Self { at: asked_at, found, asked_at, failures: 0 },
+            Err((Reason::Unreachable, _)) if self.failures == 0 => Self { asked_at, failures: 1, ..self },
+            Err(_) => Self { at: asked_at, found, asked_at, failures: self.failures + 1 },
         }
     }
 
@@ -92,7 +90,7 @@ impl Answer {
             0 => interval,
             n => BACK_OFF.get(n - 1).copied().unwrap_or(BACK_OFF[BACK_OFF.len() - 1]),
         };
-        self.asked.elapsed() >= lasts
+        self.asked_at.elapsed() >= lasts
     }
 }
 
@@ -117,13 +115,15 @@ struct Known {
 pub(in crate::controller) struct Servers {
     all: Mutex<HashMap<(String, Lookup), Arc<Server>>>,
     pub gates: Gates,
+    /// How long a pass waits for an answer.
+    pub patience: Duration,
     wakeups: Arc<Wakeups>,
     tasks: Tasks,
 }
 
 impl Servers {
-    pub(in crate::controller) fn new(wakeups: Arc<Wakeups>) -> Self {
-        Self { all: Mutex::default(), gates: Gates::default(), wakeups, tasks: Tasks::default() }
+    pub(in crate::controller) fn new(wakeups: Arc<Wakeups>, patience: Duration) -> Self {
+        Self { all: Mutex::default(), gates: Gates::default(), patience, wakeups, tasks: Tasks::default() }
     }
 
     /// What the server at an address answers now; the last that is known where it takes long, and nothing where it never
@@ -141,7 +141,7 @@ impl Servers {
             return Some(answer);
         }
         // It goes on when this pass has waited enough, and whoever waits for it is woken.
-        self.tasks.spawn_and_wait(self.ask(&server, http), PATIENCE).await;
+        self.tasks.spawn_and_wait(self.ask(&server, http), self.patience).await;
         server.known().answer.clone()
     }
 
@@ -162,7 +162,7 @@ impl Servers {
             let known = server.known();
             if known.users.contains_key(tracing) {
                 names_any = true;
-                if known.answer.as_ref().is_some_and(|answer| answer.found.is_ok() && answer.is_fresh()) {
+                if known.answer.as_ref().is_some_and(|answer| answer.found.is_ok() && answer.is_fresh(self.patience)) {
                     return true;
                 }
             }
@@ -178,7 +178,7 @@ impl Servers {
                 && answer.failures == 0
                 && let Some(before) = answer.at.checked_sub(INTERVAL)
             {
-                (answer.at, answer.asked) = (before, before);
+                (answer.at, answer.asked_at) = (before, before);
             }
         }
     }
@@ -210,15 +210,9 @@ impl Servers {
         for server in self.all().values() {
             if let Some(answer) = &mut server.known().answer {
                 answer.failures = answer.failures.max(1);
-                answer.asked -= INTERVAL;
+                answer.asked_at -= INTERVAL;
             }
         }
-    }
-
-    /// For tests: another process asks from here on.
-    #[cfg(test)]
-    pub(in crate::controller) fn forget(&self) {
-        self.all().clear();
     }
 
     fn due(&self) -> Vec<Arc<Server>> {
@@ -239,9 +233,9 @@ impl Servers {
     fn ask(&self, server: &Arc<Server>, http: &Http) -> impl Future<Output = ()> + Send + 'static {
         let (server, http, wakeups) = (server.clone(), http.clone(), self.wakeups.clone());
         async move {
-            let asked = Instant::now();
+            let asked_at = Instant::now();
             let _one = server.asking.lock().await;
-            if server.known().answer.as_ref().is_some_and(|answer| answer.asked >= asked) {
+            if server.known().answer.as_ref().is_some_and(|answer| answer.asked_at >= asked_at) {
                 return;
             }
             let found = server.locate(&http).await;
@@ -286,7 +280,7 @@ impl Server {
         let before = known.answer.take();
         let answer = match before.clone() {
             Some(before) => before.followed_by(found, now),
-            None => Answer { at: now, failures: usize::from(found.is_err()), found, asked: now },
+            None => Answer { at: now, failures: usize::from(found.is_err()), found, asked_at: now },
         };
         if !before.is_some_and(|before| before.says_the_same_as(&answer)) {
             known.users.keys().cloned().for_each(|tracing| wakeups.add(tracing));
@@ -317,6 +311,7 @@ fn reason(error: &mlflow::Error) -> Reason {
 
 #[cfg(test)]
 mod tests {
+    use super::super::PATIENCE;
     use super::*;
 
     fn unreachable() -> (Reason, String) {
@@ -329,7 +324,7 @@ mod tests {
         let server = mlflow::ServerInfo { version: "3.10.1".to_owned(), workspaces: false };
         let found = Ok(Located { client: MlflowClient::new(&http, "http://mlflow.example.com"), server });
         let at = Instant::now();
-        Answer { at, found, asked: at, failures: 0 }
+        Answer { at, found, asked_at: at, failures: 0 }
     }
 
     #[tokio::test(start_paused = true)]
@@ -337,7 +332,7 @@ mod tests {
         let before = answered();
         let once = before.clone().followed_by(Err(unreachable()), Instant::now());
         assert!(once.found.is_ok() && once.says_the_same_as(&before));
-        assert!(before.is_fresh() && !once.is_fresh(), "no agent is changed on the strength of it");
+        assert!(before.is_fresh(PATIENCE) && !once.is_fresh(PATIENCE), "no agent is changed on the strength of it");
         assert!(!once.is_over(FRESH));
         tokio::time::advance(BACK_OFF[0]).await;
         assert!(once.is_over(INTERVAL));

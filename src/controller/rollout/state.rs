@@ -56,8 +56,8 @@ impl RolloutState {
                 workload.unanswered = self.unanswered.contains(&key);
             }
             self.note_well(key, workload, now);
-            if let Some(said) = self.refused.get(&key) {
-                workload.notes.push(format!("PatchRefused: {said}").chars().take(256).collect());
+            if let Some(refusal) = self.refused.get(&key) {
+                workload.notes.push(format!("PatchRefused: {refusal}").chars().take(256).collect());
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::controller::workload_key::WorkloadKey;
 use crate::controller::{Context, Error, apply, observe};
 use crate::core::inject::record::Record;
 use crate::core::selection::SelectionContext;
-use crate::core::wiring::parts::Fallback;
+use crate::core::wiring::parts::FallbackReason;
 use crate::core::workloads::rollout::{is_repeated, next_touch};
 use crate::core::workloads::{Assessment, InjectionState, assess};
 
@@ -40,7 +40,7 @@ pub(super) async fn touch(
         Ok(answer) => answer,
         Err(error) if is_refused_for_merge_ca(ctx, context, workload, &value, &error).await => {
             tracing::warn!(namespace = context.namespace, name, "the workload is not admitted with merge-ca");
-            do_without_merge_ca(ctx, context, workload, Fallback::Refused, state).await?;
+            do_without_merge_ca(ctx, context, workload, FallbackReason::Refused, state).await?;
             return Ok(TouchOutcome::Dropped);
         }
         Err(error) => return dropped(error, workload, state).map(|()| TouchOutcome::Dropped),
@@ -88,7 +88,7 @@ pub(super) async fn do_without_merge_ca(
     ctx: &Context,
     context: &SelectionContext<'_>,
     workload: &Assessment,
-    why: Fallback,
+    why: FallbackReason,
     state: &mut RolloutState,
 ) -> Result<(), Error> {
     let Some(source) = &workload.merge_ca.source else { return Ok(()) };

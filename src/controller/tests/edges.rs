@@ -302,12 +302,11 @@ async fn finished_jobs_stay_as_evidence_the_newest_twenty_of_a_day() {
 #[tokio::test]
 async fn a_new_leader_says_what_the_one_before_said_until_it_knows_better() {
     let slow = ResponseTemplate::new(200).set_body_string("3.10.1").set_delay(Duration::from_secs(10));
-    for answer in [slow, ResponseTemplate::new(503)] {
+    for (answer, patience) in [(slow, Duration::ZERO), (ResponseTemplate::new(503), UNTIL_IT_COMES)] {
         let mut world = World::at_rest().await;
         world.mlflow.reset().await;
         Mock::given(path("/version")).respond_with(answer).mount(&world.mlflow).await;
-        world.ctx.reconcile_states.lock().unwrap().clear();
-        world.ctx.servers.forget();
+        world.restart(patience);
         world.pass().await;
         assert_eq!(world.condition("MLflowReady").0, "True");
         assert_eq!(world.api.writes_to(TELLER), 0);

@@ -23,6 +23,15 @@ async fn with_authorities() -> World {
     world
 }
 
+/// The agent has the init container, and nobody objects yet.
+async fn wired_with_it() -> World {
+    let mut world = with_authorities().await;
+    world.pass().await;
+    world.mlflow_answers().await;
+    passes(&mut world, 2).await;
+    world
+}
+
 /// As its controller says it.
 fn no_pod_of_teller_is_created(world: &World) {
     let failing = json!([{
@@ -97,10 +106,7 @@ async fn a_workload_that_is_refused_with_it_is_wired_without() {
 
 #[tokio::test]
 async fn pods_that_are_not_created_because_of_it_come_without() {
-    let mut world = with_authorities().await;
-    world.pass().await;
-    world.mlflow_answers().await;
-    passes(&mut world, 2).await;
+    let mut world = wired_with_it().await;
     assert_eq!(template(&world)["spec"]["initContainers"][0]["name"], "merge-ca");
     no_pod_of_teller_is_created(&world);
     // A quota refuses any pod: no fault of the init container.
@@ -108,10 +114,7 @@ async fn pods_that_are_not_created_because_of_it_come_without() {
     passes(&mut world, 2).await;
     assert_eq!(template(&world)["spec"]["initContainers"][0]["name"], "merge-ca");
 
-    let mut world = with_authorities().await;
-    world.pass().await;
-    world.mlflow_answers().await;
-    passes(&mut world, 2).await;
+    let mut world = wired_with_it().await;
     no_pod_of_teller_is_created(&world);
     world.api.admit_nothing_with(IMAGE, false);
     passes(&mut world, 4).await;
@@ -123,10 +126,7 @@ async fn pods_that_are_not_created_because_of_it_come_without() {
 /// a minute.
 #[tokio::test]
 async fn a_refusal_that_is_heard_while_the_status_changes_is_not_forgotten() {
-    let mut world = with_authorities().await;
-    world.pass().await;
-    world.mlflow_answers().await;
-    passes(&mut world, 2).await;
+    let mut world = wired_with_it().await;
     no_pod_of_teller_is_created(&world);
     world.api.admit_nothing_with(IMAGE, false);
     // A workload whose experiment is new in the status.

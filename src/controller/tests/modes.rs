@@ -138,7 +138,23 @@ async fn mlflow_is_shown_the_observers_token_which_is_kept_and_renewed() {
             at(seconds),
         )
         .await;
-        let _ = client.unwrap().expect("a client").takes_otlp().await;
+        let client = client.unwrap().expect("a client");
+        let _ = client.at(at(seconds)).await.unwrap().takes_otlp().await;
+        let last = shown(&world).await.pop();
+        assert_eq!(last.as_deref(), Some(&*format!("Bearer token-{expected}-of-agent-tracing-observer")), "{seconds}");
+    }
+}
+
+/// What asks between two passes had the token of the last one, which may be a quarter of an hour old.
+#[tokio::test]
+async fn a_question_between_two_passes_shows_the_token_of_its_own_time() {
+    let world = world(json!({"mode": "CR"})).await;
+    let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
+    let (settings, mut server) = (settings(&world), answered(&world));
+    let client = mlflow_credentials::client(&world.ctx, &settings, &mut server, &mut may_ask(), at(0)).await.unwrap();
+    let client = client.expect("a client");
+    for (seconds, expected) in [(900, 1), (1900, 2), (2000, 2)] {
+        let _ = client.at(at(seconds)).await.unwrap().takes_otlp().await;
         let last = shown(&world).await.pop();
         assert_eq!(last.as_deref(), Some(&*format!("Bearer token-{expected}-of-agent-tracing-observer")), "{seconds}");
     }
@@ -153,7 +169,7 @@ async fn a_server_that_has_just_said_that_it_has_no_workspaces_is_asked_without_
         server.answered.as_mut().unwrap().workspaces = workspaces;
         let (settings, now) = (settings(&world), Timestamp::now());
         let client = mlflow_credentials::client(&world.ctx, &settings, &mut server, &mut may_ask(), now).await.unwrap();
-        let _ = client.expect("a client").takes_otlp().await;
+        let _ = client.expect("a client").at(now).await.unwrap().takes_otlp().await;
         let request = world.mlflow.received_requests().await.unwrap().pop().unwrap();
         let workspace = request.headers.get("x-mlflow-workspace").map(|name| name.to_str().unwrap().to_owned());
         assert_eq!(workspace.as_deref(), expected);
@@ -207,7 +223,7 @@ async fn a_host_that_may_only_be_asked_is_shown_no_token() {
         let now = Timestamp::now();
         let client = mlflow_credentials::client(&world.ctx, &asked, &mut server, &mut may_ask(), now).await.unwrap();
         if let Some(client) = client {
-            let _ = client.takes_otlp().await;
+            let _ = client.at(now).await.unwrap().takes_otlp().await;
         }
         assert_eq!(shown(&world).await.is_empty(), !listed);
     }

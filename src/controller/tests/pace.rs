@@ -132,7 +132,7 @@ async fn a_merge_ca_that_never_starts_is_replaced_by_a_config_map() {
         })
     };
     let ago = |seconds: i64| Timestamp::now() - jiff::SignedDuration::from_secs(seconds);
-    world.api.put(POD, waiting(ago(50), &world));
+    world.api.put(POD, waiting(ago(0), &world));
     world.pass().await;
     world.pass().await;
     assert!(template(&world)["spec"]["initContainers"].is_array(), "it has a minute");
@@ -197,7 +197,7 @@ async fn a_cron_job_whose_merge_ca_never_starts_does_without_and_its_stuck_job_i
     let wired = template(&world)["metadata"]["annotations"].clone();
     assert_eq!(template(&world)["spec"]["initContainers"][0]["name"], "merge-ca");
     world.api.edit(NIGHTLY, json!({"status": {"active": [{"kind": "Job", "name": "nightly-1"}]}}));
-    world.api.put(STUCK, waiting("nightly-1", &wired, 20));
+    world.api.put(STUCK, waiting("nightly-1", &wired, 0));
     world.pass().await;
     world.pass().await;
     assert!(template(&world)["spec"]["initContainers"].is_array(), "it has half a minute");

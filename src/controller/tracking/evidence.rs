@@ -7,13 +7,13 @@ use futures::{FutureExt, StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Subject;
-use super::experiments::{Ensured, ExperimentRef};
-use super::searches::{Interest, Looked, SPANS_LATE};
+use super::experiments::{ExperimentRef, KnownExperiments};
+use super::searches::{Interest, Look, SPANS_LATE};
 use crate::api::{Reason, WorkloadState};
 use crate::controller::workload_key::WorkloadKey;
 use crate::controller::{Context, Error, observe};
 use crate::core::selection::kind::Kind;
-use crate::core::status::{SILENCE_SECONDS, SILENCE_SECONDS_AFTER_END};
+use crate::core::status::{SILENCE_SECONDS, SILENCE_SECONDS_AFTER_END, stopped_at};
 use crate::core::workloads::evidence::{Earlier, Evidence, PodAges, should_send, start};
 use crate::core::workloads::{Assessment, InjectionState, TraceDestination};
 use crate::mlflow::Trace;
@@ -37,6 +37,8 @@ pub(super) struct EvidenceState {
     /// Workloads, whatever their wiring, that were wired in an earlier pass.
     known: BTreeSet<WorkloadKey>,
     seeded: bool,
+    /// The first pass found another database than the one that the status speaks of.
+    distrusts_status: bool,
 }
 
 /// A workload's current wiring.
@@ -47,8 +49,10 @@ struct Wired {
     /// From when on only pods with this wiring exist.
     since: Option<Timestamp>,
     received: Option<Timestamp>,
+    /// The last trace, where the status of before a restart says that traces have stopped after it: only a newer one ends that.
+    stopped_at: Option<Timestamp>,
     /// When the pods were asked last, and on account of which trace.
-    asked: Option<(Timestamp, Option<Timestamp>)>,
+    last_look: Option<(Timestamp, Option<Timestamp>)>,
     /// Whether pods of an earlier wiring were there then.
     beside_earlier: bool,
     /// Where its traces were looked for.
@@ -56,10 +60,13 @@ struct Wired {
 }
 
 /// What was found.
+#[derive(Default)]
 pub(super) struct Found {
     /// By uid of the workload.
     pub evidence: BTreeMap<String, Evidence>,
-    /// The experiment of the first workload whose traces have stopped.
+    /// Whether the traces of some workload have stopped.
+    pub have_stopped: bool,
+    /// The experiment of the first of them, where it is known.
     pub stopped_in: Option<String>,
     /// When it is to be looked again without an event.
     pub look_again: Option<Duration>,
@@ -68,19 +75,25 @@ pub(super) struct Found {
 impl EvidenceState {
     /// Another database: nothing counts that the one before said, nor what the status of before a restart says of it.
     pub fn forget_answers(&mut self, now: Timestamp) {
+        self.distrusts_status = true;
         for wired in self.wired.values_mut() {
-            (wired.since, wired.received) = (wired.since.map(|since| since.max(now)), None);
+            wired.forget_traces(now);
         }
     }
 
     /// In which experiments traces are to be looked for, and how eagerly.
-    pub fn interests(&mut self, subject: Subject<'_>, ensured: &Ensured, now: Timestamp) -> BTreeMap<String, Interest> {
+    pub fn interests(
+        &mut self,
+        subject: Subject<'_>,
+        known: &KnownExperiments,
+        now: Timestamp,
+    ) -> BTreeMap<String, Interest> {
         let current: Vec<_> = current(subject.workloads).collect();
         remember(self, subject, &current, now);
         let mut interests: BTreeMap<String, Interest> = BTreeMap::new();
         for workload in current {
             let (Some(wired), Some(place)) =
-                (self.wired.get(&WorkloadKey::of_wiring(workload)), place(workload, ensured))
+                (self.wired.get(&WorkloadKey::of_wiring(workload)), place(workload, known))
             else {
                 continue;
             };
@@ -89,6 +102,7 @@ impl EvidenceState {
             // One without pods sends nothing that could prove it.
             let sends = !workload.kind.rolls() || workload.rollout.wanted > 0;
             interest.unproven |= wired.received.is_none() && sends;
+            interest.stopped |= wired.stopped_at.is_some();
             interest.rhythmic |= wired.received.is_some() && should_send(workload);
         }
         interests
@@ -99,33 +113,35 @@ impl EvidenceState {
         &mut self,
         ctx: &Context,
         subject: Subject<'_>,
-        ensured: &Ensured,
-        looked: &BTreeMap<String, Looked>,
+        known: &KnownExperiments,
+        looks: &BTreeMap<String, Look>,
         now: Timestamp,
     ) -> Result<Found, Error> {
         let places: BTreeMap<&str, ExperimentRef> =
-            current(subject.workloads).filter_map(|j| Some((j.uid.as_str(), place(j, ensured)?))).collect();
-        let answer = |workload: &Assessment| places.get(workload.uid.as_str()).and_then(|known| looked.get(&known.id));
+            current(subject.workloads).filter_map(|j| Some((j.uid.as_str(), place(j, known)?))).collect();
+        let answer = |workload: &Assessment| places.get(workload.uid.as_str()).and_then(|known| looks.get(&known.id));
         for workload in current(subject.workloads) {
             if let Some(wired) = self.wired.get_mut(&WorkloadKey::of_wiring(workload)) {
                 wired.note_place(places.get(workload.uid.as_str()), now);
             }
         }
-        let trace = |workload: &Assessment| answer(workload).and_then(|looked| looked.trace);
+        let trace = |workload: &Assessment| answer(workload).and_then(|look| look.trace);
         let more = self.find_starts(ctx, subject, trace, now).await?; // IO
-        let mut found = Found { evidence: BTreeMap::new(), stopped_in: None, look_again: more.then_some(FAST_POLL) };
+        let mut found = Found { look_again: more.then_some(FAST_POLL), ..Found::default() };
         for workload in current(subject.workloads) {
             let Some(wired) = self.wired.get_mut(&WorkloadKey::of_wiring(workload)) else { continue };
-            let evidence = match is_lost(workload, ensured) {
+            let evidence = match is_lost(workload, known) {
                 true => wired.lose(),
                 false => wired.assess(workload, answer(workload), now),
             };
-            if matches!(evidence, Evidence::Stopped(_)) && found.stopped_in.is_none() {
-                found.stopped_in = places.get(workload.uid.as_str()).map(|known| known.id.clone());
+            if matches!(evidence, Evidence::Stopped(_)) {
+                found.have_stopped = true;
+                let place = || places.get(workload.uid.as_str()).map(|known| known.id.clone());
+                found.stopped_in = found.stopped_in.or_else(place);
             }
             let goes = wired.goes(workload).then_some(FAST_POLL);
             // Spans that are late are told after a minute.
-            let bare = answer(workload).and_then(|looked| looked.trace).filter(|trace| !trace.has_spans);
+            let bare = answer(workload).and_then(|look| look.trace).filter(|trace| !trace.has_spans);
             let late = bare.and_then(|trace| until(trace.time + SPANS_LATE, now));
             let is_silent = matches!(evidence, Evidence::Nothing | Evidence::NotAsked);
             let silence = is_silent.then(|| until_silence(workload, now)).flatten();
@@ -192,40 +208,44 @@ fn current(workloads: &[Assessment]) -> impl Iterator<Item = &Assessment> {
 }
 
 /// Where a workload's traces are looked for: never by an id that this MLflow has not shown under its name.
-fn place(workload: &Assessment, ensured: &Ensured) -> Option<ExperimentRef> {
+fn place(workload: &Assessment, known: &KnownExperiments) -> Option<ExperimentRef> {
     match &workload.experiment {
-        TraceDestination::Name(name) => ensured.verified.get(name).cloned(),
+        TraceDestination::Name(name) => known.verified.get(name).cloned(),
         TraceDestination::Id(id) => Some(ExperimentRef::by_id(id)),
         TraceDestination::Unknown => None,
     }
 }
 
-fn is_lost(workload: &Assessment, ensured: &Ensured) -> bool {
+fn is_lost(workload: &Assessment, known: &KnownExperiments) -> bool {
     let TraceDestination::Name(name) = &workload.experiment else { return false };
-    ensured.experiments.problems.get(name).is_some_and(|(reason, _)| *reason == Reason::ExperimentDeleted)
+    known.experiments.problems.get(name).is_some_and(|(reason, _)| *reason == Reason::ExperimentDeleted)
 }
 
 /// Keeps one entry per current wiring; a changed one starts over.
-fn remember(memory: &mut EvidenceState, subject: Subject<'_>, current: &[&Assessment], now: Timestamp) {
+fn remember(state: &mut EvidenceState, subject: Subject<'_>, current: &[&Assessment], now: Timestamp) {
     let Subject { workloads, old, .. } = subject;
-    let first = !std::mem::replace(&mut memory.seeded, true);
+    let first = !std::mem::replace(&mut state.seeded, true);
     let keys: BTreeSet<WorkloadKey> = current.iter().map(|j| WorkloadKey::of_wiring(j)).collect();
-    memory.wired.retain(|key, _| keys.contains(key));
+    state.wired.retain(|key, _| keys.contains(key));
     let exist: BTreeSet<WorkloadKey> = workloads.iter().map(|j| WorkloadKey::of(&j.uid)).collect();
-    memory.known.retain(|key| exist.contains(key));
+    state.known.retain(|key| exist.contains(key));
     for workload in current {
         let key = WorkloadKey::of_wiring(workload);
-        let was_known = !memory.known.insert(WorkloadKey::of(&workload.uid));
-        if memory.wired.contains_key(&key) {
+        let was_known = !state.known.insert(WorkloadKey::of(&workload.uid));
+        if state.wired.contains_key(&key) {
             continue;
         }
         // After a restart the status tells what was seen of this wiring; the pods that sent it may be gone.
         let row = old
             .workloads
             .iter()
-            .filter(|row| first && workload.rollout.complete && row.state == WorkloadState::Injected)
+            .filter(|row| {
+                first && !state.distrusts_status && workload.rollout.complete && row.state == WorkloadState::Injected
+            })
             .find(|row| row.kind == workload.listed_kind() && row.name == workload.name);
-        let received = row.and_then(|w| w.last_trace_time.as_deref()?.parse().ok());
+        let stopped_at = row.and_then(stopped_at);
+        // Newer times are not written at once.
+        let received = row.and_then(|w| w.last_trace_time.as_deref()?.parse().ok()).max(stopped_at);
         let earlier = match (first, was_known) {
             (true, _) => Earlier::Unknown,
             (false, true) => Earlier::Replaced,
@@ -236,11 +256,12 @@ fn remember(memory: &mut EvidenceState, subject: Subject<'_>, current: &[&Assess
             earlier,
             since: received,
             received,
-            asked: None,
+            stopped_at,
+            last_look: None,
             beside_earlier: false,
             experiment: None,
         };
-        memory.wired.insert(key, wired);
+        state.wired.insert(key, wired);
     }
 }
 
@@ -266,9 +287,14 @@ impl Wired {
     fn note_place(&mut self, place: Option<&ExperimentRef>, now: Timestamp) {
         let Some(place) = place else { return };
         if self.experiment.as_ref().is_some_and(|known| !known.is_same(place)) {
-            (self.since, self.received) = (self.since.map(|since| since.max(now)), None);
+            self.forget_traces(now);
         }
         self.experiment = Some(place.clone());
+    }
+
+    /// Traces of before are no evidence any more.
+    fn forget_traces(&mut self, now: Timestamp) {
+        (self.since, self.received, self.stopped_at) = (self.since.map(|since| since.max(now)), None, None);
     }
 
     /// The pods are asked when there is something to compare them with, and while those of an earlier wiring go: nobody tells
@@ -277,14 +303,14 @@ impl Wired {
         if self.since.is_some() {
             return false;
         }
-        let newer = trace.is_some_and(|trace| self.asked.is_none_or(|(_, of)| of.is_none_or(|of| trace.time > of)));
+        let newer = trace.is_some_and(|trace| self.last_look.is_none_or(|(_, of)| of.is_none_or(|of| trace.time > of)));
         let again =
             |(at, _): (Timestamp, _)| now.duration_since(at).unsigned_abs() + Duration::from_secs(1) >= FAST_POLL;
-        newer || (self.goes(workload) && self.asked.is_none_or(again))
+        newer || (self.goes(workload) && self.last_look.is_none_or(again))
     }
 
     fn note_pods(&mut self, workload: &Assessment, pods: PodAges, trace: Option<Trace>, now: Timestamp) {
-        self.asked = Some((now, trace.map(|trace| trace.time)));
+        self.last_look = Some((now, trace.map(|trace| trace.time)));
         let pods = match workload.kind {
             Kind::CronJob => PodAges { oldest: Some(self.seen), ..pods },
             _ => pods,
@@ -296,14 +322,16 @@ impl Wired {
         self.since = start(workload.kind, pods, self.earlier, &workload.rollout, now);
     }
 
-    fn assess(&mut self, workload: &Assessment, looked: Option<&Looked>, now: Timestamp) -> Evidence {
-        let trace = looked.and_then(|looked| looked.trace);
+    fn assess(&mut self, workload: &Assessment, look: Option<&Look>, now: Timestamp) -> Evidence {
+        let trace = look.and_then(|look| look.trace);
         let of_this_wiring = |trace: &Trace| self.since.is_some_and(|since| trace.time >= since);
         if let Some(trace) = trace.filter(|trace| trace.has_spans && of_this_wiring(trace)) {
             self.received = self.received.max(Some(trace.time));
         }
-        match (self.received, looked) {
-            (Some(last), Some(looked)) if should_send(workload) && looked.has_stopped(last) => Evidence::Stopped(last),
+        self.stopped_at.take_if(|at| self.received.is_some_and(|last| last > *at));
+        match (self.received, look) {
+            (Some(last), _) if should_send(workload) && self.stopped_at.is_some() => Evidence::Stopped(last),
+            (Some(last), Some(look)) if should_send(workload) && look.has_stopped(last) => Evidence::Stopped(last),
             (Some(last), _) => Evidence::Received(last),
             (None, None) => Evidence::NotAsked,
             (None, Some(_)) if trace.is_some_and(|t| of_this_wiring(&t) && is_spanless(&t, now)) => {
@@ -317,7 +345,7 @@ impl Wired {
 
     /// Its experiment is gone, and with it what was seen there.
     fn lose(&mut self) -> Evidence {
-        (self.received, self.experiment) = (None, None);
+        (self.received, self.stopped_at, self.experiment) = (None, None, None);
         Evidence::NoExperiment
     }
 }
@@ -327,59 +355,4 @@ fn is_spanless(trace: &Trace, now: Timestamp) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::selection::kind::Kind;
-    use crate::core::workloads::tests::injection_state;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_000_000 + second).unwrap()
-    }
-
-    fn replaced() -> Wired {
-        Wired {
-            seen: at(0),
-            earlier: Earlier::Replaced,
-            since: None,
-            received: None,
-            asked: None,
-            beside_earlier: false,
-            experiment: None,
-        }
-    }
-
-    fn looked(second: i64) -> Looked {
-        let trace = Trace { time: at(second), has_spans: true, finished: true };
-        Looked::found(trace)
-    }
-
-    /// Asked only when its trace had come, it began after that trace, and the run was told to have left none.
-    #[test]
-    fn a_cron_job_that_was_wired_anew_begins_at_once() {
-        let nightly = Assessment { kind: Kind::CronJob, ..injection_state("nightly", InjectionState::Current) };
-        assert!(replaced().needs_start(&nightly, None, at(0)));
-    }
-
-    /// A StatefulSet with a partition keeps pods of the earlier wiring for good.
-    #[test]
-    fn traces_beside_pods_of_an_earlier_wiring_are_neither_evidence_nor_missing() {
-        let ledger = injection_state("ledger", InjectionState::Current);
-        let mut beside = Wired { beside_earlier: true, ..replaced() };
-        assert_eq!(beside.assess(&ledger, Some(&looked(5)), at(9)), Evidence::NotAsked);
-        assert_eq!(beside.assess(&ledger, Some(&looked(-5)), at(9)), Evidence::Nothing, "none came since");
-        assert_eq!(replaced().assess(&ledger, Some(&looked(5)), at(9)), Evidence::Nothing);
-    }
-
-    /// Operator and MLflow were restarted together, and MLflow came back empty.
-    #[test]
-    fn another_database_takes_what_the_status_said_of_traces() {
-        let mut memory = EvidenceState::default();
-        let ledger = injection_state("ledger", InjectionState::Current);
-        let wired = Wired { since: Some(at(0)), received: Some(at(5)), ..replaced() };
-        memory.wired.insert(WorkloadKey::of_wiring(&ledger), wired);
-        memory.forget_answers(at(9));
-        let wired = memory.wired.values_mut().next().unwrap();
-        assert_eq!(wired.assess(&ledger, Some(&looked(5)), at(9)), Evidence::Nothing);
-        assert_eq!(wired.assess(&ledger, Some(&looked(10)), at(12)), Evidence::Received(at(10)));
-    }
-}
+mod tests;

@@ -2,11 +2,12 @@
 //! many of them asks no more than one with few.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 
-use super::state::writes;
+use super::questions::{UNKNOWN_TROUBLE, writes};
 use super::{Question, Subject};
 use crate::api::{MlflowStatus, Reason};
 use crate::controller::Guarded;
@@ -26,11 +27,6 @@ const RETRY: SignedDuration = SignedDuration::from_secs(30);
 const BETWEEN: SignedDuration = SignedDuration::from_secs(20);
 /// So many have their turn in time.
 const AT_ONCE: usize = 2;
-/// Deleted experiments that are asked for.
-pub(super) const MOST_DELETED: usize = 100;
-
-/// What MLflow calls an error of its database that it does not know, for example of a read-only one.
-pub(super) const UNKNOWN_TROUBLE: &str = "BAD_REQUEST";
 
 /// What is known of them.
 #[derive(Debug, Default)]
@@ -41,9 +37,9 @@ pub(super) struct ExperimentCache {
     in_use: BTreeSet<String>,
     /// Ids as the status of the last pass has them.
     in_status: BTreeMap<String, String>,
-    checked: BTreeMap<String, Checked>,
+    checked: BTreeMap<String, Check>,
     /// Those for which the server failed when it was asked last.
-    failed: BTreeMap<String, Failed>,
+    failed: BTreeMap<String, Failure>,
     /// When one was looked at again.
     rechecked_at: Option<Timestamp>,
     /// When it was asked which were deleted.
@@ -52,17 +48,19 @@ pub(super) struct ExperimentCache {
     server: Option<(String, String)>,
     /// Whether it has not answered since.
     away: bool,
+    /// What was reported last, while nothing of it has changed.
+    report: Option<Arc<KnownExperiments>>,
 }
 
 #[derive(Debug)]
-struct Checked {
+struct Check {
     /// When; `None` where it is to be looked at again at once.
     at: Option<Timestamp>,
     found: Result<ExperimentRef, (Reason, String)>,
 }
 
 #[derive(Debug)]
-struct Failed {
+struct Failure {
     at: Timestamp,
     /// In a row.
     times: u32,
@@ -71,7 +69,7 @@ struct Failed {
 
 /// An experiment whose name was seen to be the wanted one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ExperimentRef {
+pub(in crate::controller) struct ExperimentRef {
     pub id: String,
     created: Option<i64>,
 }
@@ -91,7 +89,7 @@ impl ExperimentRef {
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Ensured {
+pub(in crate::controller) struct KnownExperiments {
     pub experiments: Experiments,
     /// Those seen in this MLflow under their name: only their ids are used to look for traces.
     pub verified: BTreeMap<String, ExperimentRef>,
@@ -99,7 +97,7 @@ pub(super) struct Ensured {
 
 /// What an answer was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Noted {
+pub(super) struct Effect {
     /// Another one than before.
     pub news: bool,
     /// The experiment is not the one that it was: the server has another database.
@@ -125,12 +123,15 @@ impl ExperimentCache {
         let planned = |injection_state: &InjectionState| {
             matches!(injection_state, InjectionState::OutOfDate { .. } | InjectionState::Blocked(_))
         };
-        self.needed = names(subject.workloads, planned);
-        self.needed.extend(self.in_use.iter().cloned());
+        let mut needed = names(subject.workloads, planned);
+        needed.extend(self.in_use.iter().cloned());
+        let in_status = subject.old.experiments.iter().map(|e| (e.name.clone(), e.id.clone())).collect();
+        if (&self.needed, &self.in_status) != (&needed, &in_status) {
+            (self.needed, self.in_status, self.report) = (needed, in_status, None);
+        }
         let Self { needed, checked, failed, .. } = self;
         checked.retain(|name, _| needed.contains(name));
         failed.retain(|name, _| needed.contains(name));
-        self.in_status = subject.old.experiments.iter().map(|e| (e.name.clone(), e.id.clone())).collect();
         self.note_server(subject.answered);
     }
 
@@ -161,7 +162,7 @@ impl ExperimentCache {
         found: Result<Experiment, mlflow::Error>,
         now: Timestamp,
         tracing: &ObjectRef<Guarded>,
-    ) -> Noted {
+    ) -> Effect {
         // One that was there and had to be made again has gone with its database.
         let is_new = found.as_ref().is_ok_and(|experiment| experiment.is_new);
         let found = match found {
@@ -179,9 +180,9 @@ impl ExperimentCache {
                 let before = self.writes();
                 let times = self.failed.get(name).map_or(0, |failed| failed.times);
                 self.rechecked_at = Some(now);
-                let failed = Failed { at: now, times: times.saturating_add(1), writes: writes::<()>(&Err(error)) };
+                let failed = Failure { at: now, times: times.saturating_add(1), writes: writes::<()>(&Err(error)) };
                 self.failed.insert(name.to_owned(), failed);
-                return Noted { news: before != self.writes(), anew: false, goes_on: false };
+                return Effect { news: before != self.writes(), anew: false, goes_on: false };
             }
         };
         let wrote = self.writes();
@@ -194,16 +195,18 @@ impl ExperimentCache {
         if self.checked.get(name).is_some_and(|checked| checked.at.is_some()) {
             self.rechecked_at = Some(now);
         }
-        let news = wrote != self.writes() || self.checked.get(name).is_none_or(|before| before.found != found);
-        self.checked.insert(name.to_owned(), Checked { at: Some(now), found });
-        Noted { news, anew, goes_on: true }
+        let is_other = self.checked.get(name).is_none_or(|before| before.found != found);
+        let news = wrote != self.writes() || is_other;
+        self.report.take_if(|_| is_other);
+        self.checked.insert(name.to_owned(), Check { at: Some(now), found });
+        Effect { news, anew, goes_on: true }
     }
 
     /// Notes which were deleted last. Says whether one of ours is among them that was not before.
     pub fn note_deleted(&mut self, ids: Vec<String>, now: Timestamp) -> bool {
         self.deleted_at = Some(now);
         let ids: BTreeSet<_> = ids.into_iter().collect();
-        let is_lost = |checked: &&mut Checked| checked.found.as_ref().is_ok_and(|known| ids.contains(&known.id));
+        let is_lost = |checked: &&mut Check| checked.found.as_ref().is_ok_and(|known| ids.contains(&known.id));
         let mut news = false;
         for checked in self.checked.values_mut().filter(is_lost) {
             // Its name is asked for again before anything is said: an id may be another experiment's in another database.
@@ -240,8 +243,9 @@ impl ExperimentCache {
 
     /// Whether the server writes, where making an experiment told that it does not. One failure may be of a moment.
     pub fn writes(&self) -> Option<Writes> {
-        let told = |failed: &Failed| failed.writes.clone().filter(|writes| failed.times > 1 || *writes == Writes::Full);
-        self.failed.values().find_map(told)
+        let shown =
+            |failed: &Failure| failed.writes.clone().filter(|writes| failed.times > 1 || *writes == Writes::Full);
+        self.failed.values().find_map(shown)
     }
 
     fn is_due(&self, name: &str, now: Timestamp) -> bool {
@@ -249,7 +253,7 @@ impl ExperimentCache {
         if let Some(failed) = self.failed.get(name) {
             return now.duration_since(failed.at) >= RETRY && has_turn;
         }
-        let Some(Checked { at: Some(at), found }) = self.checked.get(name) else { return false };
+        let Some(Check { at: Some(at), found }) = self.checked.get(name) else { return false };
         let interval = match found {
             Err(_) => RETRY,
             Ok(_) if self.in_use.contains(name) => RECHECK_IN_USE,
@@ -269,8 +273,15 @@ impl ExperimentCache {
     }
 
     /// What is known of those that are to exist.
-    pub fn report(&self) -> Ensured {
-        let mut out = Ensured::default();
+    pub fn report(&mut self) -> Arc<KnownExperiments> {
+        if let Some(report) = &self.report {
+            return report.clone();
+        }
+        self.report.insert(Arc::new(self.summary())).clone()
+    }
+
+    fn summary(&self) -> KnownExperiments {
+        let mut out = KnownExperiments::default();
         for name in self.needed.iter().cloned() {
             match self.checked.get(&name).map(|checked| &checked.found) {
                 Some(Ok(known)) => {
@@ -300,97 +311,4 @@ fn deleted() -> (Reason, String) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_000_000 + second).unwrap()
-    }
-
-    fn with(names: &[&str]) -> ExperimentCache {
-        let needed: BTreeSet<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        ExperimentCache { in_use: needed.clone(), needed, ..ExperimentCache::default() }
-    }
-
-    fn note(memory: &mut ExperimentCache, name: &str, second: i64, found: Result<&str, mlflow::Error>) -> Noted {
-        let found =
-            found.map(|id| Experiment { id: id.to_owned(), stage: Stage::Active, created: None, is_new: false });
-        memory.note(name, found, at(second), &ObjectRef::new("tracing"))
-    }
-
-    fn refused() -> mlflow::Error {
-        mlflow::Error::Server { status: 500, code: None }
-    }
-
-    fn next(memory: &ExperimentCache, second: i64) -> Option<String> {
-        [true, false].into_iter().find_map(|urgent| match memory.next(urgent, at(second))? {
-            Question::Experiment(name) => Some(name),
-            Question::Deleted => Some("deleted?".to_owned()),
-            other => panic!("{other:?}"),
-        })
-    }
-
-    /// With a read-only database the experiment of a new workload cannot be made: all others were then never looked at again.
-    #[test]
-    fn one_that_cannot_be_made_keeps_no_other_from_being_looked_at() {
-        let mut memory = with(&["new", "old"]);
-        note(&mut memory, "old", 0, Ok("4"));
-        assert_eq!(next(&memory, 0).as_deref(), Some("new"));
-        assert!(!note(&mut memory, "new", 0, Err(refused())).goes_on);
-        assert_eq!(next(&memory, 20), None, "it comes again after a while");
-        assert!(!memory.is_urgent("new"), "and nobody hurries for it");
-        assert_eq!(next(&memory, 60).as_deref(), Some("old"), "after those that are well");
-        assert_eq!(next(&memory, 35).as_deref(), Some("new"));
-    }
-
-    #[test]
-    fn a_server_that_makes_no_experiment_is_told_when_it_failed_twice_and_at_once_when_it_is_full() {
-        let mut memory = with(&["new", "other"]);
-        assert!(!note(&mut memory, "new", 0, Err(refused())).news);
-        assert_eq!(memory.writes(), None);
-        assert!(note(&mut memory, "new", 30, Err(refused())).news);
-        assert_eq!(memory.writes(), writes::<()>(&Err(refused())));
-        note(&mut memory, "other", 30, Err(mlflow::Error::StorageFull { status: 500 }));
-        note(&mut memory, "new", 31, Ok("4"));
-        assert_eq!(memory.writes(), Some(Writes::Full));
-    }
-
-    /// Review C1: a thousand experiments were a thousand questions every forty seconds.
-    #[test]
-    fn many_experiments_ask_as_little_as_few_and_one_that_is_deleted_is_seen_within_a_minute() {
-        let names: Vec<_> = (0..1000).map(|n| format!("agent-{n}")).collect();
-        let mut memory = with(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        for (n, name) in names.iter().enumerate() {
-            note(&mut memory, name, 0, Ok(&n.to_string()));
-        }
-        let (mut asked, mut seen) = (0, None);
-        for second in 0..600 {
-            while let Some(name) = next(&memory, second) {
-                asked += 1;
-                let gone = if second >= 100 { vec!["77".to_owned()] } else { Vec::new() };
-                match name.as_str() {
-                    "deleted?" => _ = memory.note_deleted(gone, at(second)),
-                    "agent-77" if second >= 100 => {
-                        let (id, stage) = ("77".to_owned(), Stage::Deleted);
-                        let gone = Experiment { id, stage, created: None, is_new: false };
-                        let noted = memory.note(&name, Ok(gone), at(second), &ObjectRef::new("tracing"));
-                        seen = seen.or(noted.news.then_some(second));
-                    }
-                    name => _ = note(&mut memory, name, second, Ok(name.trim_start_matches("agent-"))),
-                }
-            }
-        }
-        assert!(seen.is_some_and(|second| second <= 160), "{seen:?}");
-        assert!(asked <= 60, "{asked} questions in ten minutes");
-    }
-
-    #[test]
-    fn an_experiment_with_another_id_means_another_database_and_all_are_asked_for_again() {
-        let mut memory = with(&["a", "b"]);
-        note(&mut memory, "a", 0, Ok("1"));
-        note(&mut memory, "b", 0, Ok("2"));
-        assert_eq!(next(&memory, 1), None);
-        assert!(note(&mut memory, "a", 50, Ok("7")).anew);
-        assert_eq!(next(&memory, 50).as_deref(), Some("b"));
-    }
-}
+mod tests;

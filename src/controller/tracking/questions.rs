@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{experiments, searches};
+use super::searches;
+use crate::controller::mlflow_credentials::AuthenticatedClient;
 use crate::controller::probing::Gate;
+use crate::core::status::writes::Writes;
 use crate::core::workloads::rhythm::MAX_TRACES;
-use crate::mlflow::{self, MlflowClient};
+use crate::mlflow;
 
 /// One question to MLflow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +33,9 @@ pub(super) enum Question {
 /// By which an AgentTracing's server is asked.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
-    pub mlflow: MlflowClient,
+    pub mlflow: AuthenticatedClient,
+    /// The version of that server.
+    pub version: String,
     pub gate: Arc<Gate>,
     pub asks_for_otlp: bool,
     pub restores_deleted: bool,
@@ -39,7 +43,7 @@ pub(super) struct Client {
 
 /// What MLflow said.
 pub(super) enum Answer {
-    Otlp(String, bool),
+    Otlp(OtlpSupport),
     Experiment(Result<mlflow::Experiment, mlflow::Error>),
     Deleted(Vec<String>),
     Newest(Vec<(String, mlflow::Trace)>),
@@ -48,15 +52,42 @@ pub(super) enum Answer {
     Trial(Result<(), mlflow::Error>),
 }
 
+/// Whether OTLP is taken at a tracking URI, by the version that answered there. Another version may do otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OtlpSupport {
+    pub tracking_uri: String,
+    pub version: String,
+    pub is_taken: bool,
+}
+
+impl OtlpSupport {
+    pub fn is_of(&self, client: &Client) -> bool {
+        self.tracking_uri == client.mlflow.tracking_uri() && self.version == client.version
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    /// MLflow was not asked.
+    #[error("failed to get a token to show to MLflow")]
+    Token(#[source] kube::Error),
+    #[error(transparent)]
+    Mlflow(#[from] mlflow::Error),
+}
+
 impl Client {
-    pub async fn ask(&self, question: Question) -> Result<Answer, mlflow::Error> {
-        let mlflow = &self.mlflow;
+    pub async fn ask(&self, question: Question) -> Result<Answer, AskError> {
+        let mlflow = &self.mlflow.at(Timestamp::now()).await.map_err(AskError::Token)?;
         Ok(match question {
-            Question::Otlp => Answer::Otlp(mlflow.tracking_uri().to_owned(), mlflow.takes_otlp().await?),
+            Question::Otlp => {
+                let (tracking_uri, version) = (mlflow.tracking_uri().to_owned(), self.version.clone());
+                Answer::Otlp(OtlpSupport { tracking_uri, version, is_taken: mlflow.takes_otlp().await? })
+            }
             Question::Experiment(name) => {
                 Answer::Experiment(mlflow.ensure_experiment(&name, self.restores_deleted).await)
             }
-            Question::Deleted => Answer::Deleted(mlflow.deleted_experiments(experiments::MOST_DELETED).await?),
+            Question::Deleted => Answer::Deleted(mlflow.deleted_experiments(MOST_DELETED).await?),
             Question::Newest { ids, since } => {
                 Answer::Newest(mlflow.newest_traces(&ids, since, searches::rows(&ids)).await?)
             }
@@ -66,3 +97,21 @@ impl Client {
         })
     }
 }
+
+/// What an answer to a write says of the server. A refusal of ourselves says nothing of what agents write.
+pub(super) fn writes<T>(answer: &Result<T, mlflow::Error>) -> Option<Writes> {
+    match answer {
+        Ok(_) => Some(Writes::Taken),
+        Err(mlflow::Error::StorageFull { .. }) => Some(Writes::Full),
+        Err(error @ mlflow::Error::Server { status: 500.., .. }) => Some(Writes::Refused(error.to_string())),
+        Err(error @ mlflow::Error::Rejected { code: Some(code), .. }) if code == UNKNOWN_TROUBLE => {
+            Some(Writes::Refused(error.to_string()))
+        }
+        Err(_) => None,
+    }
+}
+
+/// What MLflow calls an error of its database that it does not know, for example of a read-only one.
+pub(super) const UNKNOWN_TROUBLE: &str = "BAD_REQUEST";
+/// Deleted experiments that are asked for.
+const MOST_DELETED: usize = 100;

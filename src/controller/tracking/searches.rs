@@ -2,6 +2,7 @@
 //! where traces came, it is looked again every five minutes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -38,11 +39,13 @@ pub(super) struct Interest {
     pub unproven: bool,
     /// Silence would be strange.
     pub rhythmic: bool,
+    /// The status of before a restart says that traces have stopped.
+    pub stopped: bool,
 }
 
 /// The last answer about an experiment. It counts until there is a newer one.
 #[derive(Clone, Debug)]
-pub(super) struct Looked {
+pub(super) struct Look {
     pub at: Timestamp,
     pub trace: Option<Trace>,
     /// When the newest trace began, whether or not its spans were looked for.
@@ -57,7 +60,7 @@ pub(super) struct Looked {
     rhythm: Option<(Timestamp, Option<SignedDuration>)>,
 }
 
-impl Looked {
+impl Look {
     fn new(at: Timestamp) -> Self {
         Self { at, trace: None, newest: None, spans_due: false, irregular_at: None, samples: Vec::new(), rhythm: None }
     }
@@ -97,50 +100,53 @@ impl Looked {
 #[derive(Debug, Default)]
 pub(super) struct Searches {
     wanted: BTreeMap<String, Interest>,
-    looked: BTreeMap<String, Looked>,
+    /// Passes read it while it changes: a copy is made only then.
+    looks: Arc<BTreeMap<String, Look>>,
     /// Experiments of one question, where those of [`MOST_EXPERIMENTS`] fail.
     at_once: Option<usize>,
 }
 
 impl Searches {
     pub fn want(&mut self, wanted: BTreeMap<String, Interest>) {
-        self.looked.retain(|id, _| wanted.contains_key(id));
+        if self.looks.keys().any(|id| !wanted.contains_key(id)) {
+            Arc::make_mut(&mut self.looks).retain(|id, _| wanted.contains_key(id));
+        }
         self.wanted = wanted;
     }
 
-    pub fn looked(&self) -> &BTreeMap<String, Looked> {
-        &self.looked
+    pub fn looks(&self) -> Arc<BTreeMap<String, Look>> {
+        self.looks.clone()
     }
 
     /// No answer counts any more.
     pub fn forget(&mut self) {
-        self.looked.clear();
+        self.looks = Arc::default();
     }
 
     /// What is to be asked next. Urgent is what nobody has looked for yet, the proof of a trace that came, and what is awaited.
     pub fn next(&self, urgent: bool, now: Timestamp) -> Option<Question> {
         let of_class = || self.wanted.iter().filter(move |(_, interest)| interest.awaited == urgent);
-        let known = |(id, interest)| Some((id, interest, self.looked.get(id)?));
-        let spans = || self.looked.iter().find(|(_, looked)| looked.spans_due);
+        let known = |(id, interest)| Some((id, interest, self.looks.get(id)?));
+        let spans = || self.looks.iter().find(|(_, look)| look.spans_due);
         if let Some((id, _)) = urgent.then(spans).flatten() {
             return Some(Question::Spans(id.clone()));
         }
         let at_once = self.at_once.unwrap_or(MOST_EXPERIMENTS);
         if urgent {
-            let new = self.wanted.keys().filter(|id| !self.looked.contains_key(*id));
+            let new = self.wanted.keys().filter(|id| !self.looks.contains_key(*id));
             let ids: Vec<_> = new.take(at_once).cloned().collect();
             if !ids.is_empty() {
                 return Some(Question::Newest { ids, since: None });
             }
         }
-        let is_due = |(_, interest, looked): &(&String, &Interest, &Looked)| {
+        let is_due = |(_, interest, look): &(&String, &Interest, &Look)| {
             // The clock that wakes us is no better than a second.
-            now.duration_since(looked.at) + SignedDuration::from_secs(1) >= interval(interest, looked)
+            now.duration_since(look.at) + SignedDuration::from_secs(1) >= interval(interest, look)
         };
         let mut due: Vec<_> = of_class().filter_map(known).filter(is_due).collect();
-        due.sort_by_key(|(_, _, looked)| looked.at);
+        due.sort_by_key(|(_, _, look)| look.at);
         due.truncate(at_once);
-        let Some(since) = due.first().map(|(_, _, looked)| looked.at - LONGEST_TRACE) else {
+        let Some(since) = due.first().map(|(_, _, look)| look.at - LONGEST_TRACE) else {
             return if urgent { None } else { self.rhythm(now) };
         };
         Some(Question::Newest { ids: due.into_iter().map(|(id, ..)| id.clone()).collect(), since: Some(since) })
@@ -149,11 +155,11 @@ impl Searches {
     /// An experiment whose silence may be strange, once for each silence, and not where there was no rhythm lately.
     fn rhythm(&self, now: Timestamp) -> Option<Question> {
         let is_due = |(id, interest): &(&String, &Interest)| {
-            let Some(looked) = self.looked.get(*id).filter(|_| interest.rhythmic) else { return false };
-            let silence = |trace: &Trace| looked.at.duration_since(trace.time);
-            let quiet = looked.trace.filter(|t| silence(t) > MIN_SILENCE && silence(t) < LONGEST_SILENCE);
-            let was_irregular = looked.irregular_at.is_some_and(|at| now.duration_since(at) < IRREGULAR);
-            quiet.is_some_and(|trace| looked.rhythm.is_none_or(|(of, _)| of != trace.time)) && !was_irregular
+            let Some(look) = self.looks.get(*id).filter(|_| interest.rhythmic) else { return false };
+            let silence = |trace: &Trace| look.at.duration_since(trace.time);
+            let quiet = look.trace.filter(|t| silence(t) > MIN_SILENCE && silence(t) < LONGEST_SILENCE);
+            let was_irregular = look.irregular_at.is_some_and(|at| now.duration_since(at) < IRREGULAR);
+            quiet.is_some_and(|trace| look.rhythm.is_none_or(|(of, _)| of != trace.time)) && !was_irregular
         };
         self.wanted.iter().find(is_due).map(|(id, _)| Question::Rhythm(id.clone()))
     }
@@ -161,15 +167,15 @@ impl Searches {
     /// Notes that a search failed: half as many are asked for at once, so that one that cannot be searched is alone in the end.
     pub fn note_failure(&mut self, ids: &[String], now: Timestamp) {
         match ids {
-            [only] => self.looked.entry(only.clone()).or_insert_with(|| Looked::new(now)).at = now,
+            [only] => Arc::make_mut(&mut self.looks).entry(only.clone()).or_insert_with(|| Look::new(now)).at = now,
             _ => self.at_once = Some(ids.len().div_ceil(2)),
         }
     }
 
     /// The spans of an experiment's newest trace are asked for with the next look.
     pub fn put_off_spans(&mut self, id: &str) {
-        if let Some(looked) = self.looked.get_mut(id) {
-            (looked.spans_due, looked.newest) = (false, None);
+        if let Some(look) = Arc::make_mut(&mut self.looks).get_mut(id) {
+            (look.spans_due, look.newest) = (false, None);
         }
     }
 
@@ -200,54 +206,54 @@ impl Searches {
 
     fn note(&mut self, id: &str, trace: Option<Trace>, is_update: bool, now: Timestamp) -> bool {
         let Some(interest) = self.wanted.get(id).copied() else { return false };
-        let is_first = !self.looked.contains_key(id);
-        let looked = self.looked.entry(id.to_owned()).or_insert_with(|| Looked::new(now));
-        let was_stopped = looked.is_stopped();
-        looked.at = now;
+        let is_first = !self.looks.contains_key(id);
+        let look = Arc::make_mut(&mut self.looks).entry(id.to_owned()).or_insert_with(|| Look::new(now));
+        let was_stopped = look.is_stopped();
+        look.at = now;
         let Some(trace) = trace else {
             if !is_update {
-                (looked.trace, looked.newest) = (None, None);
+                (look.trace, look.newest) = (None, None);
             }
-            return is_first || was_stopped != looked.is_stopped();
+            return is_first || was_stopped != look.is_stopped();
         };
-        let is_newer = looked.newest != Some(trace.time);
-        looked.newest = Some(trace.time);
-        looked.sample(trace.time);
+        let is_newer = look.newest != Some(trace.time);
+        look.newest = Some(trace.time);
+        look.sample(trace.time);
         // The proof is asked for once per wiring: where it was had, that traces come is enough.
         let has_spans = trace.has_spans || !interest.unproven;
         if has_spans {
-            looked.trace = Some(Trace { has_spans, ..trace });
+            look.trace = Some(Trace { has_spans, ..trace });
         }
-        looked.spans_due = !has_spans && (is_newer || !looked.is_settled());
-        is_first || (interest.unproven && is_newer && has_spans) || was_stopped != looked.is_stopped()
+        look.spans_due = !has_spans && (is_newer || !look.is_settled());
+        is_first || (interest.unproven && is_newer && has_spans) || was_stopped != look.is_stopped()
     }
 
     /// Notes the newest trace of one experiment, with its spans looked for.
     pub fn note_spans(&mut self, id: &str, trace: Option<Trace>, now: Timestamp) -> bool {
-        let Some(looked) = self.looked.get_mut(id) else { return false };
+        let Some(look) = Arc::make_mut(&mut self.looks).get_mut(id) else { return false };
         let verdict =
             |trace: Option<Trace>| trace.map(|t| (t.has_spans, t.finished && now.duration_since(t.time) > SPANS_LATE));
-        let before = std::mem::replace(&mut looked.trace, trace);
-        (looked.at, looked.spans_due) = (now, false);
+        let before = std::mem::replace(&mut look.trace, trace);
+        (look.at, look.spans_due) = (now, false);
         verdict(before) != verdict(trace) || trace.is_some_and(|t| t.has_spans && before != Some(t))
     }
 
     pub fn note_rhythm(&mut self, id: &str, times: &[Timestamp], now: Timestamp) -> bool {
-        let Some(looked) = self.looked.get_mut(id) else { return false };
-        let Some(trace) = looked.trace else { return false };
-        let was_stopped = looked.is_stopped();
-        let gap = [usual_gap(times), usual_gap(&looked.samples)].into_iter().flatten().min();
-        looked.rhythm = Some((trace.time, gap));
-        looked.irregular_at = gap.is_none().then_some(now);
-        was_stopped != looked.is_stopped()
+        let Some(look) = Arc::make_mut(&mut self.looks).get_mut(id) else { return false };
+        let Some(trace) = look.trace else { return false };
+        let was_stopped = look.is_stopped();
+        let gap = [usual_gap(times), usual_gap(&look.samples)].into_iter().flatten().min();
+        look.rhythm = Some((trace.time, gap));
+        look.irregular_at = gap.is_none().then_some(now);
+        was_stopped != look.is_stopped()
     }
 }
 
-fn interval(interest: &Interest, looked: &Looked) -> SignedDuration {
+fn interval(interest: &Interest, look: &Look) -> SignedDuration {
     match interest {
         Interest { awaited: true, .. } => AWAITED,
         Interest { unproven: true, .. } => SILENT,
-        _ if looked.is_stopped() => STOPPED,
+        _ if interest.stopped || look.is_stopped() => STOPPED,
         _ => RECEIVED,
     }
 }
@@ -270,114 +276,4 @@ pub(super) async fn newest(mlflow: &MlflowClient, id: &str, now: Timestamp) -> R
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_000_000 + second).unwrap()
-    }
-
-    fn trace(second: i64) -> Trace {
-        Trace { time: at(second), has_spans: true, finished: true }
-    }
-
-    const COMING: Interest = Interest { awaited: false, unproven: false, rhythmic: true };
-    const AWAITING: Interest = Interest { awaited: true, unproven: true, rhythmic: false };
-
-    fn wanting(count: usize, interest: Interest) -> Searches {
-        let mut searches = Searches::default();
-        searches.want((0..count).map(|n| (n.to_string(), interest)).collect());
-        searches
-    }
-
-    /// Plays an MLflow in which experiment n got its newest trace at second `newest(n)`. Returns how many questions were asked.
-    fn answer_all(searches: &mut Searches, second: i64, newest: impl Fn(usize) -> i64) -> usize {
-        let mut asked = 0;
-        while let Some(question) = [true, false].into_iter().find_map(|urgent| searches.next(urgent, at(second))) {
-            asked += 1;
-            match question {
-                Question::Newest { ids, since } => {
-                    let all = ids.iter().map(|id| (id.clone(), trace(newest(id.parse().unwrap()))));
-                    let mut found: Vec<_> = all.filter(|(_, t)| since.is_none_or(|since| t.time > since)).collect();
-                    found.sort_by_key(|(_, t)| std::cmp::Reverse(t.time));
-                    found.truncate(rows(&ids));
-                    searches.note_newest(&ids, since.is_some(), found, at(second));
-                }
-                Question::Rhythm(id) => _ = searches.note_rhythm(&id, &[], at(second)),
-                other => panic!("{other:?}"),
-            }
-            assert!(asked < 1000);
-        }
-        asked
-    }
-
-    /// Review C1: 1,000 workloads that were all traced cost 125 questions a minute.
-    #[test]
-    fn a_thousand_that_rest_are_ten_questions_in_five_minutes() {
-        let mut searches = wanting(1000, COMING);
-        assert!(answer_all(&mut searches, 0, |n| -100_000 - n as i64) <= 20);
-        let asked: usize = (1..=300).map(|second| answer_all(&mut searches, second, |n| -100_000 - n as i64)).sum();
-        assert_eq!(asked, 10);
-        assert!((0..1000).all(|n| searches.looked[&n.to_string()].trace == Some(trace(-100_000 - n as i64))));
-    }
-
-    #[test]
-    fn a_first_trace_is_seen_within_ten_seconds_however_many_others_there_are() {
-        let mut searches = wanting(1000, COMING);
-        let mut wanted = searches.wanted.clone();
-        wanted.insert("new".to_owned(), AWAITING);
-        searches.want(wanted);
-        assert!(matches!(searches.next(true, at(0)), Some(Question::Newest { .. })));
-        let ids: Vec<_> = searches.wanted.keys().cloned().collect();
-        for id in &ids {
-            searches.note_newest(std::slice::from_ref(id), false, Vec::new(), at(0));
-        }
-        let alone = Question::Newest { ids: vec!["new".to_owned()], since: Some(at(0) - LONGEST_TRACE) };
-        assert_eq!(searches.next(true, at(4)), Some(alone));
-        assert!(searches.note_newest(&["new".to_owned()], true, vec![("new".to_owned(), trace(3))], at(4)));
-        assert!(!searches.note_newest(&["7".to_owned()], true, vec![("7".to_owned(), trace(3))], at(4)), "no news");
-    }
-
-    #[test]
-    fn a_busy_experiment_hides_no_other_of_the_same_question() {
-        let mut searches = wanting(3, AWAITING);
-        let ids = ["0", "1", "2"].map(str::to_owned);
-        let busy: Vec<_> = (0..MOST_ROWS).map(|n| ("0".to_owned(), trace(100 - n as i64))).collect();
-        searches.note_newest(&ids, false, busy, at(100));
-        let Some(Question::Newest { ids, since: None }) = searches.next(true, at(100)) else { panic!() };
-        assert_eq!(ids, ["1", "2"]);
-        searches.note_newest(&ids, false, vec![("2".to_owned(), trace(1))], at(100));
-        assert_eq!(searches.looked["1"].trace, None);
-        assert_eq!(searches.looked["2"].trace, Some(trace(1)));
-    }
-
-    #[test]
-    fn spans_are_asked_for_where_none_were_seen_and_not_again_once_they_were() {
-        let mut searches = wanting(2, Interest { awaited: false, ..AWAITING });
-        let ids = ["0", "1"].map(str::to_owned);
-        let bare = |second| Trace { has_spans: false, ..trace(second) };
-        searches.note_newest(&ids, false, vec![("0".to_owned(), bare(10))], at(12));
-        assert_eq!(searches.next(true, at(12)), Some(Question::Spans("0".to_owned())));
-        assert!(searches.note_spans("0", Some(trace(10)), at(12)));
-        searches.want(BTreeMap::from([("0".to_owned(), COMING), ("1".to_owned(), COMING)]));
-        searches.note_newest(&ids, true, vec![("0".to_owned(), bare(20))], at(22));
-        assert_eq!([true, false].map(|urgent| searches.next(urgent, at(22))), [None, None]);
-        assert_eq!(searches.looked["0"].trace, Some(trace(20)));
-    }
-
-    #[test]
-    fn silence_against_the_rhythm_is_news_and_so_is_its_end() {
-        let mut searches = wanting(1, COMING);
-        let id = ["0".to_owned()];
-        searches.note_newest(&id, false, vec![("0".to_owned(), trace(0))], at(0));
-        searches.note_newest(&id, true, Vec::new(), at(300));
-        assert_eq!(searches.next(false, at(300)), Some(Question::Rhythm("0".to_owned())));
-        let sent: Vec<_> = (0..20).map(|n| at(-5 * n)).collect();
-        assert!(searches.note_rhythm("0", &sent, at(300)));
-        assert!(searches.looked["0"].has_stopped(at(0)));
-        assert_eq!(searches.next(false, at(330)), None);
-        assert!(matches!(searches.next(false, at(360)), Some(Question::Newest { .. })), "looked at more often");
-        assert!(searches.note_newest(&id, true, vec![("0".to_owned(), trace(350))], at(360)));
-        assert!(!searches.looked["0"].has_stopped(at(350)));
-    }
-}
+mod tests;

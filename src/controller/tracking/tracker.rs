@@ -9,14 +9,13 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::time::Instant;
 
 use super::questions::{Client, Question};
-use super::searches::{self, Looked};
+use super::searches::{self, Look};
 use super::state::State;
 use super::{Subject, experiments};
 use crate::controller::Guarded;
 use crate::controller::probing::{Servers, Tasks, Wakeups};
+use crate::core::status::writes::Writes;
 
-/// How long a pass waits for answers that nobody has given yet.
-const PATIENCE: Duration = Duration::from_millis(1500);
 /// Between two questions of one kind that are repeated, at most.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 /// How often it is looked whether something is to be asked.
@@ -41,7 +40,7 @@ impl Tracker {
         state.experiments.want(subject);
     }
 
-    pub(super) fn experiments(&self) -> (experiments::Ensured, bool) {
+    pub(super) fn experiments(&self) -> (Arc<experiments::KnownExperiments>, bool) {
         let mut state = self.state();
         (state.experiments.report(), std::mem::take(&mut state.anew))
     }
@@ -50,16 +49,8 @@ impl Tracker {
         self.state().searches.want(interests);
     }
 
-    pub(super) fn looked(&self) -> BTreeMap<String, Looked> {
-        self.state().searches.looked().clone()
-    }
-
-    pub(super) fn set_trial(&self, experiment: Option<String>) {
-        let mut state = self.state();
-        if experiment.is_none() {
-            state.trial = None;
-        }
-        state.trial_in = experiment;
+    pub(super) fn looks(&self) -> Arc<BTreeMap<String, Look>> {
+        self.state().searches.looks()
     }
 
     /// Asks what is urgent, and waits a moment for it.
@@ -68,21 +59,21 @@ impl Tracker {
             return;
         }
         let this = self.clone();
-        tasks.spawn_and_wait(async move { this.work(true).await }, PATIENCE).await;
+        tasks.spawn_and_wait(async move { this.work(true).await }, self.servers.patience).await;
     }
 
     /// Asks all that is due, of one kind.
     async fn work(&self, urgent: bool) {
         let _one = if urgent { self.urgent.lock().await } else { self.calm.lock().await };
-        let mut told = Instant::now();
+        let mut woken_at = Instant::now();
         loop {
             let next = self.state().next(urgent, Timestamp::now());
             let Some((client, question)) = next else { break };
             // What is awaited is asked for again and again, and takes half of the server's time at most.
             let is_repeated = urgent && matches!(question, Question::Newest { since: Some(_), .. });
             let began = Instant::now();
-            let asked = client.ask(question.clone());
-            let answer = if urgent { client.gate.ask(asked).await } else { client.gate.ask_calmly(asked).await };
+            let answer = client.ask(question.clone());
+            let answer = if urgent { client.gate.ask(answer).await } else { client.gate.ask_calmly(answer).await };
             if !self.state().note(question, answer, Timestamp::now(), &self.tracing) {
                 self.servers.suspect(client.mlflow.tracking_uri());
                 break;
@@ -91,16 +82,16 @@ impl Tracker {
                 tokio::time::sleep(began.elapsed().min(LONGEST_REST)).await;
             }
             // Of a thousand experiments the first ones need not wait for the last.
-            if told.elapsed() > PATIENCE {
-                told = Instant::now();
-                self.tell();
+            if woken_at.elapsed() > self.servers.patience {
+                woken_at = Instant::now();
+                self.wake();
             }
         }
-        self.tell();
+        self.wake();
     }
 
     /// Wakes the AgentTracing where there is something that no pass has seen.
-    fn tell(&self) {
+    fn wake(&self) {
         if self.state().news {
             self.wakeups.add(self.tracing.clone());
         }
@@ -125,9 +116,11 @@ impl Trackers {
         Self { all: Mutex::default(), wakeups, servers, tasks: Tasks::default() }
     }
 
-    pub(super) fn add(&self, tracing: ObjectRef<Guarded>) -> Arc<Tracker> {
+    /// One for an AgentTracing whose status says this of the server's writes.
+    pub(super) fn add(&self, tracing: ObjectRef<Guarded>, writes: Option<Writes>) -> Arc<Tracker> {
         let (wakeups, servers) = (self.wakeups.clone(), self.servers.clone());
-        let (urgent, calm, state) = Default::default();
+        let (urgent, calm) = Default::default();
+        let state = Mutex::new(State::after_restart(writes));
         let tracker = Arc::new(Tracker { tracing: tracing.clone(), wakeups, servers, urgent, calm, state });
         self.all.lock().unwrap_or_else(PoisonError::into_inner).insert(tracing, Arc::downgrade(&tracker));
         tracker

@@ -124,11 +124,13 @@ fn objects_exist(chain: &mut Chain, facts: &Facts) {
     let namespace = &facts.namespace;
     chain.fact("definition", &facts.definition, "list agenttracings.agenttracing.dev -A", |served| match served {
         true => good("AgentTracings are served"),
-        false => bad("the cluster does not know AgentTracings; install the operator: kubectl apply -k config/default"),
+        false => bad(format!("the cluster does not know AgentTracings; install the operator: {}", install())),
     });
     chain.fact("namespace", &facts.labels, &format!("get namespace/{namespace}"), |labels| match labels {
         Some(_) => good(format!("{namespace} exists")),
-        None => bad(format!("there is no namespace {namespace}; see which there are: kubectl get namespaces")),
+        None => {
+            bad(format!("there is no namespace {namespace}; see which there are: {}", Kubectl::new("get namespaces")))
+        }
     });
     let list = format!("list agenttracings.agenttracing.dev -n {namespace}");
     chain.fact("AgentTracing", &facts.tracings, &list, |tracings| match tracings.as_slice() {
@@ -143,7 +145,7 @@ fn objects_exist(chain: &mut Chain, facts: &Facts) {
 /// The operator, its leader, its webhook.
 fn operator_runs(chain: &mut Chain, facts: &Facts, now: Timestamp) {
     chain.fact("operator", &facts.operator, "list deployments -A", |operator| match operator {
-        None => bad("it is not installed, although its kind is: kubectl apply -k config/default"),
+        None => bad(format!("it is not installed, although its kind is: {}", install())),
         Some(OperatorFacts { namespace, ready: 0 }) => bad(format!(
             "none of its pods is ready; see why: {}",
             Kubectl::new("describe pods").namespace(namespace).selector(&names::operator_selector())
@@ -198,9 +200,10 @@ pub fn exit_code(links: &[Link]) -> u8 {
 fn registered(webhook: Option<&WebhookFacts>, now: Timestamp) -> (State, String) {
     let look = Kubectl::new("get mutatingwebhookconfiguration").arg(names::WEBHOOK_CONFIGURATION).yaml();
     let Some(WebhookFacts { bundles }) = webhook else {
-        return bad(
-            "it is not registered, so nothing is injected on creation; install it again: kubectl apply -k config/default",
-        );
+        return bad(format!(
+            "it is not registered, so nothing is injected on creation; install it again: {}",
+            install()
+        ));
     };
     let sound = |bundle: &Vec<u8>| {
         let merged = merge(&[Source { name: "caBundle", bytes: bundle }], now);
@@ -227,6 +230,11 @@ fn operator_namespace(facts: &Facts) -> &str {
         Fact::Known(Some(operator)) => &operator.namespace,
         _ => names::OPERATOR_NAMESPACE,
     }
+}
+
+/// The command that installs the operator.
+fn install() -> Kubectl {
+    Kubectl::new("apply -k config/default")
 }
 
 /// The command that shows the operator's log.
@@ -260,7 +268,10 @@ impl Chain {
             Fact::Known(known) => self.add(link, assess(known)),
             Fact::Unknown(why) => self.add(
                 link,
-                unknown(format!("it cannot be looked at ({why}); see whether you may: kubectl auth can-i {right}")),
+                unknown(format!(
+                    "it cannot be looked at ({why}); see whether you may: {}",
+                    Kubectl::new("auth can-i").args(right.split_whitespace())
+                )),
             ),
         }
     }

@@ -12,6 +12,7 @@ use super::child::{Child, Owners, Wanted};
 use super::drift::has_drifted;
 use super::{metadata, needs_volume, of_tracing, owner, quantity};
 use crate::api::{AgentTracing, DeletionPolicy, Reason};
+use crate::core::kubectl::Kubectl;
 use crate::core::settings::{Settings, StandaloneSettings};
 use crate::core::status::condition::ChildObstacle;
 use crate::names;
@@ -62,31 +63,32 @@ pub fn was_in_use(tracing: &AgentTracing, deployment: Option<&Value>, name: &str
 
 /// What is said of a claim that was in use and is gone.
 pub fn is_lost(settings: &Settings) -> ChildObstacle {
-    let Settings { namespace, name: tracing, .. } = settings;
     not_bound(format!(
         "PersistentVolumeClaim {} is gone and with it the traces; restore it, or start with an empty one by deleting \
-         this AgentTracing and creating it again: kubectl delete agenttracing -n {namespace} {tracing}",
-        settings.object_name()
+         this AgentTracing and creating it again: {}",
+        settings.object_name(),
+        on_tracing("delete", settings)
     ))
 }
 
 /// What is said of a claim that is being deleted.
 pub fn is_going(settings: &Settings) -> ChildObstacle {
     let Settings { namespace, name: tracing, .. } = settings;
+    let its_pods = format!("{}={tracing}", names::LABEL_INSTANCE);
+    let pods = Kubectl::new("get pods").namespace(namespace).selector(&its_pods).args(["-o", "name"]);
+    let copy = Kubectl::new("cp").namespace(namespace);
     not_bound(format!(
         "PersistentVolumeClaim {} is being deleted and its traces go as soon as MLflow's pod stops; copy them now: \
-         kubectl cp -n {namespace} $(kubectl get pods -n {namespace} -l {}={tracing} -o name | head -n 1 | cut -d/ -f2):/mlflow ./mlflow",
-        settings.object_name(),
-        names::LABEL_INSTANCE
+         {copy} $({pods} | head -n 1 | cut -d/ -f2):/mlflow ./mlflow",
+        settings.object_name()
     ))
 }
 
 /// What is said of the changes that this claim cannot make.
 pub fn refusals(settings: &Settings, desired: &Value, live: &Value) -> Vec<ChildObstacle> {
-    let Settings { namespace, name: tracing, .. } = settings;
+    let edit = on_tracing("edit", settings);
     let refused = refused_changes(desired, live);
-    let told = |r: &RefusedChange| format!("{r}; change it with: kubectl edit agenttracing -n {namespace} {tracing}");
-    refused.iter().map(|refused| not_bound(told(refused))).collect()
+    refused.iter().map(|refused| not_bound(format!("{refused}; change it with: {edit}"))).collect()
 }
 
 /// Whether the size that is desired is another one than the claim has.
@@ -107,12 +109,12 @@ pub fn with_size_of(mut desired: Value, live: &Value) -> Value {
 pub fn cannot_grow(settings: &Settings, desired: &Value, live: &Value) -> ChildObstacle {
     let text = |object: &Value, path| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (asked, found, class) = (text(desired, SIZE), text(live, SIZE), text(live, CLASS));
-    let Settings { namespace, name, .. } = settings;
     let has_owner = |object: &Value| {
         object.pointer("/metadata/ownerReferences").and_then(Value::as_array).is_some_and(|owners| !owners.is_empty())
     };
     let object = settings.object_name();
-    let owners = format!("kubectl get pvc -n {namespace} {object} -o jsonpath='{{.metadata.ownerReferences}}'");
+    let owners = Kubectl::new("get pvc").namespace(&settings.namespace).arg(&object);
+    let owners = owners.jsonpath(".metadata.ownerReferences");
     // The size only grows: the way back is a new AgentTracing that adopts the volume, which goes with an owner that it has.
     let back = match (has_owner(desired), has_owner(live)) {
         (false, true) => format!(
@@ -120,17 +122,19 @@ pub fn cannot_grow(settings: &Settings, desired: &Value, live: &Value) -> ChildO
              has no owner any more: wait until this prints nothing: {owners}"
         ),
         (false, false) => format!(
-            "or go back to {found} by a new AgentTracing, which adopts the volume: kubectl delete agenttracing -n {namespace} {name}"
+            "or go back to {found} by a new AgentTracing, which adopts the volume: {}",
+            on_tracing("delete", settings)
         ),
         (true, _) => format!(
             "or go back to {found}: set deletionPolicy to Retain, wait until '{owners}' prints nothing, and only then delete this \
-             AgentTracing and create it with {found}, which adopts the volume; begin with: kubectl edit agenttracing -n \
-             {namespace} {name}"
+             AgentTracing and create it with {found}, which adopts the volume; begin with: {}",
+            on_tracing("edit", settings)
         ),
     };
+    let expand = Kubectl::new("patch storageclass").arg(&class).args(["-p", r#"{"allowVolumeExpansion":true}"#]);
     not_bound(format!(
-        "The volume cannot grow from {found} to {asked}: StorageClass \"{class}\" does not allow it; allow it with 'kubectl patch \
-         storageclass {class} -p '{{\"allowVolumeExpansion\":true}}'' if its driver can, {back}"
+        "The volume cannot grow from {found} to {asked}: StorageClass \"{class}\" does not allow it; allow it with '{expand}' if its \
+         driver can, {back}"
     ))
 }
 
@@ -142,6 +146,11 @@ pub fn is_bound(live: &Value) -> bool {
 /// The name of its StorageClass, where it has one.
 pub fn storage_class(live: &Value) -> Option<&str> {
     live.pointer(CLASS).and_then(Value::as_str).filter(|class| !class.is_empty())
+}
+
+/// A command about the AgentTracing.
+fn on_tracing(verb: &str, settings: &Settings) -> Kubectl {
+    Kubectl::new(verb).arg("agenttracing").namespace(&settings.namespace).arg(&settings.name)
 }
 
 fn not_bound(message: String) -> ChildObstacle {
@@ -178,8 +187,8 @@ const CLASS_FIELD: &str = "spec.mlflow.standalone.storage.storageClassName";
 pub fn refused_changes(desired: &Value, live: &Value) -> Vec<RefusedChange> {
     let text = |object: &Value, path| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let phase = text(live, "/status/phase");
-    let delete =
-        format!("kubectl delete pvc -n {} {}", text(live, "/metadata/namespace"), text(live, "/metadata/name"));
+    let (namespace, name) = (text(live, "/metadata/namespace"), text(live, "/metadata/name"));
+    let delete = Kubectl::new("delete pvc").namespace(&namespace).arg(&name);
     let unbound = format!("nothing is stored yet and an unbound claim cannot change; let it be made anew: {delete}");
     let is_bound = phase.is_empty() || phase == "Bound";
     let mut refused_changes = Vec::new();

@@ -2,6 +2,7 @@
 
 use super::child::{Adopt, Child};
 use crate::api::Reason;
+use crate::core::kubectl::Kubectl;
 use crate::core::status::condition::ChildObstacle;
 
 /// Why a child is not as wanted.
@@ -23,29 +24,31 @@ impl Child {
     pub fn obstacle(&self, hindrance: &Hindrance) -> ChildObstacle {
         let Self { namespace, name, resource, .. } = self;
         let kind = &resource.kind;
-        let singular = kind.to_lowercase();
+        let get = |what: &str| Kubectl::new("get").arg(what).namespace(namespace).arg(name).yaml();
+        let of_tracing = |what: &str, tracing: &str| Kubectl::new(what).namespace(namespace).arg(tracing);
+        let quota = || Kubectl::new("describe resourcequota").namespace(namespace);
         match (&self.adopt, hindrance) {
             (Adopt::OfTracing(_), Hindrance::NotOurs) => ChildObstacle {
                 reason: Reason::NameConflict,
                 message: format!(
                     "{kind} {name} exists and is not the operator's, so it is left alone; delete or rename it, or choose another name for \
-                     this AgentTracing: kubectl get {} -n {namespace} {name} -o yaml",
-                    resource.plural
+                     this AgentTracing: {}",
+                    get(&resource.plural)
                 ),
             },
             (Adopt::Shared(purpose), Hindrance::NotOurs) => ChildObstacle {
                 reason: Reason::NameConflict,
                 message: format!(
-                    "{kind} {name} exists and is not the operator's, so it is left alone{}; delete or rename it: kubectl get {singular} -n \
-                     {namespace} {name} -o yaml",
-                    purpose.loss
+                    "{kind} {name} exists and is not the operator's, so it is left alone{}; delete or rename it: {}",
+                    purpose.loss,
+                    get(&kind.to_lowercase())
                 ),
             },
             (Adopt::OfTracing(tracing), Hindrance::Refused { code: 403, message }) => {
                 let next = match is_quota(message) {
-                    true => format!("make room or lower the demand: kubectl describe resourcequota -n {namespace}"),
+                    true => format!("make room or lower the demand: {}", quota()),
                     false => {
-                        format!("see what forbids it: kubectl describe agenttracing -n {namespace} {}", tracing.name)
+                        format!("see what forbids it: {}", of_tracing("describe agenttracing", &tracing.name))
                     }
                 };
                 ChildObstacle {
@@ -56,15 +59,14 @@ impl Child {
             (Adopt::OfTracing(tracing), Hindrance::Refused { code: _, message }) => ChildObstacle {
                 reason: self.refused,
                 message: format!(
-                    "The API server refuses {kind} {name} ({message}); change the field concerned: kubectl edit agenttracing -n \
-                     {namespace} {}",
-                    tracing.name
+                    "The API server refuses {kind} {name} ({message}); change the field concerned: {}",
+                    of_tracing("edit agenttracing", &tracing.name)
                 ),
             },
             (Adopt::Shared(purpose), Hindrance::Refused { code: _, message }) => {
                 let next = match is_quota(message) {
-                    true => format!("make room: kubectl describe resourcequota -n {namespace}"),
-                    false => format!("see what is there: kubectl get {singular} -n {namespace} {name} -o yaml"),
+                    true => format!("make room: {}", quota()),
+                    false => format!("see what is there: {}", get(&kind.to_lowercase())),
                 };
                 ChildObstacle {
                     reason: self.refused,

@@ -155,6 +155,12 @@ impl Server {
 }
 
 impl Settings {
+    /// The workspace that traces go to on a server of which so much is known. Against one without workspaces the variable turns
+    /// every answer into an error 500.
+    pub fn workspace_at(&self, facts: &Facts) -> Option<&str> {
+        self.workspace.as_deref().filter(|_| facts.workspaces != Some(false))
+    }
+
     /// Name of the objects of a standalone server: `<AgentTracing>-mlflow`.
     pub fn object_name(&self) -> String {
         names::mlflow_object(&self.name)

@@ -21,10 +21,9 @@ impl Policy {
         Self { settings, facts: Facts::of(tracing) }
     }
 
-    /// The workspace that traces go to. Against a server without workspaces the variable turns every answer into an error
-    /// 500.
+    /// The workspace that traces go to.
     pub fn workspace(&self) -> Option<&str> {
-        self.settings.workspace.as_deref().filter(|_| self.facts.workspaces != Some(false))
+        self.settings.workspace_at(&self.facts)
     }
 }
 

@@ -2,19 +2,12 @@
 //! whole status refused, in every pass.
 
 use crate::api::{AgentTracingStatus, WorkloadStatus};
+use crate::core::clip::clip;
 
 /// Most characters of a condition's or a workload's message.
 const MESSAGE: usize = 2048;
 /// Of these the last ones, with the command to type.
 const COMMAND: usize = 1024;
-
-/// A text of at most so many characters; one that is cut ends with `…`.
-pub fn clip(text: &str, most: usize) -> String {
-    match text.chars().count() > most {
-        true => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
-        false => text.to_owned(),
-    }
-}
 
 /// A message of at most so many characters. It loses its middle: it ends with the command to type.
 fn clip_message(text: &str) -> String {

@@ -119,13 +119,15 @@ fn unbound_claim(namespace: &str, claim: &PersistentVolumeClaim, class: StorageC
         ),
         ("Pending", None, _) => format!(
             "PersistentVolumeClaim {name} names no StorageClass and the cluster has no default one; list them with \
-             'kubectl get storageclass' and make one the default: \
-             kubectl annotate storageclass <name> storageclass.kubernetes.io/is-default-class=true"
+             '{}' and make one the default: {} <name> storageclass.kubernetes.io/is-default-class=true",
+            Kubectl::new("get storageclass"),
+            Kubectl::new("annotate storageclass")
         ),
         ("Pending", Some(class), StorageClass::Absent) => format!(
             "StorageClass {class} of mlflow.standalone.storage.storageClassName does not exist; create it, or delete this \
-             AgentTracing and the claim ('{}') and create it again with one of: kubectl get storageclass",
-            Kubectl::new("delete pvc").namespace(namespace).arg(name)
+             AgentTracing and the claim ('{}') and create it again with one of: {}",
+            Kubectl::new("delete pvc").namespace(namespace).arg(name),
+            Kubectl::new("get storageclass")
         ),
         _ => return None,
     };

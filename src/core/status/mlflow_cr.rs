@@ -81,7 +81,8 @@ pub fn workspace_ready(
     if is_system_namespace(namespace) {
         let message = format!(
             "MLflow shows no system namespace as a workspace, and {namespace} is one; move the agents to a namespace of their \
-             own: kubectl create namespace agents"
+             own: {}",
+            Kubectl::new("create namespace agents")
         );
         return ConditionUpdate::bad(Reason::SystemNamespace, message);
     }
@@ -109,11 +110,17 @@ pub fn workspace_ready(
         ),
         Some(false) => ConditionUpdate::bad(
             Reason::WorkspacesDisabled,
-            "This MLflow has no workspaces, which mode CR is made for; use mode External, or see how it is run: kubectl get mlflow -o yaml",
+            format!(
+                "This MLflow has no workspaces, which mode CR is made for; use mode External, or see how it is run: {}",
+                Kubectl::new("get mlflow").yaml()
+            ),
         ),
         None => ConditionUpdate::unknown(
             Reason::Progressing,
-            "Whether MLflow shows this namespace is known when it has answered; look with: kubectl get mlflow -o yaml",
+            format!(
+                "Whether MLflow shows this namespace is known when it has answered; look with: {}",
+                Kubectl::new("get mlflow").yaml()
+            ),
         ),
     }
 }
@@ -150,7 +157,7 @@ fn selector(value: &Value) -> Option<LabelSelector> {
 /// The condition `MLflowReady` of a server that somebody else runs; `url` is where it was asked.
 pub fn shared_ready(settings: &CrSettings, resource: &Resource, probe: &Probe, url: &str) -> ConditionUpdate {
     let name = &settings.name;
-    let look = Kubectl::new("get mlflow").arg(name).yaml().to_string();
+    let look = Kubectl::new("get mlflow").arg(name).yaml();
     if let Probe::Answered(mlflow) = probe {
         let message = format!("MLflow {} answers at {}; see its resource: {look}", mlflow.version, mlflow.url);
         return ConditionUpdate::good(Reason::Available, message);
@@ -159,13 +166,16 @@ pub fn shared_ready(settings: &CrSettings, resource: &Resource, probe: &Probe, u
         Resource::NoKind if settings.url.is_none() => {
             return ConditionUpdate::bad(
                 Reason::MLflowCRDMissing,
-                "The cluster does not know MLflow resources: the MLflow operator is not installed; look with: kubectl get crd \
-                 mlflows.mlflow.opendatahub.io",
+                format!(
+                    "The cluster does not know MLflow resources: the MLflow operator is not installed; look with: {}",
+                    Kubectl::new("get crd mlflows.mlflow.opendatahub.io")
+                ),
             );
         }
         Resource::Absent if settings.url.is_none() => {
             let message = format!(
-                "There is no MLflow resource \"{name}\"; create one, or let the operator do it with mlflow.cr.create: kubectl get mlflow"
+                "There is no MLflow resource \"{name}\"; create one, or let the operator do it with mlflow.cr.create: {}",
+                Kubectl::new("get mlflow")
             );
             return ConditionUpdate::bad(Reason::MLflowNotFound, message);
         }
@@ -229,15 +239,16 @@ pub fn not_created(settings: &Settings, refusal: &CreateRefusal, operator_namesp
             Kubectl::new("auth can-i create mlflows.mlflow.opendatahub.io")
                 .arg(&format!("--as=system:serviceaccount:{operator_namespace}:{}", names::SERVICE_ACCOUNT))
         ),
-        false => {
-            "see who refuses it: kubectl get validatingwebhookconfigurations,validatingadmissionpolicies".to_owned()
-        }
+        false => format!(
+            "see who refuses it: {}",
+            Kubectl::new("get validatingwebhookconfigurations,validatingadmissionpolicies")
+        ),
     };
     Resource::CreateForbidden(format!("the API server says {said}; {remedy}"))
 }
 
 /// The condition `MLflowReady` from a probe alone.
-pub fn probe_condition(probe: &Probe, url: &str, look: &str) -> ConditionUpdate {
+pub fn probe_condition(probe: &Probe, url: &str, look: &Kubectl) -> ConditionUpdate {
     match probe {
         Probe::Answered(mlflow) => ConditionUpdate::good(
             Reason::Available,

@@ -11,6 +11,7 @@ mod messages;
 pub mod mlflow_cr;
 pub mod quote;
 mod rows;
+mod settling;
 mod traces;
 mod workloads;
 pub mod writes;
@@ -22,8 +23,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::json;
 
 use self::condition::ConditionUpdate;
-pub use self::traces::{SILENCE_SECONDS, SILENCE_SECONDS_AFTER_END};
-use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowMode, MlflowStatus, Reason, RefusedMergeCa};
+pub use self::traces::{SILENCE_SECONDS, SILENCE_SECONDS_AFTER_END, stopped_at};
+use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowStatus, Reason, RefusedMergeCa};
 use crate::core::kubectl::Kubectl;
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::RolloutStrategy;
@@ -31,8 +32,8 @@ use crate::core::workloads::cause::Fleet;
 use crate::core::workloads::evidence::Evidence;
 use crate::core::workloads::{Assessment, InjectionState};
 use crate::names;
-pub use bounds::clip;
-pub use rows::{MAX_WORKLOADS, States};
+pub use rows::States;
+pub use settling::Settling;
 
 /// What one pass found.
 #[derive(Clone, Debug)]
@@ -160,36 +161,6 @@ fn only_ready(tracing: &AgentTracing, update: ConditionUpdate, now: Timestamp) -
 pub fn is_true(status: Option<&AgentTracingStatus>, condition: ConditionType) -> bool {
     let mut conditions = status.iter().flat_map(|s| &s.conditions);
     conditions.any(|c| c.type_ == condition.as_str() && c.status == "True")
-}
-
-/// Whether something is not as it should be that may change without an event: nobody watches pods, volumes and what the API
-/// server refuses. All other changes are told by a watch, by the prober of the server or by the questions about traces.
-pub fn is_unsettled(status: &AgentTracingStatus, mode: MlflowMode) -> bool {
-    status.conditions.iter().any(|condition| {
-        let is_own_server = condition.type_ == ConditionType::MLflowReady.as_str() && mode == MlflowMode::Standalone;
-        let changes_unseen = |reason: Reason| {
-            matches!(
-                reason,
-                Reason::AccessDenied
-                    | Reason::BindForbidden
-                    | Reason::CreateForbidden
-                    | Reason::MLflowCRDMissing
-                    | Reason::MergeCAImage
-                    | Reason::NameConflict
-                    | Reason::PodsNotReady
-                    | Reason::Progressing
-                    | Reason::ReconcileFailed
-                    | Reason::RolloutHalted
-                    | Reason::RolloutInProgress
-                    | Reason::StorageNotBound
-                    | Reason::TemplateInvalid
-                    | Reason::TLSUntrusted
-                    | Reason::WebhookUnavailable
-            )
-        };
-        let reason = Reason::from_name(&condition.reason);
-        condition.status != "True" && (is_own_server || reason.is_none_or(changes_unseen))
-    })
 }
 
 struct TracingRef<'a> {
@@ -341,6 +312,12 @@ fn experiments_ready(tracing_ref: &TracingRef<'_>, findings: &Findings<'_>) -> C
 fn conditions(tracing: &AgentTracing, updates: &[(ConditionType, ConditionUpdate)], now: Timestamp) -> Vec<Condition> {
     let old = tracing.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     let condition = |(kind, update): &(ConditionType, ConditionUpdate)| {
+        debug_assert!(
+            *kind == ConditionType::Ready || update.reason.conditions().contains(kind),
+            "src/api/reasons.rs does not list {} among the conditions of {}",
+            kind.as_str(),
+            update.reason.as_str()
+        );
         let status = match update.good {
             Some(true) => "True",
             Some(false) => "False",

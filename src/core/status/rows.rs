@@ -6,15 +6,12 @@ use jiff::Timestamp;
 
 use super::traces::{self, has_ended_silently};
 use super::{Evidence, Findings, TracingRef, is_counted, logs};
-use crate::api::{AgentTracingStatus, Reason, StateCount, WorkloadState, WorkloadStatus};
+use crate::api::{AgentTracingStatus, MAX_WORKLOADS, Reason, StateCount, WorkloadState, WorkloadStatus};
 use crate::core::workloads::cause::Cause;
 use crate::core::workloads::{Assessment, InjectionState, TraceDestination};
 
 /// How many workloads are in which state; the list in status has only the worst of them.
 pub type States = BTreeMap<WorkloadState, usize>;
-
-/// Most workloads in the list.
-pub const MAX_WORKLOADS: usize = 100;
 
 /// The list, the worst first, and the states of all.
 pub(super) fn list(

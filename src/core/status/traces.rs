@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use super::health::port_of;
 
 use super::condition::ConditionUpdate;
-use super::{Findings, TracingRef, clip, count, list, logs};
-use crate::api::{ConditionType, MlflowStatus, Reason};
+use super::{Findings, TracingRef, count, list, logs};
+use crate::api::{ConditionType, MlflowStatus, Reason, WorkloadStatus};
+use crate::core::clip::clip;
 use crate::core::kubectl::Kubectl;
 use crate::core::workloads::evidence::Evidence;
 use crate::core::workloads::rollout::touched_at;
@@ -59,11 +60,20 @@ pub(super) fn note(findings: &Findings<'_>, assessment: &Assessment) -> Option<S
         }
         Evidence::Stopped(last) => {
             let reason = Reason::TracesStopped.as_str();
-            Some(format!("{reason}: the last one of its experiment began at {last}"))
+            Some(format!("{reason}{LAST_BEGAN}{last}"))
         }
         Evidence::NotAsked | Evidence::Nothing | Evidence::NoExperiment | Evidence::Received(_) => None,
     }
 }
+
+/// When the last trace of a workload began, where its row says that they have stopped: a new leader goes on from there.
+pub fn stopped_at(row: &WorkloadStatus) -> Option<Timestamp> {
+    let time =
+        |note: &String| note.strip_prefix(Reason::TracesStopped.as_str())?.strip_prefix(LAST_BEGAN)?.parse().ok();
+    row.notes.iter().find_map(time)
+}
+
+const LAST_BEGAN: &str = ": the last one of its experiment began at ";
 
 /// What somebody has to mend.
 fn broken(

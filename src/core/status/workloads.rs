@@ -4,7 +4,7 @@ use super::condition::ConditionUpdate;
 use super::{Findings, TracingRef, count, is_counted, list, messages};
 use crate::api::Reason;
 use crate::core::kubectl::Kubectl;
-use crate::core::wiring::parts::Fallback;
+use crate::core::wiring::parts::FallbackReason;
 use crate::core::workloads::cause::{Cause, Fleet};
 use crate::core::workloads::{Assessment, InjectionState};
 
@@ -90,7 +90,7 @@ pub(super) fn workloads_ready(
 fn why_halted(culprit: &Assessment) -> String {
     match &culprit.rollout.failure {
         Some(failure) => format!("{}: {}", failure.reason, failure.message),
-        None if culprit.merge_ca.fallback == Some(Fallback::Refused) => {
+        None if culprit.merge_ca.fallback == Some(FallbackReason::Refused) => {
             format!("{}: its init container is not admitted", Reason::MergeCARefused.as_str())
         }
         None => format!("{}: its init container could not be started", Reason::MergeCAImage.as_str()),

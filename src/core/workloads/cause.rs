@@ -8,7 +8,7 @@ use super::{Assessment, InjectionState, RolloutProgress};
 use crate::api::{Reason, RolloutPolicy};
 use crate::core::settings::policy::RolloutStrategy;
 use crate::core::wiring::Missing;
-use crate::core::wiring::parts::Fallback;
+use crate::core::wiring::parts::FallbackReason;
 
 /// What a workload's cause depends on besides itself.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ pub enum Cause<'a> {
     /// Its strategy is `OnDelete`, and its pods are not replaced yet.
     AwaitsDeletion,
     /// It does without the init container of its certificate authorities.
-    WithoutInitContainer(Fallback),
+    WithoutInitContainer(FallbackReason),
     /// Jobs of it wait for that init container.
     JobsWait,
     /// It was touched and does not come back.

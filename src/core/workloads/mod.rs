@@ -17,16 +17,16 @@ use json_patch::PatchOperation;
 use self::injection_state::{injection_state, restrict_to_kind};
 use self::live::LiveWorkload;
 use crate::api::{Reason, WorkloadState};
+use crate::core::clip::clip;
 use crate::core::inject::existing_record;
 use crate::core::inject::view::Workload;
 use crate::core::selection::kind::Kind;
 use crate::core::selection::{Selection, SelectionContext, select};
 use crate::core::settings::Platform;
 use crate::core::settings::policy::Policy;
-use crate::core::status::clip;
 use crate::core::wiring::Missing;
 use crate::core::wiring::otlp::Endpoint;
-use crate::core::wiring::parts::Fallback;
+use crate::core::wiring::parts::FallbackReason;
 use crate::core::wiring::parts::authorities;
 use crate::names;
 pub use orphan::{Orphan, orphan, wired, wired_by};
@@ -136,7 +136,7 @@ pub struct MergeCaState {
     /// Its pods have it.
     pub present: bool,
     /// Why the workload does without, if it does.
-    pub fallback: Option<Fallback>,
+    pub fallback: Option<FallbackReason>,
     /// Its image, for people to read.
     pub image: String,
     /// Where its image comes from, as [`PodPart::source`](crate::core::wiring::parts::PodPart::source) names it.
@@ -148,7 +148,7 @@ pub struct MergeCaState {
 impl MergeCaState {
     /// Whether it went wrong in this workload, so that the others are not to meet the same.
     pub fn has_failed(&self) -> bool {
-        matches!(self.fallback, Some(Fallback::NotStarted | Fallback::Refused))
+        matches!(self.fallback, Some(FallbackReason::NotStarted | FallbackReason::Refused))
     }
 }
 

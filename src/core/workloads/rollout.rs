@@ -8,11 +8,10 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::api::{AgentTracing, RolloutPolicy, WorkloadState};
+use crate::api::{AgentTracing, MAX_WORKLOADS, RolloutPolicy, WorkloadState};
 use crate::core::inject::record::Record;
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::RolloutStrategy;
-use crate::core::status::MAX_WORKLOADS;
 use crate::core::workloads::{Assessment, InjectionState, RolloutFailure};
 
 /// Repairs of one cause within [`REPAIR_WINDOW_SECONDS`]; after these the workload is `Contested` and left alone.

@@ -5,7 +5,7 @@ use super::super::condition::ConditionUpdate;
 use crate::api::Reason;
 use crate::core::kubectl::Kubectl;
 use crate::core::selection::kind::Kind;
-use crate::core::wiring::parts::Fallback;
+use crate::core::wiring::parts::FallbackReason;
 use crate::core::workloads::Assessment;
 use crate::names;
 
@@ -22,15 +22,15 @@ pub(in crate::core::status) fn jobs_wait(workloads: &str, details: &Kubectl) -> 
 }
 
 /// The reason of a row.
-pub(super) fn reason(why: Fallback) -> Reason {
+pub(super) fn reason(why: FallbackReason) -> Reason {
     match why {
-        Fallback::RefusedInNamespace | Fallback::Refused => Reason::MergeCARefused,
-        Fallback::NotStarted => Reason::MergeCAImage,
+        FallbackReason::RefusedInNamespace | FallbackReason::Refused => Reason::MergeCARefused,
+        FallbackReason::NotStarted => Reason::MergeCAImage,
     }
 }
 
 /// Why a workload takes its certificate authorities from the ConfigMap, and what makes its init container possible again.
-pub(super) fn without(why: Fallback, tracing_ref: &TracingRef<'_>, assessment: &Assessment) -> String {
+pub(super) fn without(why: FallbackReason, tracing_ref: &TracingRef<'_>, assessment: &Assessment) -> String {
     let namespace = tracing_ref.namespace;
     let image = &assessment.merge_ca.image;
     let instead = format!("it takes its authorities from ConfigMap {}", names::CA_CONFIG_MAP);
@@ -38,19 +38,19 @@ pub(super) fn without(why: Fallback, tracing_ref: &TracingRef<'_>, assessment: &
         Kubectl::new("annotate").namespace(namespace).arg(&assessment.resource()).arg(&format!("{annotation}-"))
     };
     match why {
-        Fallback::RefusedInNamespace => format!(
+        FallbackReason::RefusedInNamespace => format!(
             "The cluster does not admit init container {} with image {image} in this namespace, so {instead}; allow the image (or \
              set the install's mergeCa): it is tried again every ten minutes; see who refuses it: {}",
             names::MERGE_CA,
             tracing_ref.command("get").jsonpath(".status.mergeCa.message")
         ),
-        Fallback::Refused => format!(
+        FallbackReason::Refused => format!(
             "The cluster does not admit it with init container {} and image {image}, so {instead}, and no other workload is \
              changed; allow the image (or set the install's mergeCa), then: {}",
             names::MERGE_CA,
             forget(names::ANNOTATION_MERGE_CA_REFUSED)
         ),
-        Fallback::NotStarted => format!(
+        FallbackReason::NotStarted => format!(
             "Image {image} of its init container {} could not be pulled or started, so {instead}, and no other workload is \
              changed; make the image available (or set the install's mergeCa), then: {}",
             names::MERGE_CA,

@@ -13,6 +13,9 @@ use crate::core::workloads::cause::Cause;
 use crate::names;
 pub(super) use merge_ca::jobs_wait;
 
+/// What is said of a workload whose pods are replaced by nobody but their owner.
+const ON_DELETE: &str = "Its strategy is OnDelete: its pods get the wiring when somebody deletes them";
+
 impl Cause<'_> {
     /// The state of its row; `None` where it has no row.
     pub(super) fn state(&self, assessment: &Assessment) -> Option<WorkloadState> {
@@ -79,15 +82,19 @@ impl Cause<'_> {
                 Kubectl::new("describe pods").namespace(namespace).selector(&assessment.pods)
             ),
             Cause::JobsWait => merge_ca::why_jobs_wait(namespace, assessment),
-            Cause::WithoutInitContainer(why) => merge_ca::without(*why, tracing_ref, assessment),
+            Cause::WithoutInitContainer(why) => {
+                let why = merge_ca::without(*why, tracing_ref, assessment);
+                match assessment.awaits_deletion() {
+                    // Only their deletion brings it about: the remedy for later comes after it.
+                    true => format!("{ON_DELETE} ({}). {why}", deletion(namespace, assessment)),
+                    false => why,
+                }
+            }
             Cause::RollingOut => {
                 let why = failure().map(|failure| format!(" ({failure})")).unwrap_or_default();
                 format!("Its pods are being replaced{why}; watch with: {}", on_it("rollout status"))
             }
-            Cause::AwaitsDeletion => format!(
-                "Its strategy is OnDelete: its pods get the wiring when somebody deletes them: {}",
-                deletion(namespace, assessment)
-            ),
+            Cause::AwaitsDeletion => format!("{ON_DELETE}: {}", deletion(namespace, assessment)),
             Cause::Blocked(missing) => {
                 let what = match missing {
                     Missing::TrackingUri => "MLflow has answered once".to_owned(),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::*;
 use crate::api::RolloutPolicy;
-use crate::core::wiring::parts::Fallback;
+use crate::core::wiring::parts::FallbackReason;
 
 type Change = (&'static str, fn(&mut Assessment));
 
@@ -34,7 +34,7 @@ fn of(reason: Reason, deliberate: bool) -> InjectionState {
     InjectionState::Skipped { reason, deliberate, leftover: Vec::new() }
 }
 
-const CHANGES: [Change; 16] = [
+const CHANGES: [Change; 17] = [
     ("as it is", |_| {}),
     ("wired", |j| j.wired = true),
     ("rolling", |j| j.rollout.complete = false),
@@ -67,12 +67,17 @@ const CHANGES: [Change; 16] = [
     ("a CronJob with Jobs that wait, doing without", |j| {
         j.kind = Kind::CronJob;
         let waiting = (1..8).map(|n| format!("nightly-{n}")).collect();
-        j.merge_ca = MergeCaState { waiting, fallback: Some(Fallback::NotStarted), ..MergeCaState::default() };
+        j.merge_ca = MergeCaState { waiting, fallback: Some(FallbackReason::NotStarted), ..MergeCaState::default() };
     }),
-    ("refused", |j| without(j, Fallback::Refused)),
+    ("refused", |j| without(j, FallbackReason::Refused)),
     ("refused in the namespace, rolling on deletion", |j| {
-        without(j, Fallback::RefusedInNamespace);
+        without(j, FallbackReason::RefusedInNamespace);
         j.rollout = RolloutProgress { complete: false, on_delete: true, ..j.rollout.clone() };
+    }),
+    ("with an image that cannot be pulled, rolling on deletion", |j| {
+        without(j, FallbackReason::NotStarted);
+        j.rollout = RolloutProgress { complete: false, on_delete: true, ..j.rollout.clone() };
+        j.pods = "app=teller".into();
     }),
     ("a Job that waits", |j| {
         j.kind = Kind::Job;
@@ -90,7 +95,7 @@ fn stick(assessment: &mut Assessment) {
         RolloutProgress { complete: false, failure: failure(), wanted: 1, deadline: 600, ..assessment.rollout.clone() };
 }
 
-fn without(assessment: &mut Assessment, why: Fallback) {
+fn without(assessment: &mut Assessment, why: FallbackReason) {
     assessment.merge_ca = MergeCaState { fallback: Some(why), image: "operator:1".into(), ..MergeCaState::default() };
 }
 

@@ -99,6 +99,7 @@ fn traces_that_came_regularly_and_have_stopped_lower_ready_and_say_since_when() 
     assert!(message.contains("experiment teller, the last one at 2026-11-21T10:20:00Z"), "{message}");
     let row = scene.status().workloads.into_iter().find(|w| w.name == "teller").unwrap();
     assert_eq!(row.last_trace_time.as_deref(), Some("2026-11-21T10:20:00Z"));
+    assert_eq!(stopped_at(&row), Some(last), "a new leader goes on from there");
 }
 
 // Section 3, point 6: an experiment deleted under a running agent, and traces said to arrive from it.

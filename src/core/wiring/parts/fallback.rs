@@ -7,7 +7,7 @@ use crate::core::settings::policy::Policy;
 
 /// Why the fallback of a part takes its place in a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fallback {
+pub enum FallbackReason {
     /// The init container could not be pulled or started in it.
     NotStarted,
     /// The cluster did not admit its pods, or the workload itself, with the init container.
@@ -20,9 +20,9 @@ pub enum Fallback {
 /// counts until that is another one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FallbackAnnotations {
-    /// For [`Fallback::NotStarted`].
+    /// For [`FallbackReason::NotStarted`].
     pub not_started: &'static str,
-    /// For [`Fallback::Refused`].
+    /// For [`FallbackReason::Refused`].
     pub refused: &'static str,
 }
 
@@ -36,19 +36,19 @@ impl PodPart {
 
     /// Why its init containers have no place in this workload, if they have none. That stands on the workload itself or in the
     /// status of its AgentTracing, where the webhook sees it, and counts until the image is another one.
-    pub fn why_not(&self, workload: &Workload<'_>, policy: &Policy, platform: &Platform) -> Option<Fallback> {
+    pub fn why_not(&self, workload: &Workload<'_>, policy: &Policy, platform: &Platform) -> Option<FallbackReason> {
         let annotations = self.kind.fallback.as_ref()?;
         let source = self.source(workload, platform)?;
         let is_from = |annotation| workload.metadata.annotation(annotation) == Some(source.as_str());
         if is_from(annotations.refused) {
-            return Some(Fallback::Refused);
+            return Some(FallbackReason::Refused);
         }
         if is_from(annotations.not_started) {
-            return Some(Fallback::NotStarted);
+            return Some(FallbackReason::NotStarted);
         }
         // What a namespace refuses is asked and kept for the certificate authorities alone.
         let is_refused = std::ptr::eq(self.kind, &AUTHORITIES) && policy.facts.refused_merge_ca == Some(source);
-        is_refused.then_some(Fallback::RefusedInNamespace)
+        is_refused.then_some(FallbackReason::RefusedInNamespace)
     }
 
     /// The part where it has a place in this workload, else its fallback.

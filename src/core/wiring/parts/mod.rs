@@ -17,7 +17,7 @@ pub use authorities::AUTHORITIES;
 pub use ca_sources::ca_sources;
 pub(in crate::core) use container::resources;
 pub use container::{Image, InitContainer, PodContext};
-pub use fallback::{Fallback, FallbackAnnotations};
+pub use fallback::{FallbackAnnotations, FallbackReason};
 
 /// What is the same of a part in every pod: how its entries are called, and what of the user's takes their place. On any conflict
 /// with an entry of the user's the whole part is withheld, with the variables of its group, and the rest is wired.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::api::Reason;
-use crate::core::wiring::parts::Fallback;
+use crate::core::wiring::parts::FallbackReason;
 use crate::core::workloads::tests::injection_state;
 use crate::core::workloads::{MergeCaState, RolloutFailure, RolloutProgress};
 
@@ -104,7 +104,7 @@ fn a_workload_that_never_gets_well_holds_its_place_for_its_deadline() {
 
 #[test]
 fn a_missing_merge_ca_stops_all_but_the_one_that_does_without() {
-    let failed = MergeCaState { fallback: Some(Fallback::NotStarted), ..MergeCaState::default() };
+    let failed = MergeCaState { fallback: Some(FallbackReason::NotStarted), ..MergeCaState::default() };
     let without = Assessment { merge_ca: failed, ..wanting("b", None) };
     assert_eq!(names(&[wanting("a", None), without.clone()], 1000), ["b"]);
     let done = Assessment { injection_state: InjectionState::Current, ..without };
@@ -278,7 +278,7 @@ fn while_mlflow_does_not_answer_no_pod_is_replaced() {
     assert_eq!(due(&all, PACE, 5, true, 1000).len(), 3);
     all[1].rollout.wanted = 0;
     assert_eq!(due(&all, PACE, 5, false, 1000), [1], "nothing starts of it");
-    all[2].merge_ca = MergeCaState { fallback: Some(Fallback::NotStarted), ..MergeCaState::default() };
+    all[2].merge_ca = MergeCaState { fallback: Some(FallbackReason::NotStarted), ..MergeCaState::default() };
     assert!(
         due(&all, PACE, 5, false, 1000).is_empty(),
         "it runs without the init container, and has something to lose"

@@ -107,7 +107,7 @@ fn measure(admin: &Cluster, runtime: &Runtime, size: usize, count: usize, real: 
     let first = began.elapsed().checked_sub(sent).unwrap();
     std::thread::sleep(Duration::from_secs(60));
 
-    let Rest { requests, kilobytes, asked, verbs } = count(&operator, &proxy, Duration::from_secs(seconds));
+    let Rest { requests, kilobytes, asked, verbs } = count_at_rest(&operator, &proxy, Duration::from_secs(seconds));
     println!(
         "{size:>10} {count:>11} {:>10.1} s {requests:>14.1} {kilobytes:>10.1} {asked:>14.1} {:>6.1} MiB   {verbs}",
         first.as_secs_f64(),
@@ -131,7 +131,7 @@ struct Rest {
     verbs: String,
 }
 
-fn count(operator: &Operator, proxy: &Proxy, window: Duration) -> Rest {
+fn count_at_rest(operator: &Operator, proxy: &Proxy, window: Duration) -> Rest {
     let asked = || operator.metric("agent_tracing_mlflow_requests_total");
     let (audit, asked_before, received_before) = (Audit::from_now(), asked(), proxy.seen().received);
     std::thread::sleep(window);

@@ -6,6 +6,7 @@ mod tracing;
 
 use serde_json::{Value, json};
 
+#[allow(unused_imports, reason = "not every bench answers in its namespace")]
 pub use tracing::tracing;
 
 /// A size, in KB of the whole review, and whether it is an UPDATE, which carries the object twice.

@@ -59,7 +59,7 @@ async fn a_trace_with_spans_makes_it_ready_and_is_written_once() {
 async fn a_new_leader_goes_on_with_traces_that_have_stopped_and_with_writes_that_fail() {
     let mut world = World::at_rest().await;
     put_pod(&world);
-    let database = experiment_exists().mount_as_scoped(&world.mlflow).await;
+    experiment_exists().mount(&world.mlflow).await;
     trace("2026-11-21T10:31:00Z", 3).mount(&world.mlflow).await;
     world.restart(UNTIL_IT_COMES);
     world.pass().await;
@@ -84,7 +84,8 @@ async fn a_new_leader_goes_on_with_traces_that_have_stopped_and_with_writes_that
         assert_eq!(world.reason("MLflowReady"), "WritesRefused", "{patience:?}");
     }
 
-    let (told, newer) = (world.status(), trace("2026-11-21T10:40:00Z", 2).mount_as_scoped(&world.mlflow).await);
+    let told = world.status();
+    trace("2026-11-21T10:40:00Z", 2).mount(&world.mlflow).await;
     world.restart(UNTIL_IT_COMES);
     world.pass().await;
     assert_eq!(world.reason("TracesFlowing"), "TracesReceived");
@@ -92,7 +93,8 @@ async fn a_new_leader_goes_on_with_traces_that_have_stopped_and_with_writes_that
 
     // Of another database, in which the experiment has to be made anew, the status says nothing.
     world.api.edit(TRACING, json!({"status": told}));
-    drop((database, newer));
+    world.mlflow.reset().await;
+    world.mlflow_answers().await;
     trace("2026-11-21T10:20:00Z", 1).mount(&world.mlflow).await;
     world.restart(UNTIL_IT_COMES);
     world.pass().await;

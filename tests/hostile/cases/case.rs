@@ -61,6 +61,8 @@ pub enum Say {
 pub enum Hears {
     /// Answers with these codes, in this order, and then the end.
     Codes(Vec<u16>),
+    /// One answer, with one of these.
+    OneOf([u16; 2]),
     /// An AdmissionReview that allows it and has a patch.
     Patched,
     /// The same without one.
@@ -184,6 +186,7 @@ impl Answers {
     fn as_expected(&self, hears: &Hears) -> bool {
         match hears {
             Hears::Codes(codes) => &self.codes == codes,
+            Hears::OneOf(either) => matches!(self.codes[..], [code] if either.contains(&code)),
             Hears::Patched => self.codes == [200] && patch(&self.last).is_ok_and(|patch| patch.is_some()),
             Hears::Unchanged => self.codes == [200] && patch(&self.last).is_ok_and(|patch| patch.is_none()),
             Hears::End => self.codes.is_empty(),

@@ -231,7 +231,8 @@ fn lines() -> Vec<Case> {
     }
     let long = |length: usize| format!("POST /{} HTTP/1.1", "a".repeat(length)).into_bytes();
     case("a path of 60,000 characters", &long(60_000), codes([404]));
-    case("a path of 70,000 characters", &long(70_000), codes([414]));
+    // Longer than the server's buffer too: how much of it has come when it is looked at decides which of the two it is.
+    case("a path of 70,000 characters", &long(70_000), Hears::OneOf([414, 431]));
     case("a method of 60,000 characters", &[b"A".repeat(60_000), b" /mutate HTTP/1.1".to_vec()].concat(), codes([405]));
     cases
 }

@@ -1,6 +1,7 @@
 //! What every long-running command of this program needs of its process: signals, listeners, the cluster.
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -56,4 +57,15 @@ pub(crate) async fn client() -> anyhow::Result<Client> {
     config.write_timeout = Some(Duration::from_secs(30));
     config.reset_reader_on_write = true;
     Client::try_from(config).context("failed to make a Kubernetes client")
+}
+
+/// How a command that runs for long ends. What ended it stands in the log, like all that it says.
+pub(crate) fn exit_code(ended: anyhow::Result<()>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "ended");
+            ExitCode::from(2)
+        }
+    }
 }

@@ -25,7 +25,7 @@ use crate::core::settings::{MergeCa, Platform};
 use crate::http_server::{self, Drain, Limits};
 use crate::mlflow::Http;
 use crate::names;
-use crate::process::{Signals, client, listen};
+use crate::process::{Signals, client, exit_code, listen};
 use crate::standstill::{STALL_LIMIT, spawned, unless_stalled};
 use crate::telemetry::{self, Metrics, Readiness};
 use crate::tls::clock::WallClock;
@@ -39,13 +39,7 @@ use crate::webhook::{self, Webhook};
 /// otherwise stands in the log, like all that it says; only an error of the log itself comes back.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     telemetry::log(&args.log_level)?;
-    Ok(match operate(args).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "ended");
-            ExitCode::from(2)
-        }
-    })
+    Ok(exit_code(operate(args).await))
 }
 
 #[expect(clippy::too_many_lines, reason = "a list of what runs")]

@@ -83,19 +83,19 @@ impl Forwarder {
         experiment: ExperimentRef,
         request: SpanRequest,
     ) -> Result<(), NotTaken> {
-        let name = format!("{sender} {experiment}");
-        let lane = self.spool.lane(&name).await?;
+        let sender = sender.to_string();
+        let lane = self.spool.lane(&format!("{sender} {experiment}")).await?;
         let knows_where = self.targets.borrow().is_some();
         let is_direct = knows_where && self.lanes().take_direct(lane, self.now());
         if is_direct {
             let (answer, answered) = oneshot::channel();
             // In a task of its own: an agent that hangs up does not end what is under way.
-            tokio::spawn(self.clone().direct(lane, sender.to_string(), experiment, request, answer));
+            tokio::spawn(self.clone().direct(lane, sender.clone(), experiment, request, answer));
             answered.await.map_err(|_| NotTaken::Ending)??;
         } else {
-            self.store(lane, &sender.to_string(), request.to_bytes()).await?;
+            self.store(lane, &sender, request.to_bytes()).await?;
         }
-        self.count(&sender.to_string(), |workload| workload.accepted += 1);
+        self.count(&sender, |workload| workload.accepted += 1);
         Ok(())
     }
 
@@ -157,7 +157,6 @@ impl Forwarder {
         request: SpanRequest,
         answer: oneshot::Sender<Result<(), NotTaken>>,
     ) {
-        let kept = request.to_bytes();
         let mut sending = Box::pin(self.send(&experiment, &request));
         let soon = timeout(DIRECT_PATIENCE, &mut sending).await.ok();
         if soon == Some(Ok(())) {
@@ -165,7 +164,7 @@ impl Forwarder {
             self.end(lane, Place::Direct, &sender, Ok(()));
             return;
         }
-        let stored = self.store(lane, &sender, kept).await;
+        let stored = self.store(lane, &sender, request.to_bytes()).await;
         let ticket = stored.as_ref().ok().copied();
         let ended = match (soon, stored) {
             (Some(ended), stored) => {

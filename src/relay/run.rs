@@ -21,20 +21,14 @@ use super::target::{self, Target};
 use crate::cli::relay::RelayArgs;
 use crate::http_server::{self, Drain, Limits};
 use crate::mlflow::Http;
-use crate::process::{Signals, client, listen};
+use crate::process::{Signals, client, exit_code, listen};
 use crate::telemetry::{self, Metrics, Readiness};
 use crate::trust::TrustedAuthorities;
 
 /// Runs the relay until SIGTERM or SIGINT.
 pub async fn run(args: RelayArgs) -> anyhow::Result<ExitCode> {
     telemetry::log(&args.log_level)?;
-    Ok(match relay(args).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "ended");
-            ExitCode::from(2)
-        }
-    })
+    Ok(exit_code(relay(args).await))
 }
 
 async fn relay(args: RelayArgs) -> anyhow::Result<()> {

@@ -79,11 +79,6 @@ impl Cause {
         }
     }
 
-    /// Whether MLflow may have stored what was sent although nobody heard so.
-    pub fn is_ambiguous(self) -> bool {
-        matches!(self, Self::Timeout | Self::Unreachable | Self::Busy)
-    }
-
     /// The name in `/evidence` and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -42,7 +42,9 @@ start_network() {
   ip -n "$NS" route add "$SERVICE_CIDR" dev node0
   ip -n "$NS" route add unreachable default
   ip -n "$NS" -6 route add unreachable default metric 4096
-  ip -n "$NS" link add cni0 type bridge
+  # With an address of its own: a bridge without one takes that of a port, another one when the port's pod ends, and until
+  # pods have noticed, none of their answers arrive. On IPv6 that took half a minute, and the kubelet ended the operator.
+  ip -n "$NS" link add cni0 address 0a:58:0a:f4:00:01 type bridge
   # The DNS server listens here before the first pod makes the bridge plugin bring it up.
   ip -n "$NS" address add "$POD_GATEWAY/${POD_CIDR#*/}" dev cni0 "${at_once[@]}"
   ip -n "$NS" link set cni0 up

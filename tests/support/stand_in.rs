@@ -2,6 +2,7 @@
 //! loopback.
 #![allow(dead_code, reason = "each user needs its own part")]
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener as Listener};
 use std::process::{Child, Command, Stdio};
@@ -62,13 +63,8 @@ impl Operator {
         self.process.try_wait().unwrap().is_some()
     }
 
-    pub fn cpu(&self) -> Duration {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
-        let nanoseconds = |task: std::fs::DirEntry| {
-            let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
-        };
-        Duration::from_nanos(tasks.map(|task| nanoseconds(task.unwrap())).sum())
+    pub fn cpu(&self) -> CpuTime {
+        CpuTime::of(self.process.id())
     }
 
     pub fn memory_by_kind(&self) -> String {
@@ -88,6 +84,30 @@ impl Drop for Operator {
     }
 }
 
+/// CPU time of each thread of a process so far: the kernel's own account.
+pub struct CpuTime(BTreeMap<String, Duration>);
+
+impl CpuTime {
+    /// That of a process.
+    pub fn of(process: u32) -> Self {
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+        let nanoseconds = |task: std::fs::DirEntry| {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            let taken = text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+            (task.file_name().to_string_lossy().into_owned(), Duration::from_nanos(taken))
+        };
+        Self(tasks.map(|task| nanoseconds(task.unwrap())).collect())
+    }
+
+    /// What the process took since `before`, without what threads took that have ended meanwhile.
+    pub fn since(&self, before: &Self) -> Duration {
+        let taken = |(thread, now): (&String, &Duration)| {
+            now.saturating_sub(before.0.get(thread).copied().unwrap_or_default())
+        };
+        self.0.iter().map(taken).sum()
+    }
+}
+
 /// As much of an API server as the operator needs to start: it lists one AgentTracing and one labelled namespace, keeps
 /// what is written, and its watches tell only of the webhook's certificate.
 pub struct ApiServer {
@@ -95,7 +115,7 @@ pub struct ApiServer {
     written: Written,
 }
 
-type Written = Arc<Mutex<std::collections::BTreeMap<String, Value>>>;
+type Written = Arc<Mutex<BTreeMap<String, Value>>>;
 
 impl ApiServer {
     pub async fn start(tracing: Value) -> Self {
@@ -227,6 +247,7 @@ fn not_found() -> Response {
     (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "application/json")], status.to_string()).into_response()
 }
 
+/// Addresses of loopback at which nobody listens.
 pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     // Held together, so that no two are the same.
     let listeners = [(); N].map(|()| Listener::bind("127.0.0.1:0").unwrap());

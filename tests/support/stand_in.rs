@@ -101,9 +101,8 @@ impl CpuTime {
 
     /// What the process took since `before`, without what threads took that have ended meanwhile.
     pub fn since(&self, before: &Self) -> Duration {
-        let taken = |(thread, now): (&String, &Duration)| {
-            now.saturating_sub(before.0.get(thread).copied().unwrap_or_default())
-        };
+        let taken =
+            |(thread, now): (&String, &Duration)| now.saturating_sub(before.0.get(thread).copied().unwrap_or_default());
         self.0.iter().map(taken).sum()
     }
 }

@@ -4,22 +4,23 @@
 //! does not repeat a POST that a closing connection swallowed, so every ending has to be announced with
 //! `Connection: close` on an answer, never by hanging up on an idle connection.
 
-mod header_timeout;
 pub mod listeners;
+mod patience;
 mod peers;
+pub mod thread;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use self::header_timeout::{BUSY, HEADER, HeaderTimeout, IDLE};
+use self::patience::{BUSY, IDLE, Patience};
 use self::peers::{Peer, Peers};
 
 /// How far a server's end has come.
@@ -176,9 +177,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = ends.limits;
-    let state = Arc::new(AtomicU8::new(HEADER));
-    let stream =
-        HeaderTimeout { stream, state: state.clone(), time: limits.header, limit: Box::pin(sleep(limits.header)) };
+    let stream = Patience::new(stream, limits.header, limits.idle);
+    let state = stream.state();
     let old_from = Instant::now() + limits.age.mul_f64(0.8 + 0.4 * chance());
     let answers = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(|request: hyper::Request<hyper::body::Incoming>| {
@@ -195,9 +195,7 @@ where
     });
     let mut connection = pin!(
         http1::Builder::new()
-            .timer(TokioTimer::new())
-            // hyper's limit runs between requests too; the one for a started header is ours.
-            .header_read_timeout(limits.idle)
+            // No timer: hyper's limit makes one for each header, and ours makes one for each connection.
             .max_buf_size(BUFFER)
             // A peer may say that nothing more comes and still listen.
             .half_close(true)

@@ -22,6 +22,7 @@ use crate::cli::run::RunArgs;
 use crate::controller;
 use crate::core::settings::hosts::Hosts;
 use crate::core::settings::{MergeCa, Platform};
+use crate::http_server::thread::on_own_thread;
 use crate::http_server::{self, Drain, Limits};
 use crate::mlflow::Http;
 use crate::names;
@@ -99,8 +100,10 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
 
     let drain = watch::Sender::new(Drain::Open);
     let terminating = watch::Sender::new(false);
-    let (webhook, tls) = (webhook::router(webhook), Some(certificates.serving()));
-    let webhook = http_server::serve(webhook_listener, tls, webhook, Limits::default(), drain.subscribe());
+    let (webhook, tls, drained) = (webhook::router(webhook), Some(certificates.serving()), drain.subscribe());
+    let webhook = on_own_thread("webhook", webhook_listener, move |listener| {
+        http_server::serve(listener, tls, webhook, Limits::default(), drained)
+    });
     let health = telemetry::router(metrics.clone(), readiness.clone());
     // Open to the end: the kubelet asks /livez for as long as the process is there.
     let open = watch::Sender::new(Drain::Open);
@@ -126,9 +129,8 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
 
     // Each in a task of its own: whatever one of them is busy with, the others go on, and an admission never waits.
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    for server in [webhook.boxed(), health.boxed()] {
-        tasks.spawn(server.map(Ok));
-    }
+    tasks.spawn(webhook.map(|ended| ended.context("failed to serve the webhook")));
+    tasks.spawn(health.map(Ok));
     let (watched, ready) = (client.clone(), readiness.clone());
     tasks.spawn(async move { match cache.keep(&watched, &ready).await {} });
     let (kept, ready) = (certificates.clone(), readiness.clone());

@@ -95,7 +95,8 @@ impl Cli {
     }
 }
 
-/// Two workers: one reconcile must never keep an admission waiting, and each further thread costs idle memory.
+/// Two workers: one reconcile must never keep the lease, the watches or the probes waiting, and each further thread costs idle
+/// memory. The webhook has a thread of its own.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }

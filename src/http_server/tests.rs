@@ -68,6 +68,27 @@ async fn whoever_says_nothing_or_dribbles_a_header_is_cut_off_but_an_idle_caller
 }
 
 #[tokio::test]
+async fn an_idle_caller_is_cut_off_when_its_time_is_over_counted_from_its_last_answer() {
+    let limits = Limits { header: Duration::from_millis(100), idle: Duration::from_millis(400), ..Limits::default() };
+    let server = TestServer::start(limits).await;
+    let mut caller = server.connect().await;
+    for _ in 0..3 {
+        caller.asks().await;
+        sleep(Duration::from_millis(250)).await;
+    }
+    caller.asks().await;
+    let answered = Instant::now();
+    assert!(caller.is_cut_within(Duration::from_secs(2)).await);
+    assert!(answered.elapsed() >= Duration::from_millis(350), "{:?}", answered.elapsed());
+    // What takes long to answer is no idle caller.
+    let mut slow = server.connect().await;
+    slow.says("POST /slow HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n").await;
+    sleep(Duration::from_millis(600)).await;
+    slow.says("x").await;
+    assert!(slow.hears().await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
 async fn one_connection_too_many_waits_until_another_ends() {
     let server = TestServer::start(Limits { connections: 1, ..Limits::default() }).await;
     let mut first = server.connect().await;

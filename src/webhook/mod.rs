@@ -21,7 +21,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures::StreamExt;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant as Moment, timeout_at};
 
 use crate::core::decide::{Decision, decide};
@@ -44,9 +45,9 @@ pub struct Webhook {
     /// User name of the operator's own service account.
     operator_user: String,
     /// In KiB, for what bodies have beyond [`SMALL`].
-    room: Semaphore,
+    room: Arc<Semaphore>,
     /// Held while a body beyond [`SMALL`] is decided: what it is read into may be several times as large.
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
     decide: Decide,
 }
 
@@ -65,8 +66,8 @@ impl Webhook {
             metrics,
             operator_user: format!("system:serviceaccount:{}:{}", platform.operator_namespace, names::SERVICE_ACCOUNT),
             platforms: [false, true].map(|openshift| Platform { openshift, ..platform.clone() }),
-            room: Semaphore::new(ROOM),
-            turn: Semaphore::new(1),
+            room: Arc::new(Semaphore::new(ROOM)),
+            turn: Arc::new(Semaphore::new(1)),
             decide,
         }
     }
@@ -138,7 +139,7 @@ impl Webhook {
 
     /// Reads a body and takes room for what it has beyond [`SMALL`], which belongs to the connection. Room is taken when the
     /// bytes are there: whoever only announces them keeps nobody else out.
-    async fn read(&self, body: Body) -> Result<ReceivedBody<'_>, RequestRefusal> {
+    async fn read(&self, body: Body) -> Result<ReceivedBody, RequestRefusal> {
         let announced = body.size_hint();
         if announced.lower() > MAX_BODY as u64 {
             return Err(RequestRefusal::TooLarge);
@@ -155,7 +156,8 @@ impl Webhook {
             }
             if length > SMALL && arrived.room.is_none() {
                 let kibibytes = (most.max(length) - SMALL).div_ceil(1024) as u32;
-                arrived.room = Some(self.room.try_acquire_many(kibibytes).map_err(|_| RequestRefusal::TooBusy)?);
+                let room = self.room.clone().try_acquire_many_owned(kibibytes);
+                arrived.room = Some(room.map_err(|_| RequestRefusal::TooBusy)?);
                 // Once, or the old and the new one would be there together whenever it grows.
                 arrived.bytes.reserve_exact(most.max(length) - arrived.bytes.len());
             }
@@ -207,9 +209,9 @@ impl Webhook {
 }
 
 /// A body, and the room that it takes until it is answered.
-struct ReceivedBody<'w> {
+struct ReceivedBody {
     bytes: Vec<u8>,
-    room: Option<SemaphorePermit<'w>>,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// A request that gets no AdmissionReview back.
@@ -238,14 +240,26 @@ async fn mutate(State(webhook): State<Arc<Webhook>>, request: Request) -> Result
 
     let arrived = timeout_at(deadline, webhook.read(request.into_body())).await;
     let arrived = arrived.map_err(|_| refuse(RequestRefusal::TooSlow))?.map_err(refuse)?;
-    let turn = match arrived.room {
-        Some(_) => {
-            Some(timeout_at(deadline, webhook.turn.acquire()).await.map_err(|_| refuse(RequestRefusal::TooBusy))?)
+    let answer = if arrived.room.is_none() {
+        webhook.answer(&arrived.bytes)?
+    } else {
+        let turn = timeout_at(deadline, webhook.turn.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_| refuse(RequestRefusal::TooBusy))?;
+        // It may take as long as a thousand small ones, and they wait for nobody. Room and turn go with it: whoever hangs up
+        // meanwhile must not make room for another.
+        let webhook = webhook.clone();
+        let answered = spawn_blocking(move || {
+            let answer = webhook.answer(&arrived.bytes);
+            drop((turn, arrived));
+            answer
+        });
+        match answered.await.map_err(JoinError::try_into_panic) {
+            Ok(answer) => answer?,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime ends.
+            Err(Err(_)) => return Err(refuse(RequestRefusal::TooBusy)),
         }
-        None => None,
     };
-    let answer = webhook.answer(&arrived.bytes)?;
-    drop((turn, arrived));
     Ok(([(header::CONTENT_TYPE, APPLICATION_JSON)], answer).into_response())
 }
 

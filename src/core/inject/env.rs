@@ -24,7 +24,7 @@ pub(super) struct EnvOwnership<'w, 'a> {
 impl<'w, 'a> EnvOwnership<'w, 'a> {
     pub(super) fn of(container: &'w Container<'a>, recorded: Option<&RecordedContainer>) -> Self {
         let mut ours: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-        let mut users = Vec::new();
+        let mut users = Vec::with_capacity(container.env.as_ref().map_or(0, Vec::len));
         for (index, entry) in container.env.iter().flatten().enumerate() {
             let hash = recorded.and_then(|r| r.env.get(&*entry.name));
             let value = entry.value.as_deref().unwrap_or_default();
@@ -163,6 +163,7 @@ pub(super) fn container_patch(
         record.note_created(&created);
         patch.push(add(at(&[]), Value::Array(appended)));
     } else {
-        patch.extend(appended.into_iter().map(|entry| add(at(&["-"]), entry)));
+        let end = at(&["-"]);
+        patch.extend(appended.into_iter().map(|entry| add(end.clone(), entry)));
     }
 }

@@ -114,7 +114,7 @@ pub fn inject(
     }
     let mounts_of_parts = entries::mounts(&parts);
 
-    let mut hashed = vec![wiring.tracing.clone()];
+    let mut hashed: Vec<&str> = vec![&wiring.tracing];
     let default_container =
         workload.template_metadata().and_then(|m| m.annotation(names::ANNOTATION_DEFAULT_CONTAINER));
     let (mut agent, mut init_agent): (Option<&Container<'_>>, _) = (None, None);
@@ -146,8 +146,8 @@ pub fn inject(
             init_agent.get_or_insert(container_ref.index);
         }
         let env: BTreeMap<_, _> = wanted.iter().map(|e| (e.name.clone(), value_hash(&e.value))).collect();
-        hashed.push(container_ref.container.name.to_string());
-        hashed.extend(wanted.iter().flat_map(|e| [e.name.clone(), e.value.clone()]));
+        hashed.push(&container_ref.container.name);
+        hashed.extend(wanted.iter().flat_map(|e| [&*e.name, &*e.value]));
         record.containers.insert(container_ref.container.name.to_string(), RecordedContainer { env, mounts });
     }
     let Some(agent) = agent else {
@@ -165,7 +165,7 @@ pub fn inject(
             .volumes
             .iter()
             .chain(&managed_entries.init_containers)
-            .map(|managed| managed.fingerprint.clone()),
+            .map(|managed| managed.fingerprint.as_str()),
     );
     let old = old.unwrap_or_default();
     let before = out.patch.len();
@@ -177,7 +177,7 @@ pub fn inject(
     {
         entries::renew(workload.kind, context.pod, &managed_entries, &mut out.patch);
     }
-    record.hash = short_hash(hashed.iter().map(String::as_str));
+    record.hash = short_hash(hashed.into_iter());
     out.hash = record.hash.clone();
     label_patch(&workload.metadata, &wiring.tracing, &mut record, &mut out.patch);
     let folders = managed_entries.folders();

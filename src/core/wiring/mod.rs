@@ -112,6 +112,9 @@ pub fn literal(text: &str) -> String {
 
 /// What the process gets of a value in a template: the way back from [`literal`]. `None` where a variable may be named.
 pub fn expand(value: &str) -> Option<String> {
+    if !value.contains('$') {
+        return Some(value.to_owned());
+    }
     let parts: Vec<&str> = value.split("$$").collect();
     let names_none = parts.iter().all(|part| !part.contains("$("));
     names_none.then(|| parts.join("$"))

@@ -5,7 +5,7 @@
 //! `Connection: close` on an answer, never by hanging up on an idle connection.
 
 pub mod listeners;
-mod patience;
+mod peer_timeout;
 mod peers;
 pub mod thread;
 
@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use self::patience::{BUSY, IDLE, Patience};
+use self::peer_timeout::{BUSY, IDLE, PeerTimeout};
 use self::peers::{Peer, Peers};
 
 /// How far a server's end has come.
@@ -177,7 +177,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = ends.limits;
-    let stream = Patience::new(stream, limits.header, limits.idle);
+    let stream = PeerTimeout::new(stream, limits.header, limits.idle);
     let state = stream.state();
     let old_from = Instant::now() + limits.age.mul_f64(0.8 + 0.4 * chance());
     let answers = TowerToHyperService::new(router);

@@ -198,7 +198,7 @@ fn text(links: &[Link], colour: bool) -> String {
             State::Unknown | State::Skipped => ("?", 33),
         };
         let sign = if colour { format!("\u{1b}[{code}m{sign}\u{1b}[0m") } else { sign.to_owned() };
-        format!("{sign} {:width$}  {}\n", link.link, link.said)
+        format!("{sign} {:width$}  {}\n", link.link, link.message)
     };
     let lines: String = shown().map(line).collect();
     match links.len() - shown().count() {
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_table_is_aligned_and_coloured_only_on_a_terminal() {
-        let link = |link: &str, state| Link { link: link.into(), state, said: "as it is".into() };
+        let link = |link: &str, state| Link { link: link.into(), state, message: "as it is".into() };
         let links = [link("a", State::Good), link("longer", State::Bad), link("b", State::Skipped)];
         let behind = "– 1 more links stand behind the broken one and are not looked at\n";
         assert_eq!(text(&links, false), format!("✓ a       as it is\n✗ longer  as it is\n{behind}"));

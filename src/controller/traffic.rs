@@ -11,7 +11,7 @@ use tokio::time::Instant;
 const SPACING: Duration = Duration::from_millis(50);
 /// Who waits asks again at each pass. Whoever has not asked for so long waits no more, and nothing is kept free for it.
 const WAITING_TTL: Duration = Duration::from_secs(120);
-/// How long places are held by someone who says no more how many: a pass that fails again and again, or one that is suspended.
+/// How long places are holding by someone who says no more how many: a pass that fails again and again, or one that is suspended.
 const MAX_HOLD: Duration = Duration::from_secs(600);
 
 /// Places for workloads that roll, and turns in changing them.
@@ -27,7 +27,7 @@ pub(super) struct RolloutBudget {
 #[derive(Debug, Default)]
 struct Places {
     /// How many roll because of us, by whoever changes them, and when that was said.
-    taken: HashMap<String, (usize, Instant)>,
+    holders: HashMap<String, (usize, Instant)>,
     /// Who got less than it wanted, the one whose turn it is first.
     waiting: VecDeque<Waiting>,
 }
@@ -47,32 +47,32 @@ impl RolloutBudget {
     /// As many places as are free, of those wanted by someone who holds so many already. They are taken before anybody else
     /// can, until the next call for the same one. An AgentTracing, named by what stands before the first `/`, gets no more
     /// than half of all places, and a place is kept free for each namespace that has waited longer.
-    pub(super) fn reserve(&self, namespace: &str, of: &str, held: usize, wanted: usize) -> usize {
+    pub(super) fn reserve(&self, namespace: &str, of: &str, holding: usize, wanted: usize) -> usize {
         let now = Instant::now();
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         places.waiting.retain(|one| now.duration_since(one.asked_at) < WAITING_TTL);
-        places.taken.retain(|_, (_, noted_at)| now.duration_since(*noted_at) < MAX_HOLD);
+        places.holders.retain(|_, (_, noted_at)| now.duration_since(*noted_at) < MAX_HOLD);
         let others = |test: &dyn Fn(&str) -> bool| -> usize {
-            places.taken.iter().filter(|(other, _)| *other != of && test(other)).map(|(_, (taken, _))| taken).sum()
+            places.holders.iter().filter(|(other, _)| *other != of && test(other)).map(|(_, (places, _))| places).sum()
         };
-        let free = self.limit.saturating_sub(held + others(&|_| true));
-        let share = self.limit.div_ceil(2).saturating_sub(held + others(&|other| owner(other) == owner(of)));
+        let free = self.limit.saturating_sub(holding + others(&|_| true));
+        let share = self.limit.div_ceil(2).saturating_sub(holding + others(&|other| owner(other) == owner(of)));
         let wanted = wanted.min(share);
-        let granted = wanted.min(free.saturating_sub(places.ahead_of(namespace, of)));
-        places.note(namespace, of, granted, wanted > granted, now);
-        places.take(of, held + granted, now);
-        granted
+        let grant = wanted.min(free.saturating_sub(places.ahead_of(namespace, of)));
+        places.note(namespace, of, grant, wanted > grant, now);
+        places.take(of, holding + grant, now);
+        grant
     }
 
     /// Notes how many places someone holds; whether it waits for more stays as it is.
-    pub(super) fn hold(&self, of: &str, held: usize) {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).take(of, held, Instant::now());
+    pub(super) fn hold(&self, of: &str, holding: usize) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).take(of, holding, Instant::now());
     }
 
     /// Gives the places of those back that are gone.
     pub(super) fn retain(&self, is_there: impl Fn(&str) -> bool) {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.taken.retain(|of, _| is_there(of));
+        places.holders.retain(|of, _| is_there(of));
         places.waiting.retain(|one| is_there(&one.of));
     }
 
@@ -87,10 +87,10 @@ impl RolloutBudget {
 }
 
 impl Places {
-    fn take(&mut self, of: &str, held: usize, now: Instant) {
-        match held {
-            0 => self.taken.remove(of),
-            held => self.taken.insert(of.to_owned(), (held, now)),
+    fn take(&mut self, of: &str, holding: usize, now: Instant) {
+        match holding {
+            0 => self.holders.remove(of),
+            holding => self.holders.insert(of.to_owned(), (holding, now)),
         };
     }
 
@@ -102,8 +102,8 @@ impl Places {
     }
 
     /// Whoever got something goes to the end, with all of its namespace.
-    fn note(&mut self, namespace: &str, of: &str, granted: usize, waits: bool, now: Instant) {
-        if granted > 0 {
+    fn note(&mut self, namespace: &str, of: &str, grant: usize, waits: bool, now: Instant) {
+        if grant > 0 {
             let (had_its_turn, rest) = std::mem::take(&mut self.waiting)
                 .into_iter()
                 .partition::<VecDeque<_>, _>(|one| one.namespace == namespace);
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(budget.reserve("a", "a", 0, 20), 10);
     }
 
-    /// Review B2: one AgentTracing held all places of the cluster for as long as its workloads did not come back.
+    /// Review B2: one AgentTracing holding all places of the cluster for as long as its workloads did not come back.
     #[test]
     fn an_agent_tracing_never_holds_more_than_half_of_the_places() {
         let budget = RolloutBudget::new(20);

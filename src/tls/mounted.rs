@@ -33,7 +33,7 @@ impl Certificates {
     /// Serves what the files hold, for as long as it can be used.
     pub(super) async fn poll_folder(&self, readiness: &Readiness) -> Infallible {
         let mut served: Option<Content> = None;
-        let mut told = String::new();
+        let mut logged_error = String::new();
         loop {
             // By content: a swapped link tells nothing by its time, size or inode.
             match read(&self.folder) {
@@ -47,9 +47,9 @@ impl Certificates {
                     Err(error) if served.is_none() => readiness.fail(CERTIFICATE, self.remedy(&error)),
                     Err(error) => {
                         let error = self.remedy(&error);
-                        if error != told {
+                        if error != logged_error {
                             tracing::warn!(error, "the mounted certificate cannot be used; serving the one before");
-                            told = error;
+                            logged_error = error;
                         }
                     }
                 },

@@ -78,7 +78,7 @@ pub fn until_broken(scene: &Scene, link: &str, remedy: &str) -> String {
     until(&format!("check names {link} and says: {remedy}"), || {
         let (code, links) = check(scene, &[]);
         let named = links.iter().find(|found| found["link"] == link && broken(&links).as_deref() == Some(link));
-        let said = named.and_then(|found| found["said"].as_str()).filter(|said| code == 1 && said.contains(remedy));
+        let said = named.and_then(|found| found["message"].as_str()).filter(|said| code == 1 && said.contains(remedy));
         said.map(str::to_owned).ok_or_else(|| format!("{code} {links:#?}"))
     })
 }

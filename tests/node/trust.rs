@@ -75,8 +75,8 @@ fn what_the_owners_own_merge_ca_complains_of_is_named(scene: &Scene) {
     until("check names what vault's own merge-ca says", || {
         let (_, links) = check(scene, &["--workload", "deployment/vault"]);
         let found = links.iter().find(|found| found["link"] == link && found["state"] == "unknown");
-        let said = found.and_then(|found| found["said"].as_str()).unwrap_or_default();
-        match said.contains("No such file") && said.contains("kubectl exec -n trust vault-") {
+        let message = found.and_then(|found| found["message"].as_str()).unwrap_or_default();
+        match message.contains("No such file") && message.contains("kubectl exec -n trust vault-") {
             true => Ok(()),
             false => Err(format!("{links:#?}")),
         }

@@ -102,7 +102,7 @@ pub struct Link {
     /// Whether it holds.
     pub state: State,
     /// What was found; where it is broken it ends with the command to type.
-    pub said: String,
+    pub message: String,
 }
 
 /// Walks the chain.
@@ -282,7 +282,7 @@ impl Chain {
             false => (state, message),
         };
         self.broken |= state == State::Bad;
-        self.links.push(Link { link: link.to_owned(), state, said: message });
+        self.links.push(Link { link: link.to_owned(), state, message });
     }
 }
 

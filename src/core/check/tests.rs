@@ -179,7 +179,7 @@ fn of_everything_that_can_be_broken_the_one_cause_is_named() {
         let bad: Vec<_> = links.iter().filter(|link| link.state == State::Bad).collect();
         assert_eq!(bad.len(), 1, "{link}: {links:#?}");
         assert_eq!(bad[0].link, link);
-        assert!(bad[0].said.contains(remedy), "{link}: {}", bad[0].said);
+        assert!(bad[0].message.contains(remedy), "{link}: {}", bad[0].message);
         assert_eq!(exit_code(&links), 1);
         let place = links.iter().position(|link| link.state == State::Bad).unwrap();
         let behind = links[place + 1..].iter().filter(|link| link.state == State::Good);
@@ -193,7 +193,7 @@ fn what_may_not_be_looked_at_is_neither_good_nor_bad() {
     let links = check(&facts, now());
     let link = links.iter().find(|link| link.link == "operator").unwrap();
     let said = "it cannot be looked at (you may not list deployments); see whether you may: kubectl auth can-i list deployments -A";
-    assert_eq!((link.state, link.said.as_str()), (State::Unknown, said));
+    assert_eq!((link.state, link.message.as_str()), (State::Unknown, said));
     assert_eq!(exit_code(&links), 2);
     let quiet = with_condition("TracesFlowing", "False", "NoTracesYet");
     assert_eq!(exit_code(&check(&quiet, now())), 2, "nobody asked the agents yet");
@@ -220,7 +220,7 @@ fn a_workload_of_whose_traces_none_was_seen_is_unknown_beside_others_that_send()
         let traces = found(&links, "traces");
         assert_eq!((traces.state, exit_code(&links)), (state, code), "{links:#?}");
         assert!(
-            state == State::Good || traces.said.ends_with(&format!("kubectl logs -n bank-agents deployment/{only}"))
+            state == State::Good || traces.message.ends_with(&format!("kubectl logs -n bank-agents deployment/{only}"))
         );
     }
 }
@@ -244,7 +244,7 @@ fn whatever_cannot_be_looked_at_says_what_to_type() {
     let unknown: Vec<_> = links.iter().filter(|link| link.state == State::Unknown).collect();
     assert!(unknown.len() >= 8, "{links:#?}");
     for link in unknown {
-        assert!(link.said.contains(": kubectl "), "{link:?}");
+        assert!(link.message.contains(": kubectl "), "{link:?}");
     }
 }
 
@@ -262,7 +262,7 @@ fn what_an_older_agent_tracing_has_is_no_fault() {
         json!({"kind": "Deployment", "name": "teller", "state": "Skipped", "reason": "Conflict", "message": "x"});
     let links = check(&with_row(of_another), now());
     let link = links.iter().find(|link| link.link == "deployment/teller").unwrap();
-    assert_eq!(link.said, "Skipped Conflict: an older AgentTracing of this namespace has it");
+    assert_eq!(link.message, "Skipped Conflict: an older AgentTracing of this namespace has it");
     assert_eq!(exit_code(&links), 0);
 }
 

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// A stream that gives a peer limited time from a header's first byte to its last, and from an answer to the next request.
-pub(super) struct Patience<S> {
+pub(super) struct PeerTimeout<S> {
     stream: S,
     state: Arc<AtomicU8>,
     header: Duration,
@@ -24,7 +24,7 @@ pub(super) struct Patience<S> {
     timer: Pin<Box<Sleep>>,
 }
 
-impl<S> Patience<S> {
+impl<S> PeerTimeout<S> {
     /// Begins with a header of which nothing has come yet.
     pub(super) fn new(stream: S, header: Duration, idle: Duration) -> Self {
         let timer = Box::pin(sleep(header));
@@ -64,7 +64,7 @@ impl<S> Patience<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for PeerTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
             if self.state.compare_exchange(IDLE, HEADER, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
@@ -76,7 +76,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for PeerTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

@@ -87,10 +87,9 @@ async fn shared_server(
     if let (Resource::Absent, Some(spec)) = (&resource, &cr.create) {
         resource = match ctx.options.create_namespaces.contains(&settings.namespace) {
             true => apply::mlflow_resource(ctx, settings, &cr.name, spec).await?, // IO
-            false => Resource::CreateForbidden(format!(
-                "an administrator has to list namespace {0} in the install's createMlflowNamespaces (--create-mlflow-namespaces), for example with: helm upgrade -n \
-                 {1} agent-tracing-operator charts/agent-tracing-operator --reuse-values --set 'createMlflowNamespaces={{{0}}}'",
-                settings.namespace, ctx.platform.operator_namespace
+            false => Resource::CreateForbidden(mlflow_cr::allow_creation(
+                &settings.namespace,
+                &ctx.platform.operator_namespace,
             )),
         };
     }

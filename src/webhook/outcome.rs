@@ -243,3 +243,22 @@ fn make_printable(warning: &mut String) {
 const MAX_WARNING: usize = 256;
 /// 16 × 256 is the API server's 4,096 in all.
 const MAX_WARNINGS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "container pod keeps its own volume" was once said of a pod.
+    #[test]
+    fn a_volume_is_the_pods_and_a_variable_the_containers() {
+        let kept = |container: &str, what: &str| {
+            warning(&Note::KeptByUser { container: container.into(), variables: vec![what.into()] }, "tracing").unwrap()
+        };
+        let end = "rather than AgentTracing tracing's";
+        let said = kept("pod", "volume: ca-bundle");
+        assert_eq!(said, format!("agent-tracing: the pod keeps its own volume: ca-bundle {end}"));
+        // A container may be called so.
+        let said = kept("pod", "MLFLOW_EXPERIMENT_NAME");
+        assert_eq!(said, format!("agent-tracing: container pod keeps its own MLFLOW_EXPERIMENT_NAME {end}"));
+    }
+}

@@ -62,7 +62,7 @@ main() {
     exec) root && inside "$@" ;;
     load) root && lock node && load "$@" ;;
     relay) root && lock relay && relay "$@" ;;
-    unrelay) root && lock relay && stop "$DIR/relay/$1".{inside,outside}.pid ;;
+    unrelay) root && lock relay && stop "$DIR/relay/$1".{inside,outside,outside-ipv6}.pid ;;
     host-kubeconfig) root && lock relay && host_kubeconfig "$@" ;;
     ctr) root && needs_cluster && ctr "$@" ;;
     recycler) root && recycler ;;
@@ -207,23 +207,33 @@ relay() {
   local port=$1 dir=$DIR/relay target
   target=$(host "$(kubectl get service --namespace "$3" "$2" -o 'jsonpath={.spec.clusterIP}')"):$4
   mkdir -p "$dir"
-  if alive "$dir/$port.inside.pid" && alive "$dir/$port.outside.pid" && [[ $(<"$dir/$port.target") == "$target" ]]; then
+  if alive "$dir/$port.inside.pid" && listening "$port" && [[ $(<"$dir/$port.target") == "$target" ]]; then
     return
   fi
-  PATIENCE=1 stop "$dir/$port".{inside,outside}.pid
+  PATIENCE=1 stop "$dir/$port".{inside,outside,outside-ipv6}.pid
   rm -f "$dir/$port.sock"
   # A socket's path may have 107 characters, so it is named from within its folder.
   start "$dir/$port.inside.pid" "$DIR/log/relay-$port.log" env -C "$dir" nsenter --net="/run/netns/$NS" \
     socat "UNIX-LISTEN:$port.sock,fork,mode=600" "TCP:$target"
   start "$dir/$port.outside.pid" "$DIR/log/relay-$port.log" env -C "$dir" \
-    socat "TCP-LISTEN:$port,bind=127.0.0.1,reuseaddr,fork" "UNIX-CONNECT:$port.sock"
+    socat "TCP4-LISTEN:$port,bind=127.0.0.1,reuseaddr,fork" "UNIX-CONNECT:$port.sock"
+  # A browser may take localhost for ::1.
+  if has_ipv6_loopback; then
+    start "$dir/$port.outside-ipv6.pid" "$DIR/log/relay-$port.log" env -C "$dir" \
+      socat "TCP6-LISTEN:$port,bind=[::1],ipv6only,reuseaddr,fork" "UNIX-CONNECT:$port.sock"
+  fi
   printf '%s\n' "$target" >"$dir/$port.target"
   wait_for 5 listening "$port" || die "$(tail -n 5 "$DIR/log/relay-$port.log")"
 }
 
 listening() {
   alive "$DIR/relay/$1.outside.pid" && [[ -S $DIR/relay/$1.sock ]] \
-    && [[ -n $(ss --no-header --numeric --tcp --listening "src = 127.0.0.1:$1") ]]
+    && [[ -n $(ss --no-header --numeric --tcp --listening "src = 127.0.0.1:$1") ]] \
+    && { ! has_ipv6_loopback || [[ -n $(ss --no-header --numeric --tcp --listening "src = [::1]:$1") ]]; }
+}
+
+has_ipv6_loopback() {
+  [[ -n $(ip -6 address show to ::1 2>/dev/null) ]]
 }
 
 host_kubeconfig() {

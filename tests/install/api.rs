@@ -160,15 +160,18 @@ fn the_webhook_is_called_for_every_kind_while_its_template_can_be_set() {
 #[ignore = "needs the API server: make test"]
 fn the_webhook_is_called_in_enabled_namespaces_only() {
     let namespace = Namespace::create("install-scope");
-    let (ns, excluded) = (namespace.0.as_str(), "kube-public");
-    // In this order: whoever has seen the second label has seen the first.
-    for name in [excluded, ns] {
+    // One that the selector leaves out by its name, and one that only an expression knows by how its name begins.
+    let system = Namespace::create("openshift-install-scope");
+    let (ns, excluded, system) = (namespace.0.as_str(), "kube-public", system.0.as_str());
+    // In this order: whoever has seen the last label has seen the others.
+    for name in [excluded, system, ns] {
         kubectl(&["label", "namespace", name, "--overwrite", "agenttracing.dev/injection=enabled"]).ok();
     }
-    let _probe = Probe::create("install-scope", &[ns, excluded]);
+    let _probe = Probe::create("install-scope", &[ns, excluded, system]);
     let request = create(&deployment(excluded, "teller"), DRY);
     kubectl(&["label", "namespace", excluded, "agenttracing.dev/injection-"]).ok();
     not_called("enabled, but one of the cluster's own", request);
+    not_called("enabled, but one of the platform's own", create(&deployment(system, "teller"), DRY));
     called("enabled", create(&deployment(ns, "teller"), DRY));
     for other in ["agenttracing.dev/injection=disabled", "agenttracing.dev/injection-"] {
         kubectl(&["label", "namespace", ns, "--overwrite", "agenttracing.dev/injection=enabled"]).ok();

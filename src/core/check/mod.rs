@@ -12,9 +12,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use self::authorities::CaFindings;
-use crate::api::AgentTracing;
+use crate::api::{AgentTracing, Reason};
 use crate::core::ca_bundle::{Source, merge};
 use crate::core::kubectl::Kubectl;
+use crate::core::settings::is_system_namespace;
 use crate::names;
 
 /// What was found, or why it could not be looked at.
@@ -166,6 +167,9 @@ fn namespace_is_injected(chain: &mut Chain, facts: &Facts) {
     let namespace = &facts.namespace;
     chain.fact("namespace label", &facts.labels, &format!("get namespace/{namespace}"), |labels| {
         let enabled = labels.as_ref().and_then(|labels| labels.get(names::LABEL_INJECTION));
+        if let Some(never) = never_wired(facts) {
+            return bad(never);
+        }
         let label = format!("{}={}", names::LABEL_INJECTION, names::ENABLED);
         let command = Kubectl::new("label namespace").arg(namespace).arg(&label).arg("--overwrite");
         match enabled.map(String::as_str) {
@@ -189,6 +193,22 @@ fn namespace_is_injected(chain: &mut Chain, facts: &Facts) {
                 .selector(&format!("kubernetes.io/service-name={}", names::WEBHOOK_SERVICE))
         )),
     });
+}
+
+/// Why nothing in the namespace is wired, whatever its labels say. What an administrator excludes stands in the status alone.
+fn never_wired(facts: &Facts) -> Option<String> {
+    let Facts { namespace, tracings, .. } = facts;
+    if is_system_namespace(namespace) || namespace == operator_namespace(facts) {
+        let create = Kubectl::new("create namespace").arg("agents");
+        return Some(format!(
+            "{namespace} is one of the cluster's own namespaces, in which nothing is ever wired; run agents in another one: {create}"
+        ));
+    }
+    let Fact::Known(tracings) = tracings else { return None };
+    let conditions =
+        tracings.iter().filter_map(|tracing| tracing.status.as_ref()).flat_map(|status| &status.conditions);
+    let excluded = conditions.into_iter().find(|condition| condition.reason == Reason::NamespaceExcluded.as_str());
+    excluded.map(|condition| condition.message.clone())
 }
 
 /// Exit code: 0 all is well, 1 something is broken, 2 something could not be looked at.
@@ -232,14 +252,20 @@ fn operator_namespace(facts: &Facts) -> &str {
     }
 }
 
-/// The command that installs the operator.
-fn install() -> Kubectl {
-    Kubectl::new("apply -k config/default")
+/// The commands that install the operator, either of them.
+fn install() -> String {
+    format!(
+        "helm upgrade --install {0} charts/{0} -n {1} --create-namespace, or: {2}",
+        names::MANAGED_BY,
+        names::OPERATOR_NAMESPACE,
+        Kubectl::new("apply -k config/default")
+    )
 }
 
 /// The command that shows the operator's log.
 fn operator_logs(facts: &Facts) -> Kubectl {
-    Kubectl::new("logs").namespace(operator_namespace(facts)).selector(&names::operator_selector())
+    // With a selector kubectl shows the last ten lines alone.
+    Kubectl::new("logs").namespace(operator_namespace(facts)).selector(&names::operator_selector()).arg("--tail=-1")
 }
 
 fn good(message: impl Into<String>) -> (State, String) {

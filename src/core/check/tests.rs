@@ -96,7 +96,12 @@ fn where_all_is_well_every_link_holds() {
 fn of_everything_that_can_be_broken_the_one_cause_is_named() {
     let row = |state: &str, reason: &str| json!({"kind": "Deployment", "name": "teller", "state": state, "reason": reason, "message": "why; type: kubectl describe x"});
     let table: Vec<(&str, Facts, &str)> = vec![
-        ("definition", Facts { definition: Fact::Known(false), ..facts() }, "kubectl apply -k config/default"),
+        (
+            "definition",
+            Facts { definition: Fact::Known(false), ..facts() },
+            "helm upgrade --install agent-tracing-operator charts/agent-tracing-operator -n agent-tracing-system \
+             --create-namespace, or: kubectl apply -k config/default",
+        ),
         ("namespace", Facts { labels: Fact::Known(None), ..facts() }, "kubectl get namespaces"),
         ("AgentTracing", Facts { tracings: Fact::Known(Vec::new()), ..facts() }, "config/samples/standalone.yaml"),
         ("operator", Facts { operator: Fact::Known(None), ..facts() }, "kubectl apply -k config/default"),
@@ -105,7 +110,11 @@ fn of_everything_that_can_be_broken_the_one_cause_is_named() {
             Facts { operator: Fact::Known(Some(OperatorFacts { namespace: "tools".into(), ready: 0 })), ..facts() },
             "kubectl describe pods -n tools -l app.kubernetes.io/name=agent-tracing-operator",
         ),
-        ("leader", Facts { leader: Fact::Known(None), ..facts() }, "kubectl logs -n agent-tracing-system"),
+        (
+            "leader",
+            Facts { leader: Fact::Known(None), ..facts() },
+            "kubectl logs -n agent-tracing-system -l app.kubernetes.io/name=agent-tracing-operator --tail=-1",
+        ),
         (
             "leader",
             Facts { leader: Fact::Known(Some("2026-11-21T11:59:00Z".parse().unwrap())), ..facts() },
@@ -127,6 +136,22 @@ fn of_everything_that_can_be_broken_the_one_cause_is_named() {
             Facts { labels: Fact::Known(Some(BTreeMap::new())), ..facts() },
             "kubectl label namespace bank-agents",
         ),
+        // System namespaces are never wired, whatever their labels say.
+        (
+            "namespace label",
+            Facts {
+                namespace: "redhat-ods-applications".into(),
+                labels: Fact::Known(Some(BTreeMap::new())),
+                ..facts()
+            },
+            "run agents in another one: kubectl create namespace agents",
+        ),
+        (
+            "namespace label",
+            Facts { namespace: "agent-tracing-system".into(), ..facts() },
+            "in which nothing is ever wired",
+        ),
+        ("namespace label", with_condition("InjectionReady", "False", "NamespaceExcluded"), "NamespaceExcluded"),
         (
             "namespace label",
             Facts {

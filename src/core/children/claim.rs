@@ -279,6 +279,37 @@ mod tests {
         assert_eq!(without_refused(impossible, &live), live);
     }
 
+    /// C5: a volume that still has an owner went with it, when the advice was typed faster than the operator took the owner out.
+    #[test]
+    fn the_way_back_from_a_size_never_deletes_a_volume_with_its_traces() {
+        let yaml = "{apiVersion: agenttracing.dev/v1alpha1, kind: AgentTracing, metadata: {name: tracing, namespace: bank}, spec: \
+                    {mlflow: {mode: Standalone}}}";
+        let settings = crate::core::settings::parse(&serde_yaml::from_str(yaml).unwrap()).unwrap();
+        let claim = |size: &str, has_owner: bool| {
+            let mut claim = claim(size, Some("fast"));
+            if has_owner {
+                claim["metadata"]["ownerReferences"] = json!([{"kind": "AgentTracing", "name": "tracing"}]);
+            }
+            claim
+        };
+        let advice = |wanted, live| cannot_grow(&settings, &claim("10Gi", wanted), &claim("5Gi", live)).message;
+        let look = "kubectl get pvc -n bank tracing-mlflow -o jsonpath='{.metadata.ownerReferences}'";
+        let delete = "kubectl delete agenttracing -n bank tracing";
+
+        let retained = advice(false, false);
+        assert!(retained.ends_with(&format!("which adopts the volume: {delete}")), "{retained}");
+        let until_retained = advice(false, true);
+        assert!(until_retained.ends_with(&format!("wait until this prints nothing: {look}")), "{until_retained}");
+        for live in [true, false] {
+            let deleted = advice(true, live);
+            assert!(
+                deleted.contains(&format!("set deletionPolicy to Retain, wait until '{look}' prints nothing")),
+                "{deleted}"
+            );
+            assert!(deleted.ends_with("kubectl edit agenttracing -n bank tracing"), "{deleted}");
+        }
+    }
+
     #[test]
     fn a_claim_that_is_not_bound_is_made_anew_by_the_user() {
         let mut live = claim("5Ti", Some("misspelt"));

@@ -234,17 +234,24 @@ pub fn not_created(settings: &Settings, refusal: &CreateRefusal, operator_namesp
     }
     // So the API server says that a right is missing; a policy has words of its own.
     let remedy = match message.contains("cannot create resource") {
-        true => format!(
-            "look with: {}",
-            Kubectl::new("auth can-i create mlflows.mlflow.opendatahub.io")
-                .arg(&format!("--as=system:serviceaccount:{operator_namespace}:{}", names::SERVICE_ACCOUNT))
-        ),
+        true => allow_creation(namespace, operator_namespace),
         false => format!(
             "see who refuses it: {}",
             Kubectl::new("get validatingwebhookconfigurations,validatingadmissionpolicies")
         ),
     };
     Resource::CreateForbidden(format!("the API server says {said}; {remedy}"))
+}
+
+/// What an administrator types so that the MLflow resource may be created for a namespace: the option names the namespace, and
+/// grants the right.
+pub fn allow_creation(namespace: &str, operator_namespace: &str) -> String {
+    format!(
+        "an administrator has to list namespace {namespace} in the install's createMlflowNamespaces (--create-mlflow-namespaces, and the right \
+         to create mlflows) beside those that stand there, for example with: helm upgrade -n {operator_namespace} {0} charts/{0} --reuse-values --set \
+         'createMlflowNamespaces={{{namespace}}}'",
+        names::MANAGED_BY
+    )
 }
 
 /// The condition `MLflowReady` from a probe alone.

@@ -264,6 +264,10 @@ mod tests {
         };
         assert!(!lacks_merge_ca(&waiting("ErrImagePull"), Some("r"), at("10:00:59")));
         assert!(lacks_merge_ca(&waiting("ErrImagePull"), Some("r"), at("10:01:00")));
+        // Case B36: an image without a shell, with strategy AgentInitContainer.
+        for no_shell in ["RunContainerError", "CrashLoopBackOff"] {
+            assert!(lacks_merge_ca(&waiting(no_shell), Some("r"), at("10:01:00")), "{no_shell}");
+        }
         assert!(!lacks_merge_ca(&waiting("PodInitializing"), Some("r"), at("10:05:00")));
         let agents = agent(json!({"waiting": {"reason": "ErrImagePull"}}), 0);
         assert!(

@@ -52,7 +52,8 @@ pub(super) fn without(why: FallbackReason, tracing_ref: &TracingRef<'_>, assessm
         ),
         FallbackReason::NotStarted => format!(
             "Image {image} of its init container {} could not be pulled or started, so {instead}, and no other workload is \
-             changed; make the image available (or set the install's mergeCa), then: {}",
+             changed; make the image available (or set the install's mergeCa; with strategy AgentInitContainer it is the agent's own, which needs a \
+             shell at /bin/sh), then: {}",
             names::MERGE_CA,
             forget(names::ANNOTATION_MERGE_CA_FAILED)
         ),

@@ -8,6 +8,7 @@
 mod audit;
 #[path = "../tests/api_server/cluster.rs"]
 mod cluster;
+mod many;
 #[path = "../tests/api_server/operator/mlflow.rs"]
 mod mlflow;
 #[path = "../tests/api_server/operator/process.rs"]
@@ -28,13 +29,14 @@ use agent_tracing::core::status::is_true;
 use agent_tracing::names;
 use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, Config, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::runtime::Runtime;
 
 use cluster::{Cluster, STRICT};
+use many::{create, deployment, label, tracing};
 use process::Operator;
 use support::resident::memory;
 
@@ -159,26 +161,6 @@ impl Reviews {
     }
 }
 
-async fn create(client: &Client, all: impl Iterator<Item = Value>) {
-    stream::iter(all)
-        .for_each_concurrent(32, |object| {
-            let namespace = object["metadata"]["namespace"].as_str().unwrap();
-            let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-            async move {
-                api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
-            }
-        })
-        .await;
-}
-
-async fn label(client: &Client, namespaces: &[String]) {
-    let label = json!({"metadata": {"labels": {(names::LABEL_INJECTION): names::ENABLED}}});
-    let api: Api<Namespace> = Api::all(client.clone());
-    for namespace in namespaces {
-        api.patch_metadata(namespace, &PatchParams::default(), &Patch::Merge(&label)).await.unwrap();
-    }
-}
-
 /// Each change of a template is a generation.
 async fn rolled_twice(client: &Client) -> Vec<String> {
     let all = Api::<Deployment>::all(client.clone()).list_metadata(&ListParams::default()).await.unwrap();
@@ -223,31 +205,4 @@ async fn strangers(client: &Client, namespace: &str) {
             }
         })
         .await;
-}
-
-/// Of a server that nobody may ask, so that nothing but the cluster is measured.
-fn tracing(namespace: &str) -> Value {
-    json!({
-        "apiVersion": "agenttracing.dev/v1alpha1",
-        "kind": "AgentTracing",
-        "metadata": {"name": "tracing", "namespace": namespace},
-        "spec": {"mlflow": {"mode": "External", "external": {"trackingURI": "http://mlflow.example.com"}}},
-    })
-}
-
-fn deployment(namespace: &str, n: usize) -> Value {
-    let app = format!("agent-{n}");
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": app, "namespace": namespace},
-        "spec": {
-            "replicas": 0,
-            "selector": {"matchLabels": {"app": app}},
-            "template": {
-                "metadata": {"labels": {"app": app}},
-                "spec": {"containers": [{"name": "agent", "image": "example.com/agent:v1", "env": [{"name": "STAGE", "value": "first"}]}]},
-            },
-        },
-    })
 }

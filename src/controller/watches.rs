@@ -116,20 +116,21 @@ impl Watches {
         self.all_of_mode_cr(changes)
     }
 
-    /// The kind may be absent; the watch follows within a minute of its coming.
+    /// The kind may be absent; the watch follows within a minute of its coming. It begins with the first AgentTracing of mode CR:
+    /// a cluster without any is not asked for a kind that it need not have.
     fn mlflow(&self) -> References {
         let changes = watcher(observe::mlflows(&self.ctx.client), watcher::Config::default())
             .backoff(SlowBackoff::default())
             .touched_objects()
             .filter_map(|event| async move { event.ok() });
-        self.all_of_mode_cr(changes)
+        let ctx = self.ctx.clone();
+        self.all_of_mode_cr(once(move || !ctx.references(is_of_mode_cr).is_empty(), changes))
     }
 
     /// Changes of one thing that all AgentTracings of mode CR share.
     fn all_of_mode_cr<T>(&self, changes: impl Stream<Item = T> + Send + 'static) -> References {
         let ctx = self.ctx.clone();
-        let shares = |t: &Guarded| t.0.as_ref().is_ok_and(|t| t.spec.mlflow.mode == MlflowMode::Cr);
-        changes.flat_map(move |_| stream::iter(ctx.references(shares))).boxed()
+        changes.flat_map(move |_| stream::iter(ctx.references(is_of_mode_cr))).boxed()
     }
 
     /// AgentTracings of which something was learnt beside the passes.
@@ -138,6 +139,23 @@ impl Watches {
         stream::unfold(wakeups, |wakeups| async move { Some((wakeups.next().await, wakeups)) }).boxed()
     }
 }
+
+fn is_of_mode_cr(tracing: &Guarded) -> bool {
+    tracing.0.as_ref().is_ok_and(|tracing| tracing.spec.mlflow.mode == MlflowMode::Cr)
+}
+
+/// A stream that is not asked before something holds, which is looked at from time to time.
+fn once<T>(holds: impl Fn() -> bool, stream: impl Stream<Item = T>) -> impl Stream<Item = T> {
+    let begins = async move {
+        while !holds() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    stream::once(begins).filter_map(|()| std::future::ready(None)).chain(stream)
+}
+
+/// How soon it is noticed that the first AgentTracing of mode CR is there; its own first pass does not wait for the watch.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How soon the watch of a kind that may be absent is tried again: up to a minute later. That of kube is never later than two seconds
 /// where the list itself fails, since an event comes before it, and any event has it start over: a kind that was not installed was
@@ -196,6 +214,15 @@ mod tests {
         let keys = stream::iter(["a", "b", "a", "a", "b"]).chain(stream::pending()).boxed();
         let gathered = debounce(keys, Duration::from_millis(20)).take(2).collect::<HashSet<_>>().await;
         assert_eq!(gathered, HashSet::from(["a", "b"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_asked_before_it_is_wanted() {
+        let began = tokio::time::Instant::now();
+        let is_wanted = move || began.elapsed() > Duration::from_secs(60);
+        let asked = stream::once(async move { began.elapsed() });
+        let asked_after = once(is_wanted, asked).boxed().next().await.unwrap();
+        assert!(asked_after > Duration::from_secs(60) && asked_after <= Duration::from_secs(65), "{asked_after:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -49,8 +49,11 @@ impl Audit {
         let whole = text.rsplit_once('\n').map(|(whole, _)| whole).unwrap_or_default();
         let ours = whole.lines().filter(|line| line.contains(&user));
         let parsed = ours.map(|line| serde_json::from_str::<Value>(line).unwrap());
+        // The end of a watch is a second entry of one request.
+        let is_end_of_watch =
+            |entry: &Value| entry["verb"] == "watch" && entry["stage"] == "ResponseComplete" && code(entry) == 200;
         parsed
-            .filter(|entry| entry["user"]["username"] == *user && entry["stage"] != "Panic")
+            .filter(|entry| entry["user"]["username"] == *user && entry["stage"] != "Panic" && !is_end_of_watch(entry))
             .map(Request::of)
             .collect()
     }
@@ -71,6 +74,10 @@ impl Audit {
     }
 }
 
+fn code(entry: &Value) -> u64 {
+    entry["responseStatus"]["code"].as_u64().unwrap_or_default()
+}
+
 impl Request {
     fn of(entry: Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -83,7 +90,7 @@ impl Request {
             verb: text(&entry["verb"]),
             resource: text(&about["resource"]) + &subresource,
             object: format!("{}/{}", text(&about["namespace"]), text(&about["name"])),
-            code: entry["responseStatus"]["code"].as_u64().unwrap_or_default(),
+            code: code(&entry),
             at: text(&entry["requestReceivedTimestamp"]),
             unauthorized: entry["annotations"]["authorization.k8s.io/decision"] == "forbid",
         }

@@ -5,6 +5,7 @@
 
 mod family;
 mod length;
+mod node;
 mod os;
 mod pod;
 mod text;
@@ -21,13 +22,13 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use self::length::Length;
 use crate::core::selection::kind::Kind;
 use crate::names;
-pub use os::{Affinity, NodeAffinity, NodeRequirement, NodeTerm, NodeTerms, PodOs, WindowsOptions};
+pub use node::{Affinity, NodeAffinity, NodeRequirement, NodeTerm, NodeTerms, PodOs, WindowsOptions};
 pub use pod::{
     Amounts, ConfigMapVolume, Container, ContainerResources, Device, EmptyDir, EnvEntry, KeyToPath, Mount, PodSecurity,
     PodSpec, Projected, ProjectedSource, ReadOnly, Reference, TokenSource, Volume,
 };
-pub(crate) use text::NonNull;
 pub use text::Text;
+pub(crate) use text::{NonNull, null_as_default};
 
 /// A workload: its own metadata, and its pod template wherever its kind keeps it.
 #[derive(Debug)]

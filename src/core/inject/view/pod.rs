@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::de::{Deserializer, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
-use super::os::{Affinity, PodOs, WindowsOptions};
-use super::{Fields, Text};
+use super::node::{Affinity, PodOs, WindowsOptions};
+use super::{Fields, Text, null_as_default};
 
 /// A pod's spec.
 #[derive(Debug, Deserialize)]
@@ -283,12 +283,6 @@ pub struct EnvEntry<'a> {
     /// Set where the value comes from elsewhere.
     #[serde(default)]
     pub value_from: Option<IgnoredAny>,
-}
-
-pub(super) fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A list of objects, and of nothing else.

@@ -62,3 +62,10 @@ impl<'de> Visitor<'de> for TextVisitor {
         Ok(Text(Cow::Owned(v)))
     }
 }
+
+/// `null` as if it stood not there: the API server reads both alike.
+pub(crate) fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}

@@ -123,7 +123,7 @@ pub(super) fn tracings(ctx: &Context, namespace: &str, this: &AgentTracing) -> V
 
 /// The service accounts of a namespace that mount no token; asked only where a token is needed.
 pub(super) async fn tokenless(ctx: &Context, namespace: &str, policies: &[Policy]) -> Result<BTreeSet<String>, Error> {
-    if !policies.iter().any(|policy| policy.settings.needs_token()) {
+    if !policies.iter().any(|policy| policy.settings.agents_need_token()) {
         return Ok(BTreeSet::new());
     }
     let mut found = BTreeSet::new();

@@ -79,7 +79,7 @@ pub fn decide(workload: &Workload<'_>, context: &SelectionContext<'_>) -> Decisi
         };
     }
     let account = workload.service_account();
-    let token = settings.needs_token().then(|| !context.tokenless.contains(account));
+    let token = settings.agents_need_token().then(|| !context.tokenless.contains(account));
     if token.is_some_and(|automounts| !workload.has_token(automounts)) {
         return match uninject(workload) {
             Ok(patch) => {

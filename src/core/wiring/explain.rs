@@ -124,6 +124,8 @@ pub fn smallest(mode: MlflowMode, namespace: &str) -> AgentTracing {
         mlflow: Mlflow { mode, standalone: None, cr: None, external },
         experiment: Experiment::default(),
         auth: None,
+        otlp: None,
+        relay: None,
         ca_bundle: None,
         injection: None,
         sdk: None,

@@ -152,7 +152,7 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
     }
     let token_file = format!("{}/token", names::TOKEN_FOLDER);
     match settings.auth {
-        AuthMethod::None => {}
+        AuthMethod::None | AuthMethod::Relay => {}
         AuthMethod::TokenFile => {
             let why = "the pod's token, which the agent's code copies into MLFLOW_TRACKING_TOKEN";
             env.push(entry("MLFLOW_TRACKING_TOKEN_FILE", &token_file, Group::Auth, why));

@@ -84,6 +84,8 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
 /// Standard label: larger whole.
 pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
+/// Standard label: version of the application.
+pub const LABEL_VERSION: &str = "app.kubernetes.io/version";
 /// Label of what Knative makes for a revision: the service that it is of.
 pub const LABEL_KNATIVE_SERVICE: &str = "serving.knative.dev/service";
 /// Labels with the hash that ends the name of a pod's ReplicaSet: a Deployment's, an Argo Rollout's.
@@ -156,6 +158,11 @@ pub fn mlflow_object(agent_tracing: &str) -> String {
 /// Address of a standalone server inside the cluster.
 pub fn mlflow_uri(agent_tracing: &str, namespace: &str, port: u16) -> String {
     format!("http://{}.{namespace}.svc:{port}", mlflow_object(agent_tracing))
+}
+
+/// Label selector of the pods of a server that the operator runs for an AgentTracing, by the application's name.
+pub fn pods_of(application: &str, agent_tracing: &str) -> String {
+    format!("{LABEL_NAME}={application},{LABEL_INSTANCE}={agent_tracing}")
 }
 
 /// Name of the relay's objects: `<AgentTracing>-relay`.

@@ -36,6 +36,6 @@ pub use standalone::{
     Standalone, Storage,
 };
 pub use status::{
-    AgentTracingStatus, ConditionType, EnsuredExperiment, MAX_WORKLOADS, MlflowStatus, RefusedMergeCa, StateCount,
-    WorkloadState, WorkloadStatus,
+    AgentTracingStatus, ConditionType, EnsuredExperiment, MAX_WORKLOADS, MlflowStatus, RefusedMergeCa, RelayStatus,
+    StateCount, WorkloadState, WorkloadStatus,
 };

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use jiff::Timestamp;
+use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::forward::{Forwarder, NotTaken};
 use super::otlp::{self, Format, MAX_UNPACKED, Unreadable};
 use super::request::SpanRequest;
-use crate::core::relay::route::{self, ExperimentRef, NotServed};
+use crate::core::relay::route::{NotServed, Route, route};
+use crate::core::relay::sender::{self, ExperimentRef, NotAnId, Sender};
 
 /// What every request shares.
 #[derive(Debug)]
@@ -31,8 +34,8 @@ enum Refusal {
     NotServed(#[from] NotServed),
     #[error("{0}")]
     Unreadable(#[from] Unreadable),
-    #[error("send traces with POST, not {0}")]
-    Method(Method),
+    #[error("{0}")]
+    NotAnId(#[from] NotAnId),
     #[error("the body ends too early")]
     CutOff,
     #[error("the relay has its hands full")]
@@ -51,28 +54,32 @@ pub fn router(forwarder: Arc<Forwarder>) -> Router {
 
 async fn take(State(door): State<Arc<Door>>, request: Request) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    let sender = route::sender_of_traces(parts.uri.path())?;
-    if parts.method != Method::POST {
-        return Err(Refusal::Method(parts.method));
+    let (sender, route, _) = route(parts.method.as_str(), parts.uri.path())?;
+    match route {
+        Route::Spans => door.spans(&sender, &parts, body).await,
+        _ => Err(NotServed::Path(parts.uri.path().to_owned()).into()),
     }
-    let text = |name| text(&parts.headers, name);
-    let (format, encoding) = (otlp::format(text("content-type"))?, otlp::encoding(text("content-encoding"))?);
-    let own_id = Some(text(route::EXPERIMENT_ID)).filter(|id| !id.is_empty());
-    let (body, room) = door.read(body).await?;
-    let (encoding, body, spans) = otlp::check(format, encoding, body)?;
-    if spans > 0 {
-        let experiment = match own_id {
-            Some(id) => route::experiment(Some(id), String::new())?,
-            None => ExperimentRef::Name(door.forwarder.experiment_of(&sender).ok_or(Refusal::NotReady)?),
-        };
-        let received = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-        door.forwarder.accept(&sender, experiment, SpanRequest { received, encoding, body }).await?;
-    }
-    drop(room);
-    Ok(taken(format))
 }
 
 impl Door {
+    async fn spans(&self, sender: &Sender, parts: &Parts, body: Body) -> Result<Response, Refusal> {
+        let text = |name| text(&parts.headers, name);
+        let (format, encoding) = (otlp::format(text("content-type"))?, otlp::encoding(text("content-encoding"))?);
+        let own_id = Some(text(sender::EXPERIMENT_ID)).filter(|id| !id.is_empty());
+        let (body, room) = self.read(body).await?;
+        let (encoding, body, spans) = otlp::check(format, encoding, body)?;
+        if spans > 0 {
+            let experiment = match own_id {
+                Some(id) => sender::experiment(Some(id), String::new())?,
+                None => ExperimentRef::Name(self.forwarder.experiment_of(sender).ok_or(Refusal::NotReady)?),
+            };
+            let received = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+            self.forwarder.accept(sender, experiment, SpanRequest { received, encoding, body }).await?;
+        }
+        drop(room);
+        Ok(taken(format))
+    }
+
     /// Reads a body and takes room for it as it comes, so that all bodies together stay within [`ROOM`].
     async fn read(&self, body: Body) -> Result<(Bytes, Vec<OwnedSemaphorePermit>), Refusal> {
         let (mut whole, mut room) = (Vec::new(), Vec::new());
@@ -108,17 +115,24 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match &self {
-            Self::NotServed(NotServed::ExperimentId(_)) | Self::CutOff => StatusCode::BAD_REQUEST,
+            Self::NotAnId(_) | Self::CutOff => StatusCode::BAD_REQUEST,
+            Self::NotServed(NotServed::Method(_)) => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotServed(_) => StatusCode::NOT_FOUND,
             Self::Unreadable(Unreadable::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unreadable(Unreadable::ContentType(_) | Unreadable::ContentEncoding(_)) => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
             Self::Unreadable(_) => StatusCode::BAD_REQUEST,
-            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Busy | Self::NotReady | Self::NotTaken(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let mut response = (status, format!("{self}\n")).into_response();
+        let mut response = match &self {
+            // MLflow's SDKs read this shape, and try older addresses after any other code.
+            Self::NotServed(NotServed::Path(_) | NotServed::Workload(_)) => {
+                let error = json!({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": self.to_string()});
+                (status, axum::Json(error)).into_response()
+            }
+            _ => (status, format!("{self}\n")).into_response(),
+        };
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -18,7 +18,7 @@ use super::target::Target;
 use crate::core::relay::cause::{Cause, Scope};
 use crate::core::relay::evidence::{Evidence, HeldEvidence, SpoolEvidence, WorkloadEvidence};
 use crate::core::relay::lanes::{Ended, LaneId, Lanes, Place, Queue};
-use crate::core::relay::route::{ExperimentRef, Sender};
+use crate::core::relay::sender::{ExperimentRef, Sender};
 use crate::mlflow::Http;
 
 /// Takes requests and forwards them.

@@ -15,7 +15,7 @@ use tokio::sync::{OnceCell, watch};
 
 use crate::api::AgentTracing;
 use crate::core::relay::cause::Cause;
-use crate::core::relay::route::{ExperimentRef, Sender};
+use crate::core::relay::sender::{ExperimentRef, Sender};
 use crate::core::settings::Settings;
 use crate::core::settings::policy::Policy;
 use crate::mlflow::{Access, Error, Http, MlflowClient, Stage};

@@ -4,3 +4,4 @@ pub mod cause;
 pub mod evidence;
 pub mod lanes;
 pub mod route;
+pub mod sender;

@@ -50,7 +50,9 @@ pub enum Route {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotServed {
     /// The path is none of the relay's.
-    #[error("the relay does not serve {0}: the tracking URI is http://<relay>/w/<kind>/<name>, and only what SDKs need for tracing and tracking is below it")]
+    #[error(
+        "the relay does not serve {0}: the tracking URI is http://<relay>/w/<kind>/<name>, and only what SDKs need for tracing and tracking is below it"
+    )]
     Path(String),
     /// The path names no workload.
     #[error("{0} names no workload: write /w/<kind>/<name>/v1/traces, for example /w/deployment/teller/v1/traces")]
@@ -104,7 +106,8 @@ fn matches<'p>(pattern: &str, path: &'p str) -> Option<Vec<&'p str>> {
 
 /// Ids of MLflow's: nothing that a URL, a proxy or MLflow reads as anything but one segment.
 fn is_word(text: &str) -> bool {
-    (1..=MAX_WORD).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    (1..=MAX_WORD).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
 /// A path of files that stays where it is, also after one more decoding: file names may have spaces and the like in them.
@@ -198,11 +201,7 @@ const ALLOWED: [(&str, &str, Kind); 41] = [
     ("PATCH", "/api/2.0/mlflow/traces/{trace}", Kind::EndV2),
     ("GET", "/api/2.0/mlflow/traces/{trace}", Kind::Passed),
     ("GET", "/api/2.0/mlflow/traces/{trace}/info", Kind::Passed),
-    (
-        "PUT",
-        "/api/2.0/mlflow-artifacts/artifacts/{experiment}/traces/{trace}/artifacts/traces.json",
-        Kind::File,
-    ),
+    ("PUT", "/api/2.0/mlflow-artifacts/artifacts/{experiment}/traces/{trace}/artifacts/traces.json", Kind::File),
     ("GET", "/api/2.0/mlflow-artifacts/artifacts", Kind::Passed),
     ("GET|PUT", "/api/2.0/mlflow-artifacts/artifacts/{path*}", Kind::Passed),
     ("POST", "/api/2.0/mlflow-artifacts/mpu/create/{path*}", Kind::Passed),

@@ -94,6 +94,8 @@ fn service(settings: &Settings) -> Service {
             type_: Some("ClusterIP".to_owned()),
             selector: Some(selector_labels(settings)),
             ports: Some(PORTS.map(port).to_vec()),
+            // The requests of one trace come over several connections, and a replica knows the order of its own alone.
+            session_affinity: Some("ClientIP".to_owned()),
             ..ServiceSpec::default()
         }),
         status: None,

@@ -1,7 +1,7 @@
 //! What agents that speak OTLP get, and the address by which the relay knows them.
 
 use super::{Entry, Group, Missing, OTLP_TRACES_ENDPOINT, Subject, literal};
-use crate::core::relay::route::Sender;
+use crate::core::relay::sender::Sender;
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::Policy;
 use crate::core::settings::{OtlpTarget, Settings};
@@ -49,7 +49,7 @@ pub(super) fn entries(
         OtlpTarget::Collector(endpoint) => (endpoint.clone(), false),
     };
     let headers = match facts.experiment_ids.get(experiment).filter(|_| needs_id) {
-        Some(id) => Some(format!("{}={id}", crate::core::relay::route::EXPERIMENT_ID)),
+        Some(id) => Some(format!("{}={id}", crate::core::relay::sender::EXPERIMENT_ID)),
         None if needs_id && subject.kind.template_is_mutable() => return Err(Missing::ExperimentId),
         None => None,
     };

@@ -114,14 +114,7 @@ pub(super) async fn rights(
     let all = [observer.clone()].into_iter().chain(accounts.iter().map(of));
     let denied = prove(ctx, namespace, all, cache).await?; // IO
     let verdict = match denied {
-        None => ConditionUpdate::good(
-            Reason::Bound,
-            format!(
-                "Every service account of the workloads{} may write to MLflow ({}); see them with: {look}",
-                if relays.is_empty() { "" } else { " and of the relay" },
-                accounts.len()
-            ),
-        ),
+        None => all_bound(accounts.len(), !relays.is_empty(), &look),
         // Authorization follows a new binding with a delay of milliseconds.
         Some(_) if is_new => ConditionUpdate::bad(
             Reason::Progressing,
@@ -138,6 +131,14 @@ pub(super) async fn rights(
     };
     let bound = agents.iter().filter(|account| cache.proven.contains(&of(account))).cloned().collect();
     Ok(Rights { verdict: Some(verdict), bound, may_ask: cache.proven.contains(&observer) })
+}
+
+fn all_bound(accounts: usize, with_relay: bool, look: &Kubectl) -> ConditionUpdate {
+    let relay = if with_relay { " and of the relay" } else { "" };
+    let message = format!(
+        "Every service account of the workloads{relay} may write to MLflow ({accounts}); see them with: {look}"
+    );
+    ConditionUpdate::good(Reason::Bound, message)
 }
 
 /// Asks what is not proven yet. The first account that is denied something, and the verb.

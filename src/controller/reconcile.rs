@@ -288,7 +288,8 @@ impl Pass<'_> {
             settling: if rolls { Settling::Unsettled } else { Settling::of(&status, settings.server.mode()) },
             // A wiring that names a file which is not there would break the agents' own calls.
             may_wire: findings.authorities.is_none(),
-            mlflow_answers: findings.mlflow_answers(),
+            // Agents look for the relay before it as they do for MLflow.
+            mlflow_answers: findings.mlflow_answers() && findings.relay_answers(),
             failing,
             // Nobody may watch the ConfigMaps that users name.
             look_again: [*look_again, follows_authorities.then_some(REQUEUE_AT_LAST)].into_iter().flatten().min(),

@@ -85,6 +85,11 @@ impl Findings<'_> {
     pub fn mlflow_answers(&self) -> bool {
         self.answered.is_some()
     }
+
+    /// Whether the relay, where there is one, takes traces now.
+    pub fn relay_answers(&self) -> bool {
+        self.relay.as_ref().is_none_or(|relay| relay.good == Some(true))
+    }
 }
 
 /// Experiments as far as they are known.

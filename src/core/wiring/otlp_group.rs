@@ -1,7 +1,7 @@
 //! What agents that speak OTLP get, and the address by which the relay knows them.
 
 use super::{Entry, Group, Missing, OTLP_TRACES_ENDPOINT, Subject, literal};
-use crate::core::relay::sender::Sender;
+use crate::core::relay::route::{EXPERIMENT_ID, Sender};
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::Policy;
 use crate::core::settings::{OtlpTarget, Settings};
@@ -48,8 +48,11 @@ pub(super) fn entries(
         }
         OtlpTarget::Collector(endpoint) => (endpoint.clone(), false),
     };
+    // The relay adds the workspace itself.
+    let workspace = policy.workspace().filter(|_| settings.otlp == OtlpTarget::Mlflow);
+    let workspace = workspace.map(|name| format!(",x-mlflow-workspace={}", encoded(name))).unwrap_or_default();
     let headers = match facts.experiment_ids.get(experiment).filter(|_| needs_id) {
-        Some(id) => Some(format!("{}={id}", crate::core::relay::sender::EXPERIMENT_ID)),
+        Some(id) => Some(format!("{EXPERIMENT_ID}={id}{workspace}")),
         None if needs_id && subject.kind.template_is_mutable() => return Err(Missing::ExperimentId),
         None => None,
     };
@@ -72,6 +75,15 @@ pub(super) fn entries(
         is_free(name).then(|| Entry { name: name.to_owned(), value, group: Group::Otlp, why })
     };
     Ok(all.into_iter().filter_map(entry).collect())
+}
+
+/// As a value of a list of headers has to be: exporters decode it.
+fn encoded(text: &str) -> String {
+    let one = |byte: u8| match byte {
+        b if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => char::from(b).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(one).collect()
 }
 
 fn traces_of(base: &str) -> String {
@@ -157,6 +169,17 @@ mod tests {
         assert_eq!(headers(subject(Kind::Deployment, "teller", Some("tills"))), Ok(by_id));
         assert_eq!(headers(subject(Kind::Deployment, "teller", Some("vaults"))), Err(Missing::ExperimentId));
         assert_eq!(headers(subject(Kind::Deployment, "teller", Some("teller"))), Ok(None));
+    }
+
+    #[test]
+    fn a_server_with_workspaces_is_told_which_beside_the_experiment() {
+        let spec =
+            "{mlflow: {mode: External, external: {trackingURI: 'https://m', workspace: team a}}, otlp: {mode: Direct}}";
+        let policy = policy(spec, &format!("{{{ANSWERED}, experiments: [{{name: teller, id: '12'}}]}}"));
+        let wiring = wiring(&policy, &subject(Kind::Deployment, "teller", None)).unwrap();
+        let headers = wiring.env.iter().find(|e| e.name == "OTEL_EXPORTER_OTLP_TRACES_HEADERS");
+        let expected = "x-mlflow-experiment-id=12,x-mlflow-workspace=team%20a";
+        assert_eq!(headers.map(|e| e.value.as_str()), Some(expected));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What agents that speak OTLP get, and the address by which the relay knows them.
 
 use super::{Entry, Group, Missing, OTLP_TRACES_ENDPOINT, Subject, literal};
-use crate::core::relay::route::{EXPERIMENT_ID, Sender};
+use crate::core::relay::sender::{EXPERIMENT_ID, Sender};
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::Policy;
 use crate::core::settings::{OtlpTarget, Settings};

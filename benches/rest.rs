@@ -10,6 +10,7 @@
 mod audit;
 #[path = "../tests/api_server/cluster.rs"]
 mod cluster;
+mod many;
 #[path = "../tests/api_server/operator/mlflow.rs"]
 mod mlflow;
 #[path = "../tests/api_server/operator/process.rs"]
@@ -28,6 +29,7 @@ use tokio::runtime::Runtime;
 
 use audit::Audit;
 use cluster::{Cluster, STRICT};
+use many::{deployment, tracing};
 use mlflow::{mlflow, running};
 use process::Operator;
 use proxy::{Fault, Proxy};
@@ -81,7 +83,7 @@ fn measure(admin: &Cluster, runtime: &Runtime, size: usize, count: usize, real: 
     until("MLflow has answered", || namespaces.iter().all(|ns| status(admin, ns)["mlflow"]["url"] == url));
     for namespace in &namespaces {
         for n in 0..each {
-            admin.create(&deployment(namespace, n), STRICT).unwrap();
+            admin.create(&agent(namespace, n), STRICT).unwrap();
         }
     }
     until("all run, as far as the API server knows", || {
@@ -201,36 +203,13 @@ async fn send_trace(url: &str, experiment: &str) {
     assert!(answer.unwrap().status().is_success());
 }
 
-fn tracing(namespace: &str, url: &str) -> Value {
-    json!({
-        "apiVersion": "agenttracing.dev/v1alpha1",
-        "kind": "AgentTracing",
-        "metadata": {"name": "tracing", "namespace": namespace},
-        "spec": {"mlflow": {"mode": "External", "external": {"trackingURI": url}}},
-    })
-}
-
 /// Names that no two namespaces share, for each is an experiment.
 fn name(namespace: &str, n: usize) -> String {
     format!("{namespace}-agent-{n}")
 }
 
 /// As large as people's are: 14 KB with what the API server adds.
-fn deployment(namespace: &str, n: usize) -> Value {
-    let app = name(namespace, n);
+fn agent(namespace: &str, n: usize) -> Value {
     let variable = |n: usize| json!({"name": format!("SETTING_{n:03}"), "value": format!("{n:0100}")});
-    let env: Vec<_> = (0..60).map(variable).collect();
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": app, "namespace": namespace},
-        "spec": {
-            "replicas": 1,
-            "selector": {"matchLabels": {"app": app}},
-            "template": {
-                "metadata": {"labels": {"app": app}},
-                "spec": {"containers": [{"name": "agent", "image": "example.com/agent:v1", "env": env}]},
-            },
-        },
-    })
+    deployment(namespace, &name(namespace, n), 1, &(0..60).map(variable).collect())
 }

@@ -36,7 +36,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 
 use cluster::{Cluster, STRICT};
-use many::{create, deployment, label, tracing};
+use many::{UNOBSERVED, create, idle, label, tracing};
 use process::Operator;
 use support::resident::memory;
 
@@ -71,9 +71,9 @@ fn measure(admin: &Cluster, runtime: &Runtime, size: usize) {
     for namespace in &namespaces {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         admin.create(&object, STRICT).unwrap();
-        admin.create(&tracing(namespace), STRICT).unwrap();
+        admin.create(&tracing(namespace, UNOBSERVED), STRICT).unwrap();
     }
-    let all = namespaces.iter().flat_map(|namespace| (0..each).map(move |n| deployment(namespace, n)));
+    let all = namespaces.iter().flat_map(|namespace| (0..each).map(move |n| idle(namespace, n)));
     runtime.block_on(create(&client, all));
     let operator = Operator::start(&format!("scale-{size}"));
     std::thread::sleep(Duration::from_secs(10));

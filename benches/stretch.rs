@@ -25,7 +25,7 @@ use serde_json::json;
 use tokio::runtime::Builder;
 
 use cluster::{Cluster, STRICT};
-use many::{create, deployment, label, tracing};
+use many::{UNOBSERVED, create, idle, label, tracing};
 
 /// Between two looks at the clock.
 const TICK: Duration = Duration::from_millis(5);
@@ -39,10 +39,10 @@ fn main() {
     cluster::reset_webhook_configuration(&admin);
     let namespace = format!("stretch-{size}");
     admin.create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}), STRICT).unwrap();
-    admin.create(&tracing(&namespace), STRICT).unwrap();
+    admin.create(&tracing(&namespace, UNOBSERVED), STRICT).unwrap();
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let client = runtime.block_on(async { Client::try_from(Config::infer().await.unwrap()).unwrap() });
-    runtime.block_on(create(&client, (0..size).map(|n| deployment(&namespace, n))));
+    runtime.block_on(create(&client, (0..size).map(|n| idle(&namespace, n))));
     runtime.block_on(label(&client, std::slice::from_ref(&namespace)));
 
     let ends = Arc::new(AtomicBool::new(false));

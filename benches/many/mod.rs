@@ -1,4 +1,5 @@
 //! Many workloads of a namespace, and an AgentTracing for them.
+#![allow(dead_code, reason = "each bench needs its own part")]
 
 use agent_tracing::names;
 use futures::{StreamExt, stream};
@@ -28,29 +29,36 @@ pub async fn label(client: &Client, namespaces: &[String]) {
     }
 }
 
-/// Of a server that nobody may ask, so that nothing but the cluster is measured.
-pub fn tracing(namespace: &str) -> Value {
+/// Of a server at this address.
+pub fn tracing(namespace: &str, url: &str) -> Value {
     json!({
         "apiVersion": "agenttracing.dev/v1alpha1",
         "kind": "AgentTracing",
         "metadata": {"name": "tracing", "namespace": namespace},
-        "spec": {"mlflow": {"mode": "External", "external": {"trackingURI": "http://mlflow.example.com"}}},
+        "spec": {"mlflow": {"mode": "External", "external": {"trackingURI": url}}},
     })
 }
 
-pub fn deployment(namespace: &str, n: usize) -> Value {
-    let app = format!("agent-{n}");
+pub fn deployment(namespace: &str, app: &str, replicas: u32, env: &Value) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": app, "namespace": namespace},
         "spec": {
-            "replicas": 0,
+            "replicas": replicas,
             "selector": {"matchLabels": {"app": app}},
             "template": {
                 "metadata": {"labels": {"app": app}},
-                "spec": {"containers": [{"name": "agent", "image": "example.com/agent:v1", "env": [{"name": "STAGE", "value": "first"}]}]},
+                "spec": {"containers": [{"name": "agent", "image": "example.com/agent:v1", "env": env}]},
             },
         },
     })
 }
+
+/// A small one without pods, of which many can be there at once.
+pub fn idle(namespace: &str, n: usize) -> Value {
+    deployment(namespace, &format!("agent-{n}"), 0, &json!([{"name": "STAGE", "value": "first"}]))
+}
+
+/// A server that nobody may ask, so that nothing but the cluster is measured.
+pub const UNOBSERVED: &str = "http://mlflow.example.com";

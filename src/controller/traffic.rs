@@ -11,7 +11,7 @@ use tokio::time::Instant;
 const SPACING: Duration = Duration::from_millis(50);
 /// Who waits asks again at each pass. Whoever has not asked for so long waits no more, and nothing is kept free for it.
 const WAITING_TTL: Duration = Duration::from_secs(120);
-/// How long places are holding by someone who says no more how many: a pass that fails again and again, or one that is suspended.
+/// How long places are held by someone who says no more how many: a pass that fails again and again, or one that is suspended.
 const MAX_HOLD: Duration = Duration::from_secs(600);
 
 /// Places for workloads that roll, and turns in changing them.
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(budget.reserve("a", "a", 0, 20), 10);
     }
 
-    /// Review B2: one AgentTracing holding all places of the cluster for as long as its workloads did not come back.
+    /// Review B2: one AgentTracing held all places of the cluster for as long as its workloads did not come back.
     #[test]
     fn an_agent_tracing_never_holds_more_than_half_of_the_places() {
         let budget = RolloutBudget::new(20);

@@ -124,7 +124,7 @@ impl Watches {
             .touched_objects()
             .filter_map(|event| async move { event.ok() });
         let ctx = self.ctx.clone();
-        self.all_of_mode_cr(once(move || !ctx.references(is_of_mode_cr).is_empty(), changes))
+        self.all_of_mode_cr(begin_once(move || !ctx.references(is_of_mode_cr).is_empty(), changes))
     }
 
     /// Changes of one thing that all AgentTracings of mode CR share.
@@ -145,7 +145,7 @@ fn is_of_mode_cr(tracing: &Guarded) -> bool {
 }
 
 /// A stream that is not asked before something holds, which is looked at from time to time.
-fn once<T>(holds: impl Fn() -> bool, stream: impl Stream<Item = T>) -> impl Stream<Item = T> {
+fn begin_once<T>(holds: impl Fn() -> bool, stream: impl Stream<Item = T>) -> impl Stream<Item = T> {
     let begins = async move {
         while !holds() {
             tokio::time::sleep(LOOK).await;
@@ -221,7 +221,7 @@ mod tests {
         let began = tokio::time::Instant::now();
         let is_wanted = move || began.elapsed() > Duration::from_secs(60);
         let asked = stream::once(async move { began.elapsed() });
-        let asked_after = once(is_wanted, asked).boxed().next().await.unwrap();
+        let asked_after = begin_once(is_wanted, asked).boxed().next().await.unwrap();
         assert!(asked_after > Duration::from_secs(60) && asked_after <= Duration::from_secs(65), "{asked_after:?}");
     }
 

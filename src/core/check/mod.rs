@@ -15,7 +15,7 @@ use self::authorities::CaFindings;
 use crate::api::{AgentTracing, Reason};
 use crate::core::ca_bundle::{Source, merge};
 use crate::core::kubectl::Kubectl;
-use crate::core::settings::is_system_namespace;
+use crate::core::settings::Platform;
 use crate::names;
 
 /// What was found, or why it could not be looked at.
@@ -198,7 +198,8 @@ fn namespace_is_injected(chain: &mut Chain, facts: &Facts) {
 /// Why nothing in the namespace is wired, whatever its labels say. What an administrator excludes stands in the status alone.
 fn never_wired(facts: &Facts) -> Option<String> {
     let Facts { namespace, tracings, .. } = facts;
-    if is_system_namespace(namespace) || namespace == operator_namespace(facts) {
+    let platform = Platform { operator_namespace: operator_namespace(facts).to_owned(), ..Platform::default() };
+    if platform.excludes(namespace) {
         let create = Kubectl::new("create namespace").arg("agents");
         return Some(format!(
             "{namespace} is one of the cluster's own namespaces, in which nothing is ever wired; run agents in another one: {create}"

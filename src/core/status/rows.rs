@@ -25,10 +25,7 @@ pub(super) fn list(
     let mut states = States::new();
     let sharers = sharers(findings);
     for (assessment, cause) in causes {
-        let Some(mut row) = row(tracing_ref, assessment, cause, findings, old, now) else { continue };
-        if let Some(count) = sharers.get(&assessment.experiment).filter(|count| **count > 1 && is_counted(assessment)) {
-            row.notes.push(format!("SharedExperiment: {count} workloads log to it, so traces are not told apart"));
-        }
+        let Some(row) = row(tracing_ref, assessment, cause, findings, &sharers, old, now) else { continue };
         if !assessment.is_finished() && assessment.injection_state != InjectionState::OwnedByOther {
             *states.entry(row.state).or_default() += 1;
         }
@@ -57,6 +54,7 @@ fn row(
     assessment: &Assessment,
     cause: &Cause<'_>,
     findings: &Findings<'_>,
+    sharers: &Sharers<'_>,
     old: &AgentTracingStatus,
     now: Timestamp,
 ) -> Option<WorkloadStatus> {
@@ -82,7 +80,7 @@ fn row(
             },
             None => None,
         },
-        notes: notes(tracing_ref, assessment, findings, now),
+        notes: notes(tracing_ref, assessment, findings, sharers, now),
     })
 }
 
@@ -90,6 +88,7 @@ fn notes(
     tracing_ref: &TracingRef<'_>,
     assessment: &Assessment,
     findings: &Findings<'_>,
+    sharers: &Sharers<'_>,
     now: Timestamp,
 ) -> Vec<String> {
     let mut notes = Vec::new();
@@ -101,13 +100,19 @@ fn notes(
     }
     notes.extend(traces::note(findings, assessment));
     notes.extend(assessment.notes.iter().cloned());
+    if let Some(count) = sharers.get(&assessment.experiment).filter(|count| **count > 1 && is_counted(assessment)) {
+        notes.push(format!("SharedExperiment: {count} workloads log to it, so traces are not told apart"));
+    }
     notes
 }
 
-/// How many workloads log to an experiment. Counted once for all: with 20,000 workloads, to count for each of them kept a thread
+/// How many workloads log to which experiment.
+type Sharers<'f> = BTreeMap<&'f TraceDestination, usize>;
+
+/// Those that log to a known experiment. Counted once for all: with 20,000 workloads, to count for each of them kept a thread
 /// busy for 20 s.
-fn sharers<'f>(findings: &'f Findings<'_>) -> BTreeMap<&'f TraceDestination, usize> {
-    let mut sharers = BTreeMap::new();
+fn sharers<'f>(findings: &'f Findings<'_>) -> Sharers<'f> {
+    let mut sharers = Sharers::new();
     let known = findings.workloads.iter().filter(|workload| is_counted(workload)).map(|workload| &workload.experiment);
     for experiment in known.filter(|experiment| **experiment != TraceDestination::Unknown) {
         *sharers.entry(experiment).or_default() += 1;

@@ -60,6 +60,20 @@ pub const PART_OF: &str = "agent-tracing";
 /// `app.kubernetes.io/name` and `component` of a standalone server's objects.
 pub const MLFLOW: &str = "mlflow";
 
+/// The relay: its command, its container and `app.kubernetes.io/component` of its objects.
+pub const RELAY: &str = "relay";
+/// `app.kubernetes.io/name` of the relay's objects.
+pub const RELAY_APPLICATION: &str = "agent-tracing-relay";
+/// Port of the relay for agents.
+pub const RELAY_PORT: u16 = 5500;
+/// Port of the relay for agents that speak OTLP.
+pub const RELAY_OTLP_PORT: u16 = 4318;
+/// Port of the relay for probes, metrics and what it knows of traces.
+pub const RELAY_OWN_PORT: u16 = 8080;
+/// Role and RoleBinding by which the relays of a namespace read their AgentTracing. One name for all namespaces, so that the
+/// operator needs no right on any other.
+pub const RELAY_ROLE: &str = "agenttracing-relay";
+
 /// Standard label: application name.
 pub const LABEL_NAME: &str = "app.kubernetes.io/name";
 /// Standard label: instance, for our children the AgentTracing's name.
@@ -70,6 +84,8 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
 /// Standard label: larger whole.
 pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
+/// Standard label: version of the application.
+pub const LABEL_VERSION: &str = "app.kubernetes.io/version";
 /// Label of what Knative makes for a revision: the service that it is of.
 pub const LABEL_KNATIVE_SERVICE: &str = "serving.knative.dev/service";
 /// Labels with the hash that ends the name of a pod's ReplicaSet: a Deployment's, an Argo Rollout's.
@@ -142,6 +158,21 @@ pub fn mlflow_object(agent_tracing: &str) -> String {
 /// Address of a standalone server inside the cluster.
 pub fn mlflow_uri(agent_tracing: &str, namespace: &str, port: u16) -> String {
     format!("http://{}.{namespace}.svc:{port}", mlflow_object(agent_tracing))
+}
+
+/// Label selector of the pods of a server that the operator runs for an AgentTracing, by the application's name.
+pub fn pods_of(application: &str, agent_tracing: &str) -> String {
+    format!("{LABEL_NAME}={application},{LABEL_INSTANCE}={agent_tracing}")
+}
+
+/// Name of the relay's objects: `<AgentTracing>-relay`.
+pub fn relay_object(agent_tracing: &str) -> String {
+    format!("{agent_tracing}-relay")
+}
+
+/// Host of the relay inside the cluster.
+pub fn relay_host(agent_tracing: &str, namespace: &str) -> String {
+    format!("{}.{namespace}.svc", relay_object(agent_tracing))
 }
 
 /// Reasons of the events we publish.

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct Auth {
     /// `TokenFile`: MLFLOW_TRACKING_TOKEN_FILE names the pod's service account token, which the agent's code reads.
-    /// `KubernetesPlugin`: MLflow's own plugin (3.11 and later, with the `kubernetes` package) does. `None`. Default:
-    /// `TokenFile` in mode CR, else `None`.
+    /// `KubernetesPlugin`: MLflow's own plugin (3.11 and later, with the `kubernetes` package) does. `Relay`: agents
+    /// talk to a relay that the operator runs, which alone has a token; they get its address and nothing else. `None`.
+    /// Default: `TokenFile` in mode CR, else `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<AuthMethod>,
 }
@@ -21,6 +22,8 @@ pub enum AuthMethod {
     TokenFile,
     /// MLFLOW_TRACKING_AUTH=kubernetes-namespaced.
     KubernetesPlugin,
+    /// By the relay, which shows a token of its own.
+    Relay,
     /// Not at all.
     None,
 }

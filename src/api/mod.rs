@@ -9,7 +9,9 @@ mod cr;
 mod experiment;
 mod external;
 mod injection;
+mod otlp;
 mod reasons;
+mod relay;
 mod sdk;
 mod spec;
 mod standalone;
@@ -24,7 +26,9 @@ pub use injection::{
     ContainerNames, EnvVar, Injection, LabelSelector, LabelSelectorRequirement, Rollout, RolloutPolicy,
     SelectorOperator, WorkloadKind,
 };
+pub use otlp::{Otlp, OtlpMode};
 pub use reasons::Reason;
+pub use relay::{Relay, RelayStorage};
 pub use sdk::Sdk;
 pub use spec::{AgentTracing, AgentTracingSpec, Mlflow, MlflowMode};
 pub use standalone::{
@@ -32,6 +36,6 @@ pub use standalone::{
     Standalone, Storage,
 };
 pub use status::{
-    AgentTracingStatus, ConditionType, EnsuredExperiment, MAX_WORKLOADS, MlflowStatus, RefusedMergeCa, StateCount,
-    WorkloadState, WorkloadStatus,
+    AgentTracingStatus, ConditionType, EnsuredExperiment, MAX_WORKLOADS, MlflowStatus, RefusedMergeCa, RelayStatus,
+    StateCount, WorkloadState, WorkloadStatus,
 };

@@ -64,25 +64,25 @@ reasons! {
     ReconcileFailed: False [Ready]
         "The operator cannot finish its work on this AgentTracing and tries again; the message says at what it fails."
         "Read the log of the operator; the message has the command.";
-    InvalidSpec: False [Ready, MLflowReady]
+    InvalidSpec: False [Ready, MLflowReady, RelayReady]
         "The spec cannot be carried out. The message names the field, its value and what to write instead."
         "Change the field: `kubectl edit agenttracing -n bank-agents tracing`.";
-    Available: True [MLflowReady]
-        "MLflow answers at the address that agents get."
+    Available: True [MLflowReady, RelayReady]
+        "MLflow answers at the address that agents get; of the relay, that a pod of it is ready."
         "Nothing to do.";
-    Progressing: False [MLflowReady, WorkspaceReady, RBACReady]
-        "It is on its way: MLflow starts or was not asked yet, or the service accounts are being bound. `WorkspaceReady` is `Unknown` until MLflow has answered."
+    Progressing: False [MLflowReady, WorkspaceReady, RBACReady, RelayReady]
+        "It is on its way: MLflow or the relay starts, MLflow was not asked yet, or the service accounts are being bound. `WorkspaceReady` is `Unknown` until MLflow has answered."
         "Wait; the message has a command to watch it.";
-    PodsNotReady: False [MLflowReady]
-        "The pod of MLflow does not become ready: its image, a crash, memory, or no node for it."
+    PodsNotReady: False [MLflowReady, RelayReady]
+        "The pod of MLflow, or that of the relay, does not become ready: its image, a crash, memory, or no node for it."
         "The message quotes the container's own reason. Read the log or the events with the command that it names.";
-    StorageNotBound: False [MLflowReady]
-        "The volume of MLflow is not bound, is lost, or cannot become what the spec says."
-        "Make a StorageClass the default, name one in `mlflow.standalone.storage.storageClassName`, or set size and class back; the message says which.";
-    NameConflict: False [MLflowReady, RBACReady, InjectionReady]
+    StorageNotBound: False [MLflowReady, RelayReady]
+        "The volume of MLflow or of the relay is not bound, is lost, or cannot become what the spec says."
+        "Make a StorageClass the default, name one in `mlflow.standalone.storage.storageClassName` or `relay.storage.storageClassName`, or set size and class back; the message says which.";
+    NameConflict: False [MLflowReady, RBACReady, RelayReady, InjectionReady]
         "An object with the name that the operator needs exists and is not the operator's. It is left alone."
         "Delete or rename that object, or give the AgentTracing another name.";
-    CreateForbidden: False [MLflowReady, InjectionReady]
+    CreateForbidden: False [MLflowReady, RelayReady, InjectionReady]
         "The API server refuses an object or a pod: a quota, a LimitRange, an admission policy or a missing right."
         "The message quotes the API server. Raise the quota or allow the object.";
     MLflowCRDMissing: False [MLflowReady]
@@ -276,6 +276,7 @@ impl ConditionType {
             Self::MLflowReady => "MLflow runs and answers at the address that agents get.",
             Self::WorkspaceReady => "Only in mode CR: MLflow shows the namespace as a workspace.",
             Self::RBACReady => "Only in mode CR: the service accounts of the workloads may write to MLflow.",
+            Self::RelayReady => "Only with a relay: it takes traces.",
             Self::ExperimentsReady => "The experiments of the workloads exist in MLflow.",
             Self::InjectionReady => "The namespace is labelled, workloads match, and the webhook answers.",
             Self::WorkloadsReady => "Every workload that matches carries the wanted wiring and runs with it.",

@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AgentTracingStatus, Auth, CaBundle, Cr, Experiment, External, Injection, Sdk, Standalone};
+use super::{AgentTracingStatus, Auth, CaBundle, Cr, Experiment, External, Injection, Otlp, Relay, Sdk, Standalone};
 
 /// AgentTracing sends the traces of the AI agents of its namespace to MLflow, and says whether they arrive.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,7 +37,13 @@ use super::{AgentTracingStatus, Auth, CaBundle, Cr, Experiment, External, Inject
     validation = Rule::new("(has(self.mlflow.standalone) && has(self.mlflow.standalone.storage) && has(self.mlflow.standalone.storage.storageClassName) ? self.mlflow.standalone.storage.storageClassName : '') == (has(oldSelf.mlflow.standalone) && has(oldSelf.mlflow.standalone.storage) && has(oldSelf.mlflow.standalone.storage.storageClassName) ? oldSelf.mlflow.standalone.storage.storageClassName : '')")
         .message("mlflow.standalone.storage.storageClassName is immutable: the class of a volume cannot change; set it back to the old value"),
     validation = Rule::new("!has(self.auth) || !has(self.auth.method) || self.auth.method == 'None' || self.mlflow.mode == 'CR' || (self.mlflow.mode == 'External' && has(self.mlflow.external) && self.mlflow.external.trackingURI.startsWith('https://'))")
-        .message("auth.method must be None here: a token is sent only in mode CR and to an https:// address; take auth out, or write https:// in mlflow.external.trackingURI")
+        .message("auth.method must be None here: a token is sent only in mode CR and to an https:// address; take auth out, or write https:// in mlflow.external.trackingURI"),
+    validation = Rule::new("!has(self.otlp) || !has(self.otlp.mode) || self.otlp.mode != 'Direct' || self.mlflow.mode == 'Standalone' || (self.mlflow.mode == 'External' && (!has(self.auth) || !has(self.auth.method) || self.auth.method == 'None'))")
+        .message("otlp.mode Direct sends no token, so it is for mode Standalone, and for mode External where auth.method is None; write otlp.mode Relay"),
+    validation = Rule::new("!has(self.relay) || ((has(self.otlp) && has(self.otlp.mode) && self.otlp.mode == 'Relay') || (has(self.auth) && has(self.auth.method) && self.auth.method == 'Relay'))")
+        .message("relay is set, but nothing uses a relay: set otlp.mode or auth.method to Relay, or take relay out"),
+    validation = Rule::new("!((has(self.otlp) && has(self.otlp.mode) && self.otlp.mode == 'Relay') || (has(self.auth) && has(self.auth.method) && self.auth.method == 'Relay')) || !((has(oldSelf.otlp) && has(oldSelf.otlp.mode) && oldSelf.otlp.mode == 'Relay') || (has(oldSelf.auth) && has(oldSelf.auth.method) && oldSelf.auth.method == 'Relay')) || (quantity(has(self.relay) && has(self.relay.storage) ? (has(self.relay.storage.size) ? self.relay.storage.size : '0') : '1Gi').compareTo(quantity(has(oldSelf.relay) && has(oldSelf.relay.storage) ? (has(oldSelf.relay.storage.size) ? oldSelf.relay.storage.size : '0') : '1Gi')) == 0 && (has(self.relay) && has(self.relay.storage) && has(self.relay.storage.storageClassName) ? self.relay.storage.storageClassName : '') == (has(oldSelf.relay) && has(oldSelf.relay.storage) && has(oldSelf.relay.storage.storageClassName) ? oldSelf.relay.storage.storageClassName : ''))")
+        .message("relay.storage cannot change while the relay runs, since its volumes may hold traces: set it back; for another one set otlp.mode and auth.method so that nothing uses the relay, delete its PersistentVolumeClaims, and switch it on again")
 )]
 pub struct AgentTracingSpec {
     /// Stop injecting, repairing and reconciling; everything that exists is kept as it is. Default: false.
@@ -51,6 +57,12 @@ pub struct AgentTracingSpec {
     /// How agents authenticate to MLflow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
+    /// Agents that speak OTLP, the protocol of OpenTelemetry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otlp: Option<Otlp>,
+    /// The relay between agents and MLflow; only where `otlp.mode` or `auth.method` is `Relay`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<Relay>,
     /// Which certificate authorities agents trust.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle: Option<CaBundle>,

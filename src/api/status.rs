@@ -19,6 +19,9 @@ pub struct AgentTracingStatus {
     /// The MLflow that answered. Once good it stays: a server that is down changes no wiring.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mlflow: Option<MlflowStatus>,
+    /// The relay that was ready once: agents are wired to it from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<RelayStatus>,
     /// Experiments that exist in MLflow for the workloads, at most 1,000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -71,6 +74,15 @@ pub struct MlflowStatus {
     /// resource's, `Default` the documented one, `Spec` the one in the spec. `Unobserved`: nobody could ask there.
     #[schemars(length(max = 64))]
     pub source: String,
+}
+
+/// The relay that was ready once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RelayStatus {
+    /// Its address; each workload's begins with it.
+    #[schemars(length(max = 512))]
+    pub url: String,
 }
 
 /// An init container `merge-ca` that the cluster does not admit.
@@ -180,6 +192,8 @@ pub enum ConditionType {
     WorkspaceReady,
     /// The workloads' service accounts may write to MLflow.
     RBACReady,
+    /// The relay takes traces.
+    RelayReady,
     /// The workloads' experiments exist.
     ExperimentsReady,
     /// The namespace is labelled and something matches.
@@ -192,11 +206,12 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Ready,
         Self::MLflowReady,
         Self::WorkspaceReady,
         Self::RBACReady,
+        Self::RelayReady,
         Self::ExperimentsReady,
         Self::InjectionReady,
         Self::WorkloadsReady,
@@ -210,6 +225,7 @@ impl ConditionType {
             Self::MLflowReady => "MLflowReady",
             Self::WorkspaceReady => "WorkspaceReady",
             Self::RBACReady => "RBACReady",
+            Self::RelayReady => "RelayReady",
             Self::ExperimentsReady => "ExperimentsReady",
             Self::InjectionReady => "InjectionReady",
             Self::WorkloadsReady => "WorkloadsReady",

@@ -55,6 +55,7 @@ pub fn run(args: InjectArgs) -> anyhow::Result<ExitCode> {
 pub fn missing_message(missing: Missing) -> String {
     let look = Kubectl::new("get agenttracing");
     match missing {
+        Missing::Relay => format!("the relay has not been ready yet; see `{look}`"),
         Missing::TrackingUri => format!("MLflow has not answered yet; see `{look}`"),
         Missing::Binding => "its service account is not in the AgentTracing's status.serviceAccounts yet".to_owned(),
         Missing::ExperimentId => format!(

@@ -14,6 +14,7 @@ mod observe;
 mod probing;
 mod rbac;
 mod reconcile;
+mod relay;
 mod release;
 mod rollout;
 mod step_timer;

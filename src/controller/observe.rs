@@ -123,7 +123,7 @@ pub(super) fn tracings(ctx: &Context, namespace: &str, this: &AgentTracing) -> V
 
 /// The service accounts of a namespace that mount no token; asked only where a token is needed.
 pub(super) async fn tokenless(ctx: &Context, namespace: &str, policies: &[Policy]) -> Result<BTreeSet<String>, Error> {
-    if !policies.iter().any(|policy| policy.settings.needs_token()) {
+    if !policies.iter().any(|policy| policy.settings.agents_need_token()) {
         return Ok(BTreeSet::new());
     }
     let mut found = BTreeSet::new();
@@ -227,10 +227,10 @@ pub(super) async fn live_policies(ctx: &Context, namespace: &str) -> Result<Vec<
     Ok(api.list(&ListParams::default()).await.map_err(read)?.items.iter().map(Policy::of).collect())
 }
 
-/// The server's pods, some of them.
-pub(super) async fn server_pods(ctx: &Context, settings: &Settings) -> Result<Vec<Pod>, Error> {
+/// The pods of a server that the operator runs, some of them.
+pub(super) async fn server_pods(ctx: &Context, settings: &Settings, application: &str) -> Result<Vec<Pod>, Error> {
     let labels =
-        format!("{}={},{}={}", names::LABEL_INSTANCE, settings.name, names::LABEL_MANAGED_BY, names::MANAGED_BY);
+        format!("{},{}={}", names::pods_of(application, &settings.name), names::LABEL_MANAGED_BY, names::MANAGED_BY);
     let pods = List::of(Kind::Pod, Some(&settings.namespace)).labelled(&labels).at_most(MAX_SERVER_PODS);
     let mut pods = pods.pods(&ctx.client).await?;
     // The newest says why it does not start; the others are on their way out.

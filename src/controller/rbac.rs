@@ -56,12 +56,22 @@ pub(super) struct Rights {
     pub may_ask: bool,
 }
 
+/// Who is to be bound in a namespace.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// Service accounts of workloads.
+    pub agents: &'a BTreeSet<String>,
+    /// Service accounts of relays, which write for agents.
+    pub relays: &'a BTreeSet<String>,
+    /// The AgentTracings of the namespace.
+    pub tracings: &'a [AgentTracing],
+}
+
 /// Brings the RoleBinding about and proves what it gives.
 pub(super) async fn rights(
     ctx: &Context,
     settings: &Settings,
-    tracings: &[AgentTracing],
-    accounts: &BTreeSet<String>,
+    wanted: Wanted<'_>,
     workspace: Option<&ConditionUpdate>,
     cache: &mut AccessCache,
     refusals: &mut apply::Refusals,
@@ -69,6 +79,8 @@ pub(super) async fn rights(
     if settings.server.mode() != MlflowMode::Cr {
         return Ok(Rights { verdict: None, bound: BTreeSet::new(), may_ask: true });
     }
+    let Wanted { agents, relays, tracings } = wanted;
+    let accounts = agents | relays;
     let namespace = settings.namespace.as_str();
     let role = ctx.options.integration_role.as_str();
     let look = Kubectl::new("get rolebinding").namespace(namespace).arg(names::ROLE_BINDING).yaml();
@@ -80,7 +92,7 @@ pub(super) async fn rights(
         );
         return none(ConditionUpdate::bad(Reason::ClusterRoleMissing, message));
     };
-    let wanted = role_binding(namespace, users(tracings), accounts, &ctx.platform.operator_namespace, role); // pure
+    let wanted = role_binding(namespace, users(tracings), &accounts, &ctx.platform.operator_namespace, role); // pure
     let before = observe::child(ctx, &wanted).await?; // IO
     let live = match apply::child(ctx, &wanted, before.as_ref(), refusals).await? {
         Applied::Written(live) => Some(live),
@@ -102,13 +114,7 @@ pub(super) async fn rights(
     let all = [observer.clone()].into_iter().chain(accounts.iter().map(of));
     let denied = prove(ctx, namespace, all, cache).await?; // IO
     let verdict = match denied {
-        None => ConditionUpdate::good(
-            Reason::Bound,
-            format!(
-                "Every service account of the workloads may write to MLflow ({}); see them with: {look}",
-                accounts.len()
-            ),
-        ),
+        None => all_bound(accounts.len(), !relays.is_empty(), &look),
         // Authorization follows a new binding with a delay of milliseconds.
         Some(_) if is_new => ConditionUpdate::bad(
             Reason::Progressing,
@@ -123,8 +129,16 @@ pub(super) async fn rights(
             ),
         ),
     };
-    let bound = accounts.iter().filter(|account| cache.proven.contains(&of(account))).cloned().collect();
+    let bound = agents.iter().filter(|account| cache.proven.contains(&of(account))).cloned().collect();
     Ok(Rights { verdict: Some(verdict), bound, may_ask: cache.proven.contains(&observer) })
+}
+
+fn all_bound(accounts: usize, with_relay: bool, look: &Kubectl) -> ConditionUpdate {
+    let relay = if with_relay { " and of the relay" } else { "" };
+    let message = format!(
+        "Every service account of the workloads{relay} may write to MLflow ({accounts}); see them with: {look}"
+    );
+    ConditionUpdate::good(Reason::Bound, message)
 }
 
 /// Asks what is not proven yet. The first account that is denied something, and the verb.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::mlflow_credentials::{self, AuthenticatedClient};
 use super::mlflow_server::{self, Server};
 use super::rbac::{self, Rights};
+use super::relay::{self, Neighbours, Relay};
 use super::step_timer::StepTimer;
 use super::tracking::{self, Answers};
 use super::{Context, Error, ca_config_map, canary, events, observe, reference, rollout};
@@ -134,6 +135,7 @@ impl Observed {
 struct Access {
     server: Server,
     rights: Rights,
+    relay: Relay,
     /// What keeps the merged certificate authorities from agents.
     authorities: Option<ConditionUpdate>,
     /// Whether the ConfigMap with them has to follow others that nobody may watch.
@@ -200,10 +202,13 @@ impl Pass<'_> {
     ) -> Result<Access, Error> {
         let Self { ctx, settings, ref old, now, .. } = *self;
         let Observed { tracings, policies, labelled, workloads, accounts, troubles, .. } = observed;
+        let neighbours = Neighbours { tracings, policies };
+        self.timer.next(ReconcileStep::Relay);
+        let relay = relay::relay(ctx, settings, neighbours, workloads, old, &mut state.refusals, now).await?; // IO
         self.timer.next(ReconcileStep::Rights);
+        let wanted = rbac::Wanted { agents: accounts, relays: &relay::accounts(neighbours), tracings };
         let workspace = server.workspace.as_ref();
-        let mut rights =
-            rbac::rights(ctx, settings, tracings, accounts, workspace, &mut state.rights, &mut state.refusals).await?; // IO
+        let mut rights = rbac::rights(ctx, settings, wanted, workspace, &mut state.rights, &mut state.refusals).await?; // IO
         self.timer.next(ReconcileStep::Authorities);
         let refused_merge_ca =
             canary::refused_merge_ca(ctx, settings, *labelled, workloads, old, &mut state.canary, now).await?; // IO
@@ -217,7 +222,7 @@ impl Pass<'_> {
             false => None,
         };
         let client = mlflow_credentials::client(ctx, settings, &mut server, &mut rights, now).await?; // IO
-        Ok(Access { server, rights, authorities, follows_authorities, refused_merge_ca, failing, client })
+        Ok(Access { server, rights, relay, authorities, follows_authorities, refused_merge_ca, failing, client })
     }
 
     /// Takes what is known of the workloads' experiments and traces, and says what is to be asked.
@@ -249,12 +254,15 @@ impl Pass<'_> {
         self.timer.next(ReconcileStep::Status);
         let Self { ctx, tracing, settings, ref old, now, .. } = *self;
         let Answers { takes_otlp, known, traces, writes, look_again } = &answers;
-        let Access { server, rights, authorities, follows_authorities, refused_merge_ca, failing, .. } = access;
+        let Access { server, rights, relay, authorities, follows_authorities, refused_merge_ca, failing, .. } = access;
         let url = server.answered.as_ref().map(|mlflow| mlflow.url.clone()).unwrap_or_default();
         let findings = Findings {
             mlflow: writes::mlflow_ready(server.verdict, writes.as_ref(), settings, &url),
             workspace: server.workspace,
             rights: rights.verdict,
+            relay: relay.verdict,
+            ready_relay: relay.status,
+            relays_all: settings.relays_all(),
             authorities,
             refused_merge_ca: refused_merge_ca.as_ref(),
             accounts: rights.bound,
@@ -280,7 +288,8 @@ impl Pass<'_> {
             settling: if rolls { Settling::Unsettled } else { Settling::of(&status, settings.server.mode()) },
             // A wiring that names a file which is not there would break the agents' own calls.
             may_wire: findings.authorities.is_none(),
-            mlflow_answers: findings.mlflow_answers(),
+            // Agents look for the relay before it as they do for MLflow.
+            mlflow_answers: findings.mlflow_answers() && findings.relay_answers(),
             failing,
             // Nobody may watch the ConfigMaps that users name.
             look_again: [*look_again, follows_authorities.then_some(REQUEUE_AT_LAST)].into_iter().flatten().min(),
@@ -314,6 +323,7 @@ impl Pass<'_> {
 /// Whether the webhook wires the same from both: it knows the server, the experiments and the rights from the status.
 fn wires_alike(one: &AgentTracingStatus, other: &AgentTracingStatus) -> bool {
     one.mlflow == other.mlflow
+        && one.relay == other.relay
         && one.experiments == other.experiments
         && one.service_accounts == other.service_accounts
         && one.merge_ca == other.merge_ca

@@ -7,6 +7,7 @@ mod merge_ca;
 mod metrics;
 mod modes;
 mod pace;
+mod relay;
 mod standalone;
 mod sweep;
 mod traces;

@@ -13,7 +13,8 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{ClusterRole, Role, RoleBinding};
 use kube::api::Api;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::reflector::store::Writer;
@@ -45,7 +46,7 @@ pub(super) fn concerned(
     let labelled = lean::config().labels(names::LABEL_INJECTION);
     let all = select_all([
         watches.tracings(writer),
-        // All of them: agents and our server alike.
+        // All of them: agents and our servers alike.
         watches.objects::<Deployment>(lean::config()),
         watches.objects::<StatefulSet>(lean::config()),
         watches.objects::<DaemonSet>(lean::config()),
@@ -56,6 +57,8 @@ pub(super) fn concerned(
         watches.objects::<PersistentVolumeClaim>(children()),
         watches.objects::<NetworkPolicy>(children()),
         watches.objects::<RoleBinding>(children()),
+        watches.objects::<Role>(children()),
+        watches.objects::<PodDisruptionBudget>(children()),
         watches.objects::<ServiceAccount>(lean::config()),
         // Whom agents are bound to, and where the shared MLflow is, concern every AgentTracing of mode CR.
         watches.integration_role(),

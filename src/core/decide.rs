@@ -3,7 +3,7 @@
 use json_patch::PatchOperation;
 
 use super::inject::{InjectionResult, existing_record, inject, uninject};
-use super::wiring::{Missing, wiring};
+use super::wiring::{Missing, Subject, wiring};
 use crate::api::Reason;
 use crate::core::inject::record::RecordError;
 use crate::core::inject::view::Workload;
@@ -79,7 +79,7 @@ pub fn decide(workload: &Workload<'_>, context: &SelectionContext<'_>) -> Decisi
         };
     }
     let account = workload.service_account();
-    let token = settings.needs_token().then(|| !context.tokenless.contains(account));
+    let token = settings.agents_need_token().then(|| !context.tokenless.contains(account));
     if token.is_some_and(|automounts| !workload.has_token(automounts)) {
         return match uninject(workload) {
             Ok(patch) => {
@@ -98,7 +98,14 @@ pub fn decide(workload: &Workload<'_>, context: &SelectionContext<'_>) -> Decisi
     if waits && facts.bound.as_ref().is_some_and(|bound| !bound.contains(account)) {
         return Decision::Leave(Leave::Blocked { tracing, missing: Missing::Binding });
     }
-    let mut wiring = match wiring(policy, workload.kind, workload.experiments_name(), annotation) {
+    let subject = Subject {
+        kind: workload.kind,
+        name: workload.experiments_name(),
+        experiment: annotation,
+        // Of the pods: one on the workload alone changes without them, and would roll them.
+        version: workload.template_label(names::LABEL_VERSION),
+    };
+    let mut wiring = match wiring(policy, &subject) {
         Ok(wiring) => wiring,
         Err(missing) => return Decision::Leave(Leave::Blocked { tracing, missing }),
     };

@@ -8,6 +8,7 @@
 mod answer;
 mod experiments;
 mod outcome;
+mod rest;
 mod traces;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! What agents send, read far enough to know that MLflow can read it.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use bytes::Bytes;
@@ -71,24 +72,40 @@ pub fn unpack(encoding: Encoding, body: &Bytes) -> Result<Bytes, Unreadable> {
     if unpacked.len() > MAX_UNPACKED { Err(Unreadable::TooLarge) } else { Ok(unpacked.into()) }
 }
 
-/// What is kept and sent on: the body as it came if MLflow can read it, JSON as protobuf, which every MLflow takes. How many spans are in
-/// it comes with it.
-pub fn check(format: Format, encoding: Encoding, body: Bytes) -> Result<(Encoding, Bytes, usize), Unreadable> {
+/// A trace of which spans came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// As MLflow writes its id.
+    pub trace: String,
+    /// Whether its root span is among them.
+    pub is_root: bool,
+}
+
+/// What is kept and sent on: the body as it came if MLflow can read it, JSON as protobuf, which every MLflow takes. Of which traces
+/// spans are in it comes with it.
+pub fn check(format: Format, encoding: Encoding, body: Bytes) -> Result<(Encoding, Bytes, Vec<Seen>), Unreadable> {
     let unpacked = unpack(encoding, &body)?;
     match format {
-        Format::Protobuf => {
-            let spans = ExportTraceServiceRequest::decode(unpacked).map_err(Unreadable::Protobuf)?;
-            Ok((encoding, body, count(&spans)))
-        }
+        Format::Protobuf => Ok((encoding, body, seen(&unpacked)?)),
         Format::Json => {
             let spans: ExportTraceServiceRequest = serde_json::from_slice(&unpacked).map_err(Unreadable::Json)?;
-            Ok((Encoding::Identity, spans.encode_to_vec().into(), count(&spans)))
+            Ok((Encoding::Identity, spans.encode_to_vec().into(), traces(&spans)))
         }
     }
 }
 
-fn count(spans: &ExportTraceServiceRequest) -> usize {
-    spans.resource_spans.iter().flat_map(|resource| &resource.scope_spans).map(|scope| scope.spans.len()).sum()
+/// Of which traces spans are in a body in protobuf.
+pub fn seen(unpacked: &Bytes) -> Result<Vec<Seen>, Unreadable> {
+    ExportTraceServiceRequest::decode(unpacked.clone()).map(|spans| traces(&spans)).map_err(Unreadable::Protobuf)
+}
+
+fn traces(spans: &ExportTraceServiceRequest) -> Vec<Seen> {
+    let mut seen: BTreeMap<&[u8], bool> = BTreeMap::new();
+    for span in spans.resource_spans.iter().flat_map(|of| &of.scope_spans).flat_map(|of| &of.spans) {
+        *seen.entry(&span.trace_id).or_default() |= span.parent_span_id.is_empty();
+    }
+    let id = |bytes: &[u8]| bytes.iter().fold("tr-".to_owned(), |id, byte| format!("{id}{byte:02x}"));
+    seen.into_iter().map(|(trace, is_root)| Seen { trace: id(trace), is_root }).collect()
 }
 
 /// No more than is allowed and one byte, which shows that there is more.

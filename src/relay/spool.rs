@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use redb::backends::InMemoryBackend;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use tokio::sync::oneshot;
 
 use crate::core::relay::lanes::{LaneId, Queue};
@@ -34,7 +34,8 @@ pub struct Ticket {
     pub lane: LaneId,
     /// Its queue.
     pub queue: Queue,
-    number: u64,
+    /// Its place there.
+    pub number: u64,
     length: u64,
 }
 
@@ -88,7 +89,7 @@ enum Change {
     Lane(String, LaneId),
     Put(Key, Bytes),
     Delete(Key),
-    SetAside(Key),
+    Move(Vec<(Key, Key)>),
 }
 
 /// What a spool holds at its start.
@@ -119,6 +120,8 @@ impl Spool {
         start.open_table(LANES)?;
         start.commit()?;
         let shared = Arc::new(Shared::default());
+        // For what they waited comes no more, or after them.
+        commit(&database, vec![Change::Move(waiting(&database)?)])?;
         let (lanes, found) = inventory(&database, &shared)?;
         let (orders, receiver) = channel();
         let writer = database.clone();
@@ -151,16 +154,20 @@ impl Spool {
         self.lanes().iter().find(|(_, other)| **other == id).map(|(name, _)| name.clone())
     }
 
-    /// Puts a request at the end of a lane. When this returns it is on the disk.
-    pub async fn put(&self, lane: LaneId, request: Bytes) -> Result<Ticket, Error> {
+    /// A place behind all that were given before.
+    pub fn reserve(&self) -> u64 {
+        self.shared.number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Puts a request at a place of a lane. When this returns it is on the disk.
+    pub async fn put(&self, lane: LaneId, queue: Queue, number: u64, request: Bytes) -> Result<Ticket, Error> {
         let length = request.len() as u64;
         let bytes = self.shared.bytes.fetch_add(length + OVERHEAD, Ordering::Relaxed);
         if bytes + length + OVERHEAD > self.limit {
             self.release(length);
             return Err(Error::Full { bytes, limit: self.limit });
         }
-        let number = self.shared.number.fetch_add(1, Ordering::Relaxed);
-        let ticket = Ticket { lane, queue: Queue::Ready, number, length };
+        let ticket = Ticket { lane, queue, number, length };
         let put = self.order(Change::Put(ticket.key(), request)).await;
         if put.is_err() {
             self.release(length);
@@ -168,19 +175,36 @@ impl Spool {
         put.map(|()| ticket)
     }
 
-    /// The first request of a queue of a lane.
-    pub async fn first(&self, lane: LaneId, queue: Queue) -> Result<Option<(Ticket, Bytes)>, Error> {
+    /// The first request of a queue of a lane, from this place on.
+    pub async fn first(&self, lane: LaneId, queue: Queue, from: u64) -> Result<Option<(Ticket, Bytes)>, Error> {
         let database = self.database.clone();
         let read = move || -> Result<_, redb::Error> {
             let requests = database.begin_read()?.open_table(REQUESTS)?;
             let code = code(queue);
-            let Some(first) = requests.range((lane, code, 0)..=(lane, code, u64::MAX))?.next() else { return Ok(None) };
+            let Some(first) = requests.range((lane, code, from)..=(lane, code, u64::MAX))?.next() else {
+                return Ok(None);
+            };
             let (key, request) = first?;
             let request = Bytes::copy_from_slice(request.value());
             Ok(Some((Ticket { lane, queue, number: key.value().2, length: request.len() as u64 }, request)))
         };
         let read = tokio::task::spawn_blocking(read).await.map_err(|_| Error::Ended)?;
         read.map_err(|error| Error::Store(Arc::new(error)))
+    }
+
+    /// Shows each request that is set aside, by lane and place.
+    pub fn each_aside(&self, mut show: impl FnMut(LaneId, u64, Bytes)) -> Result<(), redb::Error> {
+        let read = self.database.begin_read()?;
+        let requests = read.open_table(REQUESTS)?;
+        for entry in read.open_table(LENGTHS)?.iter()? {
+            let (lane, queue, number) = entry?.0.value();
+            if queue == code(Queue::Aside)
+                && let Some(request) = requests.get((lane, queue, number))?
+            {
+                show(lane, number, Bytes::copy_from_slice(request.value()));
+            }
+        }
+        Ok(())
     }
 
     /// Takes a request out.
@@ -191,8 +215,29 @@ impl Spool {
     }
 
     /// Puts a request aside, so that those behind it go on.
-    pub async fn set_aside(&self, ticket: Ticket) -> Result<(), Error> {
-        self.order(Change::SetAside(ticket.key())).await
+    pub async fn set_aside(&self, ticket: Ticket) -> Result<Ticket, Error> {
+        let aside = Ticket { queue: Queue::Aside, ..ticket };
+        self.order(Change::Move(vec![(ticket.key(), aside.key())])).await?;
+        Ok(aside)
+    }
+
+    /// Puts requests that waited at the end of this lane, else of their own, in this order, before all that are put there later. Where
+    /// they are then comes with it.
+    pub async fn line_up(&self, waiting: &[Ticket], lane: Option<LaneId>) -> Result<Vec<LaneId>, Error> {
+        let moves = waiting.iter().map(|ticket| {
+            let end =
+                Ticket { lane: lane.unwrap_or(ticket.lane), queue: Queue::Ready, number: self.reserve(), ..*ticket };
+            (ticket.key(), end.key())
+        });
+        let moves: Vec<_> = moves.collect();
+        let lanes = moves.iter().map(|(_, (lane, ..))| *lane).collect();
+        self.order(Change::Move(moves)).await?;
+        Ok(lanes)
+    }
+
+    /// The names of all lanes.
+    pub fn names(&self) -> Vec<String> {
+        self.lanes().keys().cloned().collect()
     }
 
     /// Bytes of requests, and how many it may hold.
@@ -236,7 +281,23 @@ fn code(queue: Queue) -> u8 {
     match queue {
         Queue::Ready => 0,
         Queue::Aside => 1,
+        Queue::Waiting => 2,
     }
+}
+
+/// What waited when the process ended, and its place at the end of its lane.
+fn waiting(database: &Database) -> Result<Vec<(Key, Key)>, redb::Error> {
+    let (mut waiting, mut last) = (Vec::new(), 0);
+    for entry in database.begin_read()?.open_table(LENGTHS)?.iter()? {
+        let key = entry?.0.value();
+        last = last.max(key.2);
+        if key.1 == code(Queue::Waiting) {
+            waiting.push(key);
+        }
+    }
+    waiting.sort_by_key(|(_, _, number)| *number);
+    let line_up = |((lane, _, number), end)| ((lane, code(Queue::Waiting), number), (lane, code(Queue::Ready), end));
+    Ok(waiting.into_iter().zip(last + 1..).map(line_up).collect())
 }
 
 /// What is there, and what the counters start with.
@@ -259,7 +320,7 @@ fn inventory(database: &Database, shared: &Shared) -> Result<(BTreeMap<String, L
     shared.number.store(last + 1, Ordering::Relaxed);
     let names: BTreeMap<LaneId, &String> = lanes.iter().map(|(name, id)| (*id, name)).collect();
     let found = counts.into_iter().filter_map(|((lane, code), count)| {
-        let queue = if code == 0 { Queue::Ready } else { Queue::Aside };
+        let queue = if code == 1 { Queue::Aside } else { Queue::Ready };
         Some(Found { name: (*names.get(&lane)?).clone(), lane, queue, count })
     });
     let found = found.collect();
@@ -300,19 +361,30 @@ fn commit(database: &Database, changes: Vec<Change>) -> Result<(), redb::Error> 
                     requests.remove(key)?;
                     lengths.remove(key)?;
                 }
-                Change::SetAside((lane, _, number)) => {
-                    let (from, to) = ((lane, code(Queue::Ready), number), (lane, code(Queue::Aside), number));
-                    let request = requests.remove(from)?.map(|request| request.value().to_vec());
-                    lengths.remove(from)?;
-                    if let Some(request) = request {
-                        requests.insert(to, request.as_slice())?;
-                        lengths.insert(to, request.len() as u64)?;
+                Change::Move(moves) => {
+                    for (from, to) in moves {
+                        move_request(&mut requests, &mut lengths, from, to)?;
                     }
                 }
             }
         }
     }
     transaction.commit()?;
+    Ok(())
+}
+
+fn move_request(
+    requests: &mut Table<'_, Key, &'static [u8]>,
+    lengths: &mut Table<'_, Key, u64>,
+    from: Key,
+    to: Key,
+) -> Result<(), redb::Error> {
+    let request = requests.remove(from)?.map(|request| request.value().to_vec());
+    lengths.remove(from)?;
+    if let Some(request) = request {
+        requests.insert(to, request.as_slice())?;
+        lengths.insert(to, request.len() as u64)?;
+    }
     Ok(())
 }
 

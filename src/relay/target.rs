@@ -15,7 +15,7 @@ use tokio::sync::{OnceCell, watch};
 
 use crate::api::AgentTracing;
 use crate::core::relay::cause::Cause;
-use crate::core::relay::route::{ExperimentRef, Sender};
+use crate::core::relay::sender::Sender;
 use crate::core::settings::Settings;
 use crate::core::settings::policy::Policy;
 use crate::mlflow::{Access, Error, Http, MlflowClient, Stage};
@@ -77,25 +77,39 @@ impl Target {
         if version >= (3, 12) { 3 } else { 1 }
     }
 
-    /// Sends spans to an experiment.
-    pub async fn send(&self, http: &Http, experiment: &ExperimentRef, spans: bytes::Bytes) -> Result<(), Cause> {
-        let mlflow = MlflowClient::new(http, &self.tracking_uri).with_access(self.access()?);
-        let address = self.otlp.get_or_try_init(|| mlflow.otlp_address()).await.map_err(|error| cause(&error))?;
-        let id = match experiment {
-            ExperimentRef::Id(id) => id.clone(),
-            ExperimentRef::Name(name) => self.experiment_id(&mlflow, name).await?,
-        };
-        mlflow.export(address, &id, spans, PATIENCE).await.map_err(|error| {
-            let cause = cause(&error);
-            if let (Cause::ExperimentMissing, ExperimentRef::Name(name)) = (cause, experiment) {
-                // It is looked for again, and made if need be.
-                self.experiments().remove(name);
-            }
-            cause
-        })
+    /// The server's version; empty where it is not known.
+    pub fn version(&self) -> &str {
+        self.version.trim_start_matches('v')
     }
 
-    async fn experiment_id(&self, mlflow: &MlflowClient, name: &str) -> Result<String, Cause> {
+    /// The id of an experiment, as far as it is known.
+    pub fn known_id(&self, name: &str) -> Option<String> {
+        self.experiments().get(name).cloned()
+    }
+
+    /// The name of an experiment, as far as it is known.
+    pub fn name_of(&self, id: &str) -> Option<String> {
+        self.experiments().iter().find(|(_, known)| *known == id).map(|(name, _)| name.clone())
+    }
+
+    /// An experiment is not there: it is looked for anew.
+    pub fn forget_id(&self, name: &str) {
+        self.experiments().remove(name);
+    }
+
+    /// MLflow, spoken to as whoever the relay is.
+    pub fn client(&self, http: &Http) -> Result<MlflowClient, Cause> {
+        Ok(MlflowClient::new(http, &self.tracking_uri).with_access(self.access()?))
+    }
+
+    /// Where it takes OTLP.
+    pub async fn otlp_address(&self, mlflow: &MlflowClient) -> Result<&str, Cause> {
+        let address = self.otlp.get_or_try_init(|| mlflow.otlp_address()).await;
+        address.map(String::as_str).map_err(|error| cause(&error))
+    }
+
+    /// The id of an experiment, which is found or made.
+    pub async fn experiment_id(&self, mlflow: &MlflowClient, name: &str) -> Result<String, Cause> {
         if let Some(id) = self.experiments().get(name) {
             return Ok(id.clone());
         }
@@ -128,7 +142,7 @@ impl Target {
 }
 
 /// What an answer of MLflow means for a request.
-fn cause(error: &Error) -> Cause {
+pub(super) fn cause(error: &Error) -> Cause {
     match error {
         Error::Dns(_) | Error::Refused(_) | Error::Connection(_) | Error::Client(_) => Cause::Unreachable,
         Error::Timeout => Cause::Timeout,
@@ -180,6 +194,3 @@ fn publish(targets: &watch::Sender<Option<Arc<Target>>>, target: Option<Target>)
         changes
     });
 }
-
-/// MLflow may be slow; a request that was given up too early is sent twice, and 3.10.1 then counts its tokens twice.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);

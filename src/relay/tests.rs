@@ -254,7 +254,13 @@ async fn what_cannot_be_read_is_refused_with_what_to_do() {
     let traces = "/w/deployment/teller/v1/traces";
     let good = span("good").encode_to_vec();
     for (path, headers, body, status, told) in [
-        ("/api/2.0/mlflow/users/list", &[][..], Vec::new(), 404, "the relay does not serve /api/2.0"),
+        (
+            "/api/2.0/mlflow/users/list",
+            &[][..],
+            Vec::new(),
+            404,
+            r#"{"error_code":"RESOURCE_DOES_NOT_EXIST","message":"the relay does not serve /api/2.0"#,
+        ),
         (
             traces,
             &[("content-type", "text/plain")],

@@ -52,6 +52,8 @@ pub enum ReconcileStep {
     Server,
     /// The workloads: read and judged.
     Workloads,
+    /// The relay: its objects, whether it is ready.
+    Relay,
     /// Who may write to MLflow.
     Rights,
     /// Certificate authorities for agents.
@@ -66,14 +68,23 @@ pub enum ReconcileStep {
 
 impl ReconcileStep {
     /// All of them, in their order.
-    pub const ALL: [Self; 7] =
-        [Self::Server, Self::Workloads, Self::Rights, Self::Authorities, Self::Traces, Self::Status, Self::Rollout];
+    pub const ALL: [Self; 8] = [
+        Self::Server,
+        Self::Workloads,
+        Self::Relay,
+        Self::Rights,
+        Self::Authorities,
+        Self::Traces,
+        Self::Status,
+        Self::Rollout,
+    ];
 
     /// The metric label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Server => "server",
             Self::Workloads => "workloads",
+            Self::Relay => "relay",
             Self::Rights => "rights",
             Self::Authorities => "authorities",
             Self::Traces => "traces",

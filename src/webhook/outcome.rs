@@ -170,6 +170,7 @@ impl AdmissionOutcome {
                 let (reason, what) = match missing {
                     Missing::TrackingUri => (Reason::WaitingForMLflow.as_str(), "MLflow has answered"),
                     Missing::ExperimentId => ("WaitingForExperiment", "its experiment exists in MLflow"),
+                    Missing::Relay => ("WaitingForRelay", "the relay is ready"),
                     Missing::Binding => ("WaitingForBinding", "its service account may write to MLflow"),
                 };
                 let advice = match kind.template_is_mutable() {

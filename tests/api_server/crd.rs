@@ -2,6 +2,7 @@
 
 mod modes;
 mod refused;
+mod relay;
 
 use agent_tracing::api::AgentTracing;
 use agent_tracing::core::settings;

@@ -25,7 +25,7 @@ for case in "$DIR"/*; do
   namespace=$(basename "$case")
   kubectl create namespace "$namespace" --dry-run=client -o yaml | kubectl apply --server-side -f - >"$DIR.log"
   # OpenShift's SCC sets what the case leaves out.
-  [[ $namespace == openshift ]] || kubectl label --overwrite namespace "$namespace" \
+  [[ $namespace == *openshift ]] || kubectl label --overwrite namespace "$namespace" \
     pod-security.kubernetes.io/enforce=restricted pod-security.kubernetes.io/warn=restricted >"$DIR.log"
   for child in "$case"/*.json; do
     put "$child" >"$child.first" 2>"$child.warnings"

@@ -24,6 +24,7 @@ mod newcomers;
 mod operator;
 mod pace;
 mod policies;
+mod relay;
 mod shared;
 mod shared_limits;
 mod trust;

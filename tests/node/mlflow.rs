@@ -36,11 +36,16 @@ impl Mlflow {
     /// The shared server of mode CR at a tracking URI, with the token of a namespace's service account `default` and the
     /// authority of this moment.
     pub fn shared(scene: &Scene, tracking_uri: &str) -> Self {
+        Self::shared_as(scene, tracking_uri, "default")
+    }
+
+    /// The same with the token of another service account.
+    pub fn shared_as(scene: &Scene, tracking_uri: &str, account: &str) -> Self {
         let api = tracking_uri.replace(".svc:", ".svc.cluster.local:");
         let ca = std::fs::read(typed_script("tests/cr/ca.sh", &["path"]).trim()).unwrap();
         let ca = reqwest::Certificate::from_pem(&ca).unwrap();
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([ca]).build().unwrap();
-        let token = scene.kubectl(&["create", "token", "default"]);
+        let token = scene.kubectl(&["create", "token", account]);
         let headers = vec![
             ("Authorization", format!("Bearer {}", token.trim())),
             ("X-MLFLOW-WORKSPACE", scene.namespace.clone()),

@@ -80,7 +80,7 @@ pub fn collection(resource: &str, namespace: &str) -> String {
         "mutatingwebhookconfigurations" => "/apis/admissionregistration.k8s.io/v1",
         "networkpolicies" => "/apis/networking.k8s.io/v1",
         "poddisruptionbudgets" => "/apis/policy/v1",
-        "configmaps" | "namespaces" | "persistentvolumeclaims" | "pods" | "services" => "/api/v1",
+        "configmaps" | "namespaces" | "persistentvolumeclaims" | "pods" | "serviceaccounts" | "services" => "/api/v1",
         "mlflows" => "/apis/mlflow.opendatahub.io/v1",
         "rolebindings" => "/apis/rbac.authorization.k8s.io/v1",
         _ => panic!("{resource} is not in the list"),

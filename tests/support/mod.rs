@@ -7,7 +7,7 @@ pub mod resident;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agent_tracing::api::{AgentTracing, MlflowMode, MlflowStatus};
+use agent_tracing::api::{AgentTracing, MlflowMode, MlflowStatus, RelayStatus};
 use agent_tracing::core::inject::view::Workload;
 use agent_tracing::core::settings::policy::Policy;
 use agent_tracing::core::settings::{self, Platform};
@@ -53,12 +53,14 @@ pub fn tracings_of(file: &Path) -> Vec<AgentTracing> {
         .map(|document| {
             let mut tracing: AgentTracing = serde_json::from_value(document).unwrap();
             tracing.metadata.namespace.get_or_insert("default".into());
-            let url = settings::parse(&tracing).unwrap().tracking_uri();
+            let settings = settings::parse(&tracing).unwrap();
+            let url = settings.tracking_uri();
             let workspaces = tracing.spec.mlflow.mode != MlflowMode::Standalone;
             let answered = MlflowStatus { url, version: "3.10.1".into(), workspaces, source: "Service".into() };
             if tracing.status.is_none() {
-                tracing.status.get_or_insert_default().service_accounts =
-                    ["default", "teller"].map(str::to_owned).into();
+                let status = tracing.status.get_or_insert_default();
+                status.service_accounts = ["default", "teller"].map(str::to_owned).into();
+                status.relay = settings.relay.map(|_| RelayStatus { url: "http://tracing-relay".into() });
             }
             tracing.status.get_or_insert_default().mlflow.get_or_insert(answered);
             tracing

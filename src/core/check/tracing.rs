@@ -33,6 +33,7 @@ pub(super) fn of_tracing(chain: &mut Chain, tracing: &AgentTracing, facts: &Fact
         ConditionType::MLflowReady,
         ConditionType::WorkspaceReady,
         ConditionType::RBACReady,
+        ConditionType::RelayReady,
         ConditionType::InjectionReady,
         ConditionType::ExperimentsReady,
     ] {

@@ -74,7 +74,7 @@ pub fn is_lost(settings: &Settings) -> ChildObstacle {
 /// What is said of a claim that is being deleted.
 pub fn is_going(settings: &Settings) -> ChildObstacle {
     let Settings { namespace, name: tracing, .. } = settings;
-    let its_pods = format!("{}={tracing}", names::LABEL_INSTANCE);
+    let its_pods = names::pods_of(names::MLFLOW, tracing);
     let pods = Kubectl::new("get pods").namespace(namespace).selector(&its_pods).args(["-o", "name"]);
     let copy = Kubectl::new("cp").namespace(namespace);
     not_bound(format!(

@@ -266,4 +266,4 @@ const ARTIFACTS: &str = "/mlflow/mlartifacts";
 const TMP: &str = "tmp";
 const TMP_PATH: &str = "/tmp";
 /// "nonroot" of distroless images; MLflow runs as any.
-const USER: i64 = 65532;
+pub(super) const USER: i64 = 65532;

@@ -11,6 +11,8 @@ pub mod namespace;
 mod network;
 pub mod obstacle;
 pub mod quantity;
+mod relay;
+mod relay_pods;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +23,7 @@ use serde_json::Value;
 use self::child::{Adopt, Child, Owners, TracingOwner};
 use crate::core::settings::{Platform, Settings, StandaloneSettings};
 use crate::names;
+pub use relay::{DesiredRelay, desired_relay, unwanted_relay};
 
 /// The child objects of one AgentTracing in mode Standalone.
 #[derive(Clone, Debug)]

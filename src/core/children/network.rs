@@ -52,13 +52,7 @@ pub fn network_policy(
     let selector = |labels| LabelSelector { match_labels: Some(labels), match_expressions: None };
     let mut peers = vec![
         NetworkPolicyPeer { pod_selector: Some(LabelSelector::default()), ..Default::default() },
-        NetworkPolicyPeer {
-            namespace_selector: Some(selector(BTreeMap::from([(
-                names::LABEL_NAMESPACE_NAME.to_owned(),
-                platform.operator_namespace.clone(),
-            )]))),
-            ..Default::default()
-        },
+        namespace_peer(&platform.operator_namespace),
     ];
     peers.extend(from.iter().cloned().map(without_empty_lists));
     let policy = NetworkPolicy {
@@ -81,9 +75,16 @@ pub fn network_policy(
     Child::new(policy, owners, of_tracing(settings))
 }
 
+/// Every pod of a namespace.
+pub(super) fn namespace_peer(namespace: &str) -> NetworkPolicyPeer {
+    let labels = BTreeMap::from([(names::LABEL_NAMESPACE_NAME.to_owned(), namespace.to_owned())]);
+    let selector = LabelSelector { match_labels: Some(labels), match_expressions: None };
+    NetworkPolicyPeer { namespace_selector: Some(selector), ..Default::default() }
+}
+
 /// Empty lists and maps that a user wrote, left out: the API server drops them, and each apply would count as a change.
 /// An empty selector stays: it selects everything.
-fn without_empty_lists(mut peer: NetworkPolicyPeer) -> NetworkPolicyPeer {
+pub(super) fn without_empty_lists(mut peer: NetworkPolicyPeer) -> NetworkPolicyPeer {
     for selector in [&mut peer.pod_selector, &mut peer.namespace_selector].into_iter().flatten() {
         selector.match_labels.take_if(|labels| labels.is_empty());
         selector.match_expressions.take_if(|expressions| expressions.is_empty());

@@ -10,7 +10,8 @@ use super::view::{Container, EnvEntry};
 use super::{ContainerRef, Note, add, pointer, remove, test};
 use crate::core::selection::kind::Kind;
 use crate::core::wiring::{
-    AUTH_GROUP, EXPERIMENT_GROUP, Entry, Group, OTLP_DUAL_EXPORT, OTLP_ENDPOINTS, OTLP_EXPORTER, TRACKING_URI,
+    AUTH_GROUP, EXPERIMENT_GROUP, Entry, Group, OTLP_DUAL_EXPORT, OTLP_ENDPOINTS, OTLP_EXPORTER, OTLP_EXPORTER_PREFIX,
+    TRACKING_URI,
 };
 
 /// A container's environment, divided into ours and the user's.
@@ -41,6 +42,10 @@ impl<'w, 'a> EnvOwnership<'w, 'a> {
         self.users.contains(&name)
     }
 
+    fn user_sets_otlp(&self) -> bool {
+        self.users.iter().any(|name| name.starts_with(OTLP_EXPORTER_PREFIX))
+    }
+
     /// Whether the container has credentials of its own, or another server.
     pub(super) fn needs_no_token(&self) -> bool {
         self.user_sets(TRACKING_URI) || AUTH_GROUP.iter().any(|name| self.user_sets(name))
@@ -54,12 +59,14 @@ pub(super) fn wanted<'e>(env: &'e [Entry], ownership: &EnvOwnership<'_, '_>) -> 
     }
     let own_experiment = EXPERIMENT_GROUP.iter().any(|name| ownership.user_sets(name));
     let own_auth = AUTH_GROUP.iter().any(|name| ownership.user_sets(name));
+    let own_otlp = ownership.user_sets_otlp();
     let diverts = diverting_variable(env, ownership);
     env.iter()
         .filter(|e| match e.group {
             Group::Address => true,
             Group::Experiment => !own_experiment,
             Group::Auth => !own_auth,
+            Group::Otlp => !own_otlp && !ownership.user_sets(&e.name),
             Group::OtlpExporter => diverts.is_some() && !ownership.user_sets(&e.name),
             Group::Part(part) => {
                 let rival = part.rivals(&e.name).iter().any(|name| ownership.user_sets(name));
@@ -72,8 +79,9 @@ pub(super) fn wanted<'e>(env: &'e [Entry], ownership: &EnvOwnership<'_, '_>) -> 
 
 /// The variable that would take the SDK's traces to another place than MLflow alone.
 fn diverting_variable(env: &[Entry], ownership: &EnvOwnership<'_, '_>) -> Option<&'static str> {
-    let is_set =
-        |name: &str| ownership.user_sets(name) || env.iter().any(|e| e.group == Group::Single && e.name == name);
+    let own_otlp = ownership.user_sets_otlp();
+    let is_given = |e: &Entry| e.group == Group::Single || (e.group == Group::Otlp && !own_otlp);
+    let is_set = |name: &str| ownership.user_sets(name) || env.iter().any(|e| is_given(e) && e.name == name);
     OTLP_ENDPOINTS.into_iter().find(|name| is_set(name)).filter(|_| !is_set(OTLP_DUAL_EXPORT))
 }
 
@@ -92,6 +100,7 @@ pub(super) fn notes(
     let concerns_us = |name: &&&str| {
         EXPERIMENT_GROUP.contains(*name)
             || (auth && AUTH_GROUP.contains(*name))
+            || (has(Group::Otlp) && name.starts_with(OTLP_EXPORTER_PREFIX))
             || env.iter().any(|entry| entry.name == ***name || is_rival(entry, name))
     };
     let mut variables: Vec<String> = Vec::new();
@@ -104,8 +113,12 @@ pub(super) fn notes(
     let kept = (!variables.is_empty()).then(|| Note::KeptByUser { container: name(), variables });
     let sources = wired && container.env_from.as_ref().is_some_and(|sources| !sources.is_empty());
     let sources = sources.then(|| Note::MayOverrideEnvFrom { container: name() });
-    let otlp = diverting_variable(env, ownership)
-        .filter(|_| wired && has(Group::OtlpExporter) && !ownership.user_sets(OTLP_EXPORTER));
+    // Of an endpoint of ours nobody has to be told.
+    let is_ours =
+        |name: &str| !ownership.user_sets_otlp() && env.iter().any(|e| e.group == Group::Otlp && e.name == name);
+    let otlp = diverting_variable(env, ownership).filter(|variable| {
+        wired && has(Group::OtlpExporter) && !ownership.user_sets(OTLP_EXPORTER) && !is_ours(variable)
+    });
     let otlp = otlp.map(|variable| Note::OtlpEndpoint { container: name(), variable });
     kept.into_iter().chain(sources).chain(otlp).collect()
 }

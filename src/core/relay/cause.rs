@@ -29,6 +29,8 @@ pub enum Cause {
     ExperimentMissing,
     /// 400, 409, 422, 500: it may be about this one request.
     Failed,
+    /// It is about a trace that is not there.
+    TraceMissing,
 }
 
 /// Whom a cause holds up.
@@ -44,7 +46,7 @@ pub enum Scope {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NoAddress,
         Self::Unreachable,
         Self::Timeout,
@@ -58,6 +60,7 @@ impl Cause {
         Self::StorageFull,
         Self::ExperimentMissing,
         Self::Failed,
+        Self::TraceMissing,
     ];
 
     /// Whom it holds up. What one workload or one request causes must not occupy the way of the others.
@@ -75,7 +78,7 @@ impl Cause {
             | Self::Busy
             | Self::StorageFull => Scope::Server,
             Self::ExperimentMissing => Scope::Lane,
-            Self::Failed => Scope::Request,
+            Self::Failed | Self::TraceMissing => Scope::Request,
         }
     }
 
@@ -95,6 +98,7 @@ impl Cause {
             Self::StorageFull => "StorageFull",
             Self::ExperimentMissing => "ExperimentMissing",
             Self::Failed => "Failed",
+            Self::TraceMissing => "TraceMissing",
         }
     }
 }

@@ -20,6 +20,8 @@ pub enum Queue {
     Ready,
     /// What MLflow refused because of the request itself, while others of the lane went through.
     Aside,
+    /// It comes after another request of its trace that has not come yet, and is in no lane meanwhile.
+    Waiting,
 }
 
 /// Where a request is that is under way.
@@ -38,6 +40,8 @@ pub enum Ended {
     Gone,
     /// It stays.
     Held(Cause),
+    /// It was not sent, and is set aside: another request of its trace that goes before it is there.
+    Behind,
 }
 
 /// What is waiting, and what holds it up. Times are on any clock that only goes forward.
@@ -53,6 +57,10 @@ pub struct Lanes {
     last: LaneId,
     /// Refusals since MLflow took something, each of one request, as it seemed.
     refusals: u32,
+    /// So many want a place to ask MLflow something for an agent that waits.
+    asking: usize,
+    /// Such a one had the last place.
+    was_asking: bool,
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +94,8 @@ pub struct Hold {
 impl Lanes {
     /// Nothing waits; so many are sent at a time.
     pub fn new(concurrency: usize) -> Self {
-        Self { lanes: BTreeMap::new(), server: Pause::default(), concurrency, under_way: 0, last: 0, refusals: 0 }
+        let (lanes, server) = (BTreeMap::new(), Pause::default());
+        Self { lanes, server, concurrency, under_way: 0, last: 0, refusals: 0, asking: 0, was_asking: false }
     }
 
     /// Changes how many are sent at a time.
@@ -100,6 +109,7 @@ impl Lanes {
         match queue {
             Queue::Ready => lane.ready += count,
             Queue::Aside => lane.aside += count,
+            Queue::Waiting => {}
         }
     }
 
@@ -111,11 +121,12 @@ impl Lanes {
     /// Whether a request of this lane that has just come may be sent at once, past the spool: nothing waits before it, nothing holds
     /// it up, and a place is free. The place is taken.
     pub fn take_direct(&mut self, id: LaneId, now: Duration) -> bool {
-        let is_free = self.server.is_over(now) && self.server.failures == 0 && self.under_way < self.concurrency;
+        let is_calm = self.server.is_over(now) && self.server.failures == 0;
+        let is_free = is_calm && self.under_way < self.concurrency && !self.is_turn_to_ask();
         let lane = self.lanes.entry(id).or_default();
         let goes = is_free && !lane.is_busy && lane.ready == 0 && lane.pause.failures == 0;
         if goes {
-            lane.is_busy = true;
+            (lane.is_busy, self.was_asking) = (true, false);
             self.under_way += 1;
         } else {
             self.forget_if_empty(id);
@@ -125,7 +136,7 @@ impl Lanes {
 
     /// The next request to send: the first of this queue of this lane. The place is taken until [`Self::ended`].
     pub fn take_next(&mut self, now: Duration) -> Option<(LaneId, Queue)> {
-        if self.under_way >= self.places() || !self.server.is_over(now) {
+        if self.under_way >= self.places() || !self.server.is_over(now) || self.is_turn_to_ask() {
             return None;
         }
         let after = self.lanes.range((Bound::Excluded(self.last), Bound::Unbounded));
@@ -133,9 +144,44 @@ impl Lanes {
             after.chain(self.lanes.range(..=self.last)).find_map(|(id, lane)| Some((id, lane.due(now)?)))?;
         let lane = self.lanes.get_mut(&id)?;
         (lane.is_busy, lane.was_aside) = (true, queue == Queue::Aside);
+        (self.last, self.was_asking) = (id, false);
         self.under_way += 1;
-        self.last = id;
         Some((id, queue))
+    }
+
+    /// Somebody wants a place to ask MLflow something, until [`Self::take_to_ask`] says yes or [`Self::give_up_asking`].
+    pub fn want_to_ask(&mut self) {
+        self.asking += 1;
+    }
+
+    /// Somebody wants it no more.
+    pub fn give_up_asking(&mut self) {
+        self.asking = self.asking.saturating_sub(1);
+    }
+
+    /// Whether a place is free to ask MLflow something; it is taken until [`Self::asked`]. Where there is much of both, questions and
+    /// what is forwarded take turns.
+    pub fn take_to_ask(&mut self, now: Duration) -> bool {
+        let is_others_turn = self.was_asking && self.under_way < self.places() && self.is_due(now);
+        let goes = self.under_way < self.concurrency && !is_others_turn;
+        if goes {
+            (self.asking, self.was_asking) = (self.asking.saturating_sub(1), true);
+            self.under_way += 1;
+        }
+        goes
+    }
+
+    /// The answer is there.
+    pub fn asked(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    fn is_turn_to_ask(&self) -> bool {
+        self.asking > 0 && !self.was_asking
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        self.server.is_over(now) && self.lanes.values().any(|lane| lane.due(now).is_some())
     }
 
     /// What was taken has ended. What was sent past the spool and stays held was put into the spool before.
@@ -150,6 +196,7 @@ impl Lanes {
                 match place {
                     Place::Direct => {}
                     Place::Spooled(Queue::Ready) => lane.ready = lane.ready.saturating_sub(1),
+                    Place::Spooled(Queue::Waiting) => {}
                     Place::Spooled(Queue::Aside) => {
                         lane.aside = lane.aside.saturating_sub(1);
                         // MLflow takes such requests again: the others are tried at once.
@@ -157,12 +204,17 @@ impl Lanes {
                     }
                 }
             }
+            Ended::Behind => {
+                lane.ready = lane.ready.saturating_sub(1);
+                lane.aside += 1;
+            }
             Ended::Held(cause) => {
                 match cause.scope() {
                     Scope::Server => self.server.fail(cause, now, SERVER_LIMIT),
                     Scope::Lane => lane.pause.fail(cause, now, LANE_LIMIT),
                     Scope::Request => {
-                        self.refusals += 1;
+                        // One that was refused before says nothing new.
+                        self.refusals += u32::from(place != Place::Spooled(Queue::Aside));
                         lane.aside_pause.fail(cause, now, ASIDE_LIMIT);
                         if place == Place::Spooled(Queue::Ready) {
                             lane.ready = lane.ready.saturating_sub(1);
@@ -189,7 +241,7 @@ impl Lanes {
 
     /// When the next request is due; none: only an arrival or an end changes anything.
     pub fn next_due(&self, now: Duration) -> Option<Duration> {
-        if self.under_way >= self.places() {
+        if self.under_way >= self.places() || self.is_turn_to_ask() {
             return None;
         }
         let waiting = self.lanes.values().filter(|lane| !lane.is_busy);

@@ -1,156 +1,229 @@
-//! Addresses of the relay. The address carries the workload: `http://<cr>-relay.<ns>.svc:5500/w/<kind>/<name>`.
+//! Addresses of the relay: `http://<cr>-relay.<ns>.svc:5500/w/<kind>/<name>` and below it what MLflow's SDKs ask of a tracking server.
+//! The address carries the workload; what is not in [`ALLOWED`] does not reach MLflow.
 
-use std::fmt;
-use std::str::FromStr;
+use super::sender::Sender;
 
-/// Who sends, as its address says.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Sender {
-    kind: String,
-    name: String,
+/// What a request is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// OTLP: spans.
+    Spans,
+    /// The server's version.
+    Version,
+    /// What the server can do.
+    ServerInfo,
+    /// An experiment, by its name.
+    ExperimentByName,
+    /// An experiment, by its id.
+    ExperimentById,
+    /// The trace's row: StartTraceV3, which SDKs send at its end.
+    Start,
+    /// A trace's spans as a file.
+    File {
+        /// Of this trace.
+        trace: String,
+        /// The experiment's id, as the agent knows it.
+        experiment: String,
+    },
+    /// A new assessment of a trace.
+    Assessment {
+        /// Of this trace.
+        trace: String,
+    },
+    /// A tag of a trace that is set or deleted.
+    Tag {
+        /// Of this trace.
+        trace: String,
+    },
+    /// The start of a trace, as SDKs 2.x send it.
+    StartV2,
+    /// The end of a trace, as SDKs 2.x send it.
+    EndV2 {
+        /// Of this trace.
+        trace: String,
+    },
+    /// MLflow alone can answer it.
+    Passed,
 }
 
-/// Of which experiment the traces are.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ExperimentRef {
-    /// By its name: found or created in MLflow.
-    Name(String),
-    /// By the numeric id that the agent itself gave.
-    Id(String),
-}
-
-/// Why a request is not taken.
+/// Why a request is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotServed {
     /// The path is none of the relay's.
-    #[error("the relay does not serve {0}: send OTLP traces with POST to /w/<kind>/<name>/v1/traces")]
+    #[error(
+        "the relay does not serve {0}: the tracking URI is http://<relay>/w/<kind>/<name>, and only what SDKs need for tracing and tracking is below it"
+    )]
     Path(String),
     /// The path names no workload.
     #[error("{0} names no workload: write /w/<kind>/<name>/v1/traces, for example /w/deployment/teller/v1/traces")]
     Workload(String),
-    /// The agent's own experiment id is not one.
-    #[error(
-        "header {EXPERIMENT_ID} is \"{0}\": MLflow's experiment ids are numbers; take the header out and the experiment's name is used"
-    )]
-    ExperimentId(String),
+    /// OTLP by another method.
+    #[error("send traces with POST, not {0}")]
+    Method(String),
 }
 
-/// Header with the numeric id of an experiment, as MLflow itself reads it.
-pub const EXPERIMENT_ID: &str = "x-mlflow-experiment-id";
-
-/// Whose traces are sent to a path.
-pub fn sender_of_traces(path: &str) -> Result<Sender, NotServed> {
-    let shown = || path.chars().take(SHOWN).collect();
-    let rest = path.strip_prefix("/w/").ok_or_else(|| NotServed::Path(shown()))?;
-    let workload = rest.strip_suffix("/v1/traces").ok_or_else(|| NotServed::Path(shown()))?;
-    let (kind, name) = workload.split_once('/').ok_or_else(|| NotServed::Workload(shown()))?;
-    Sender::new(kind, name).ok_or_else(|| NotServed::Workload(shown()))
+/// Whose request it is, what it is, and its path below the workload's address.
+pub fn route<'p>(method: &str, path: &'p str) -> Result<(Sender, Route, &'p str), NotServed> {
+    let shown = |text: &str| text.chars().take(SHOWN).collect();
+    let workload = path.strip_prefix("/w/").ok_or_else(|| NotServed::Path(shown(path)))?;
+    let mut parts = workload.splitn(3, '/');
+    let (kind, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let sender = Sender::new(kind, name).ok_or_else(|| NotServed::Workload(shown(path)))?;
+    let below = &workload[(kind.len() + 1 + name.len()).min(workload.len())..];
+    let known = ALLOWED.iter().find_map(|(methods, pattern, kind)| {
+        let is_method = methods.split('|').any(|allowed| allowed == method);
+        is_method.then(|| matches(pattern, below))?.map(|found| kind.route(found))
+    });
+    match known {
+        Some(route) => Ok((sender, route, below)),
+        None if below == "/v1/traces" => Err(NotServed::Method(shown(method))),
+        None => Err(NotServed::Path(shown(path))),
+    }
 }
 
-/// The experiment that the agent names, else the one of its workload.
-pub fn experiment(own_id: Option<&str>, of_workload: String) -> Result<ExperimentRef, NotServed> {
-    match own_id {
-        None | Some("") => Ok(ExperimentRef::Name(of_workload)),
-        Some(id) if id.len() <= MAX_ID && id.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Ok(ExperimentRef::Id(id.to_owned()))
+/// What stands in the places of a pattern: `{…}` is one word, `{…|…}` one of these, `{…*}` any path to the end.
+fn matches<'p>(pattern: &str, path: &'p str) -> Option<Vec<&'p str>> {
+    let (mut found, mut rest) = (Vec::new(), path);
+    for part in pattern.split('/').skip(1) {
+        rest = rest.strip_prefix('/')?;
+        if part.ends_with("*}") {
+            return is_plain_path(rest).then(|| {
+                found.push(rest);
+                found
+            });
         }
-        Some(other) => Err(NotServed::ExperimentId(other.chars().take(SHOWN).collect())),
+        let (segment, after) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+            Some(words) if words.contains('|') && words.split('|').any(|word| word == segment) => {}
+            Some(words) if !words.contains('|') && is_word(segment) => found.push(segment),
+            None if part == segment => {}
+            _ => return None,
+        }
+        rest = after;
     }
+    rest.is_empty().then_some(found)
 }
 
-impl Sender {
-    /// A workload by kind, in any case, and name. Pods that are wired by themselves have their owner's kind, which may be any.
-    pub fn new(kind: &str, name: &str) -> Option<Self> {
-        let is_kind = (1..=63).contains(&kind.len()) && kind.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let ends_well = |end: Option<u8>| end.is_some_and(|byte| byte.is_ascii_alphanumeric());
-        let is_name = name.len() <= 253
-            && ends_well(name.bytes().next())
-            && ends_well(name.bytes().last())
-            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte));
-        (is_kind && is_name).then(|| Self { kind: kind.to_ascii_lowercase(), name: name.to_owned() })
-    }
-
-    /// The workload's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
+/// Ids of MLflow's: nothing that a URL, a proxy or MLflow reads as anything but one segment.
+fn is_word(text: &str) -> bool {
+    (1..=MAX_WORD).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
-/// `deployment/teller`, as people write it for kubectl.
-impl fmt::Display for Sender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.kind, self.name)
-    }
+/// A path of files that stays where it is, also after one more decoding: file names may have spaces and the like in them.
+fn is_plain_path(path: &str) -> bool {
+    path.len() <= MAX_PATH && path.split('/').all(|segment| decoded(segment).is_some_and(|name| is_file_name(&name)))
 }
 
-/// `name:teller` or `id:12`.
-impl fmt::Display for ExperimentRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn is_file_name(name: &[u8]) -> bool {
+    let has_strange = name.iter().any(|byte| byte.is_ascii_control() || b"/\\%?#".contains(byte));
+    !name.is_empty() && !has_strange && !name.iter().all(|byte| *byte == b'.')
+}
+
+/// One segment without percent signs; `None` of one that a URL does not have.
+fn decoded(segment: &str) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| (byte? as char).to_digit(16);
+                u8::try_from(digit(bytes.next())? * 16 + digit(bytes.next())?).ok()?
+            }
+            _ if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) => byte,
+            _ => return None,
+        });
+    }
+    Some(decoded)
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Spans,
+    Version,
+    ServerInfo,
+    ExperimentByName,
+    ExperimentById,
+    Start,
+    File,
+    Assessment,
+    Tag,
+    StartV2,
+    EndV2,
+    Passed,
+}
+
+impl Kind {
+    fn route(self, found: Vec<&str>) -> Route {
+        let text = |place: usize| found.get(place).copied().unwrap_or_default().to_owned();
         match self {
-            Self::Name(name) => write!(f, "name:{name}"),
-            Self::Id(id) => write!(f, "id:{id}"),
+            Self::Spans => Route::Spans,
+            Self::Version => Route::Version,
+            Self::ServerInfo => Route::ServerInfo,
+            Self::ExperimentByName => Route::ExperimentByName,
+            Self::ExperimentById => Route::ExperimentById,
+            Self::Start => Route::Start,
+            Self::File => Route::File { experiment: text(0), trace: text(1) },
+            Self::Assessment => Route::Assessment { trace: text(0) },
+            Self::Tag => Route::Tag { trace: text(0) },
+            Self::StartV2 => Route::StartV2,
+            Self::EndV2 => Route::EndV2 { trace: text(0) },
+            Self::Passed => Route::Passed,
         }
     }
 }
 
-/// As [`Display`](fmt::Display) writes it.
-impl FromStr for Sender {
-    type Err = ();
+/// What SDKs from 2.14 to 3.18 send for tracing and tracking; the first that matches counts. Nothing here deletes what others have
+/// written, or concerns users, permissions or the web pages.
+const ALLOWED: [(&str, &str, Kind); 41] = [
+    ("POST", "/v1/traces", Kind::Spans),
+    ("GET", "/version", Kind::Version),
+    ("GET", "/api/3.0/mlflow/server-info", Kind::ServerInfo),
+    ("GET", "/api/3.0/mlflow/server-features", Kind::Passed),
+    ("GET", "/api/2.0/mlflow/experiments/get-by-name", Kind::ExperimentByName),
+    ("GET", "/api/2.0/mlflow/experiments/get", Kind::ExperimentById),
+    ("POST", "/api/2.0/mlflow/experiments/create", Kind::Passed),
+    ("GET|POST", "/api/2.0/mlflow/experiments/search", Kind::Passed),
+    ("POST", "/api/2.0/mlflow/experiments/set-experiment-tag", Kind::Passed),
+    ("POST", "/api/3.0/mlflow/traces", Kind::Start),
+    ("POST", "/api/3.0/mlflow/traces/search", Kind::Passed),
+    ("POST", "/api/3.0/mlflow/traces/batchGetInfos", Kind::Passed),
+    // Also `get` and `batchGet`.
+    ("GET", "/api/3.0/mlflow/traces/{trace}", Kind::Passed),
+    ("POST", "/api/3.0/mlflow/traces/{trace}/assessments", Kind::Assessment),
+    ("GET|PATCH|DELETE", "/api/3.0/mlflow/traces/{trace}/assessments/{assessment}", Kind::Passed),
+    ("PATCH|DELETE", "/api/3.0/mlflow/traces/{trace}/tags", Kind::Tag),
+    ("PATCH|DELETE", "/api/2.0/mlflow/traces/{trace}/tags", Kind::Tag),
+    ("POST", "/api/2.0/mlflow/traces", Kind::StartV2),
+    ("GET", "/api/2.0/mlflow/traces", Kind::Passed),
+    ("POST", "/api/2.0/mlflow/traces/link-to-run", Kind::Passed),
+    ("POST", "/api/2.0/mlflow/traces/link-prompts", Kind::Passed),
+    ("PATCH", "/api/2.0/mlflow/traces/{trace}", Kind::EndV2),
+    ("GET", "/api/2.0/mlflow/traces/{trace}", Kind::Passed),
+    ("GET", "/api/2.0/mlflow/traces/{trace}/info", Kind::Passed),
+    ("PUT", "/api/2.0/mlflow-artifacts/artifacts/{experiment}/traces/{trace}/artifacts/traces.json", Kind::File),
+    ("GET", "/api/2.0/mlflow-artifacts/artifacts", Kind::Passed),
+    ("GET|PUT", "/api/2.0/mlflow-artifacts/artifacts/{path*}", Kind::Passed),
+    ("POST", "/api/2.0/mlflow-artifacts/mpu/create/{path*}", Kind::Passed),
+    ("POST", "/api/2.0/mlflow-artifacts/mpu/complete/{path*}", Kind::Passed),
+    ("POST", "/api/2.0/mlflow-artifacts/mpu/abort/{path*}", Kind::Passed),
+    ("POST", "/api/2.0/mlflow/runs/{create|update|search}", Kind::Passed),
+    ("POST", "/api/2.0/mlflow/runs/{log-parameter|log-metric|log-batch|log-inputs|log-model}", Kind::Passed),
+    ("POST", "/api/2.0/mlflow/runs/{set-tag|delete-tag|outputs}", Kind::Passed),
+    ("GET", "/api/2.0/mlflow/runs/get", Kind::Passed),
+    ("GET", "/api/2.0/mlflow/metrics/get-history", Kind::Passed),
+    ("GET", "/api/2.0/mlflow/artifacts/list", Kind::Passed),
+    ("POST", "/api/2.0/mlflow/logged-models", Kind::Passed),
+    ("POST", "/api/2.0/mlflow/logged-models/search", Kind::Passed),
+    ("GET|PATCH", "/api/2.0/mlflow/logged-models/{model}", Kind::Passed),
+    ("POST", "/api/2.0/mlflow/logged-models/{model}/params", Kind::Passed),
+    ("PATCH", "/api/2.0/mlflow/logged-models/{model}/tags", Kind::Passed),
+];
 
-    fn from_str(text: &str) -> Result<Self, ()> {
-        text.split_once('/').and_then(|(kind, name)| Self::new(kind, name)).ok_or(())
-    }
-}
-
-impl FromStr for ExperimentRef {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text.split_once(':').ok_or(())? {
-            ("name", name) => Ok(Self::Name(name.to_owned())),
-            ("id", id) => Ok(Self::Id(id.to_owned())),
-            _ => Err(()),
-        }
-    }
-}
-
-const MAX_ID: usize = 64;
+const MAX_WORD: usize = 200;
+const MAX_PATH: usize = 2000;
 /// Characters of what somebody sent that an error shows.
 const SHOWN: usize = 100;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_address_names_the_workload() {
-        let sender = sender_of_traces("/w/Deployment/teller/v1/traces").unwrap();
-        assert_eq!((sender.to_string().as_str(), sender.name()), ("deployment/teller", "teller"));
-        assert_eq!(sender.to_string().parse(), Ok(sender));
-        for (path, error) in [
-            ("/v1/traces", "the relay does not serve /v1/traces: send"),
-            ("/w/deployment/teller/api/2.0/mlflow/users/list", "the relay does not serve /w/deployment/teller/api"),
-            ("/w/deployment/v1/traces", "/w/deployment/v1/traces names no workload: write"),
-            ("/w/deployment/../v1/traces", "/w/deployment/../v1/traces names no"),
-            ("/w/deployment/a/b/v1/traces", "/w/deployment/a/b/v1/traces names no workload"),
-            ("/w//teller/v1/traces", "/w//teller/v1/traces names no workload"),
-        ] {
-            let told = sender_of_traces(path).unwrap_err().to_string();
-            assert!(told.starts_with(error), "{told}");
-        }
-    }
-
-    #[test]
-    fn an_own_experiment_id_wins_and_has_to_be_a_number() {
-        let of = |id| experiment(id, "teller".to_owned());
-        assert_eq!(of(Some("12")), Ok(ExperimentRef::Id("12".to_owned())));
-        // An empty header is what an agent sends whose variable is not set.
-        for nothing in [None, Some("")] {
-            assert_eq!(of(nothing), Ok(ExperimentRef::Name("teller".to_owned())));
-        }
-        assert!(of(Some("teller")).unwrap_err().to_string().contains("is \"teller\""));
-        for experiment in [of(Some("12")).unwrap(), of(None).unwrap(), ExperimentRef::Name("a:b/c".to_owned())] {
-            assert_eq!(experiment.to_string().parse(), Ok(experiment));
-        }
-    }
-}
+mod tests;

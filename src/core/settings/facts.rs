@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::{AgentTracing, MlflowMode};
+use crate::api::{AgentTracing, AuthMethod, MlflowMode};
 
 /// What was found out and is kept in status, so that the webhook knows it without asking anybody.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -13,16 +13,19 @@ pub struct Facts {
     pub workspaces: Option<bool>,
     /// Ensured experiments: name to numeric id.
     pub experiment_ids: BTreeMap<String, String>,
-    /// In mode CR the service accounts that may write to MLflow; elsewhere nobody needs to.
+    /// In mode CR the service accounts that may write to MLflow; elsewhere, and where the relay writes for all, nobody needs to.
     pub bound: Option<BTreeSet<String>>,
     /// From where the init container `merge-ca` is that the cluster does not admit in this namespace.
     pub refused_merge_ca: Option<String>,
+    /// Whether the relay was ready once.
+    pub relay: bool,
 }
 
 impl Facts {
     /// Those of an AgentTracing; without a status none is known.
     pub fn of(tracing: &AgentTracing) -> Self {
-        let is_shared = tracing.spec.mlflow.mode == MlflowMode::Cr;
+        let relays_all = tracing.spec.auth.as_ref().and_then(|auth| auth.method) == Some(AuthMethod::Relay);
+        let is_shared = tracing.spec.mlflow.mode == MlflowMode::Cr && !relays_all;
         let Some(status) = &tracing.status else {
             return Self { bound: is_shared.then(BTreeSet::new), ..Self::default() };
         };
@@ -33,6 +36,7 @@ impl Facts {
             workspaces: mlflow.filter(|mlflow| !mlflow.version.is_empty()).map(|mlflow| mlflow.workspaces),
             experiment_ids: status.experiments.iter().map(|e| (e.name.clone(), e.id.clone())).collect(),
             bound: is_shared.then(|| status.service_accounts.iter().cloned().collect()),
+            relay: status.relay.is_some(),
             refused_merge_ca: status.merge_ca.as_ref().map(|refused| refused.refused_source.clone()),
         }
     }

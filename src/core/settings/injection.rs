@@ -1,5 +1,6 @@
 //! Which workloads and containers an AgentTracing wires.
 
+use super::OtlpTarget;
 use super::problem::{LABEL_KEY, Problems};
 use super::valid;
 use crate::api::{Injection, LabelSelector, LabelSelectorRequirement, SelectorOperator};
@@ -29,6 +30,15 @@ pub(super) fn validate(injection: &Injection, problems: &mut Problems) {
     }
 }
 
+/// Where OTLP goes is said once.
+pub(super) fn check_otlp(injection: &Injection, otlp: &OtlpTarget, problems: &mut Problems) {
+    let is_ours = |name: &str| *otlp != OtlpTarget::None && OTLP_DESTINATION.contains(&name);
+    for variable in injection.env.iter().filter(|variable| is_ours(&variable.name)) {
+        let remedy = "otlp.mode sets it; take it out, or set otlp.mode to None";
+        problems.add("spec.injection.env.name", &variable.name, remedy);
+    }
+}
+
 impl LabelSelector {
     /// Whether labels match; an empty selector matches everything.
     pub fn matches<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> bool {
@@ -48,6 +58,10 @@ impl LabelSelectorRequirement {
         }
     }
 }
+
+/// Names that `injection.env` may not use beside `otlp.mode`.
+const OTLP_DESTINATION: [&str; 3] =
+    ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"];
 
 /// Names that `injection.env` may not use. The CEL rule of the kind says the same; a test compares them.
 pub const RESERVED: [&str; 23] = [

@@ -9,6 +9,8 @@ mod injection;
 mod platform;
 pub mod policy;
 mod problem;
+mod relay;
+mod resources;
 mod standalone;
 mod valid;
 
@@ -27,6 +29,7 @@ pub use injection::RESERVED;
 pub use platform::{MergeCa, Platform, SYSTEM_NAMESPACE, SYSTEM_PREFIXES, is_system_namespace};
 pub use problem::Problem;
 use problem::Problems;
+pub use relay::{OtlpTarget, RelaySettings, RelayVolume};
 pub use standalone::{DEFAULT_IMAGE, DEFAULT_SIZE, StandaloneSettings};
 
 /// What an AgentTracing wants, with every default resolved.
@@ -48,6 +51,10 @@ pub struct Settings {
     pub workspace: Option<String>,
     /// How agents authenticate.
     pub auth: AuthMethod,
+    /// Where agents send what they say in OTLP.
+    pub otlp: OtlpTarget,
+    /// The relay, where something uses one.
+    pub relay: Option<RelaySettings>,
     /// The certificate authorities that agents get.
     pub ca: Option<CaChoice>,
     /// Experiment settings.
@@ -90,7 +97,8 @@ pub fn parse(tracing: &AgentTracing) -> Result<Settings, Vec<Problem>> {
 /// with a problem, which status tells.
 pub fn read(tracing: &AgentTracing) -> (Settings, Vec<Problem>) {
     // Destructured, so that a new field of the spec cannot be forgotten here.
-    let AgentTracingSpec { suspend, mlflow, experiment, auth, ca_bundle, injection, sdk } = tracing.spec.clone();
+    let AgentTracingSpec { suspend, mlflow, experiment, auth, otlp, relay, ca_bundle, injection, sdk } =
+        tracing.spec.clone();
     let metadata = &tracing.metadata;
     let mut problems = Problems::default();
     let name = metadata.name.clone().unwrap_or_default();
@@ -103,6 +111,15 @@ pub fn read(tracing: &AgentTracing) -> (Settings, Vec<Problem>) {
     injection::validate(&injection, &mut problems);
     let server = server(mlflow, &mut problems);
     let namespace = metadata.namespace.clone().unwrap_or_default();
+    let auth = auth.and_then(|auth| auth.method).unwrap_or(match &server {
+        Server::Cr(_) => AuthMethod::TokenFile,
+        Server::Standalone(_) | Server::External(_) => AuthMethod::None,
+    });
+    relay::check_auth(auth, &server, &mut problems);
+    let otlp = relay::otlp(otlp.unwrap_or_default(), auth, &server, &mut problems);
+    let ca_bundle = ca_bundle.unwrap_or_default();
+    let uses_relay = auth == AuthMethod::Relay || otlp == OtlpTarget::Relay;
+    injection::check_otlp(&injection, &otlp, &mut problems);
     let settings = Settings {
         name,
         uid: metadata.uid.clone().unwrap_or_default(),
@@ -114,11 +131,11 @@ pub fn read(tracing: &AgentTracing) -> (Settings, Vec<Problem>) {
             Server::External(external) => external.workspace.clone(),
         },
         namespace,
-        auth: auth.and_then(|auth| auth.method).unwrap_or(match &server {
-            Server::Cr(_) => AuthMethod::TokenFile,
-            Server::Standalone(_) | Server::External(_) => AuthMethod::None,
-        }),
-        ca: CaChoice::of(ca_bundle.unwrap_or_default(), &server),
+        auth,
+        otlp,
+        relay: relay::relay(relay, &ca_bundle.config_maps, uses_relay, &mut problems),
+        // Who talks to the relay alone speaks no TLS to MLflow.
+        ca: CaChoice::of(ca_bundle, &server).filter(|_| auth != AuthMethod::Relay),
         server,
         experiment,
         kinds: injection.kinds.map_or(DEFAULT_KINDS.to_vec(), |kinds| kinds.into_iter().map(Kind::from).collect()),
@@ -195,9 +212,19 @@ impl Settings {
         self.kinds.contains(&workload.kind) && self.selector.matches(|key| workload.template_label(key))
     }
 
-    /// Whether a pod without a service account token could not log to MLflow.
+    /// Whether MLflow is shown a token, by agents or by the relay for them.
     pub fn needs_token(&self) -> bool {
         self.auth != AuthMethod::None
+    }
+
+    /// Whether agents talk to the relay alone, in place of MLflow.
+    pub fn relays_all(&self) -> bool {
+        self.auth == AuthMethod::Relay
+    }
+
+    /// Whether a pod without a service account token could not log to MLflow.
+    pub fn agents_need_token(&self) -> bool {
+        self.needs_token() && !self.relays_all()
     }
 
     /// The experiment of a workload: its annotation, else the template filled in.

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::{Problems, valid};
+use super::{Problems, resources, valid};
 use crate::api::{Artifacts, DeletionPolicy, ImagePullPolicy, NetworkPolicy, Resources, SecretKey, Standalone};
 use crate::core::children::quantity;
 
@@ -84,7 +83,7 @@ pub(super) fn standalone(spec: Standalone, problems: &mut Problems) -> Standalon
         backend_store_secret,
         artifacts,
         allowed_hosts: unique(allowed_hosts),
-        resources: resources_with_defaults(resources.unwrap_or_default(), workers, problems),
+        resources: with_defaults(resources.unwrap_or_default(), workers, problems),
         node_selector,
         tolerations,
         pod_labels,
@@ -134,49 +133,12 @@ fn validate(spec: &Standalone, problems: &mut Problems) {
     }
 }
 
-/// The user's resources over the defaults. A default gives way to a value of the user's that it would contradict: with
-/// `limits: {memory: 256Mi}` the default request of 512Mi would make the pod invalid.
-fn resources_with_defaults(user: Resources, workers: u8, problems: &mut Problems) -> Resources {
-    for (kind, list) in [("limits", &user.limits), ("requests", &user.requests)] {
-        for (resource, amount) in list {
-            let field = format!("{PREFIX}.resources.{kind}.{resource}");
-            if quantity::parse(&amount.0).is_none_or(|n| n < 0) {
-                problems.add(&field, &amount.0, "write a quantity such as 500m or 1Gi");
-            } else if !valid::label_key(resource) {
-                problems.add(&field, resource, "write the name of a resource, for example cpu or memory");
-            }
-        }
-    }
+/// The user's resources over the defaults.
+fn with_defaults(user: Resources, workers: u8, problems: &mut Problems) -> Resources {
     let more = 256 * u32::from(workers.saturating_sub(1));
-    let defaults = [("requests", "cpu", "100m".to_owned())].into_iter().chain([
-        ("requests", "memory", format!("{}Mi", 512 + more)),
-        ("limits", "memory", format!("{}Mi", 1024 + more)),
-    ]);
-    let mut resources = user.clone();
-    for (kind, resource, amount) in defaults {
-        let (own, other, list) = match kind {
-            "limits" => (&user.limits, &user.requests, &mut resources.limits),
-            _ => (&user.requests, &user.limits, &mut resources.requests),
-        };
-        if own.contains_key(resource) {
-            continue;
-        }
-        let contradicted = |bound: &Quantity| match (quantity::parse(&bound.0), quantity::parse(&amount)) {
-            (Some(bound), Some(default)) if kind == "limits" => bound > default,
-            (Some(bound), Some(default)) => bound < default,
-            _ => false,
-        };
-        let value = other.get(resource).filter(|bound| contradicted(bound)).map_or(amount.clone(), |b| b.0.clone());
-        list.insert(resource.to_owned(), Quantity(value));
-    }
-    for (resource, request) in &resources.requests {
-        let limit = resources.limits.get(resource).and_then(|limit| quantity::parse(&limit.0));
-        if matches!((quantity::parse(&request.0), limit), (Some(request), Some(limit)) if request > limit) {
-            let remedy = "write at most what resources.limits has";
-            problems.add(&format!("{PREFIX}.resources.requests.{resource}"), &request.0, remedy);
-        }
-    }
-    resources
+    let (request, limit) = (format!("{}Mi", 512 + more), format!("{}Mi", 1024 + more));
+    let defaults = [("requests", "cpu", "100m"), ("requests", "memory", &*request), ("limits", "memory", &*limit)];
+    resources::with_defaults(user, &defaults, &format!("{PREFIX}.resources"), problems)
 }
 
 fn unique(mut list: Vec<String>) -> Vec<String> {

@@ -30,7 +30,7 @@ pub(super) fn experiments(old: &AgentTracingStatus, findings: &Findings<'_>) -> 
 
 /// Once good, a fact stays good as long as a workload needs it: a right that is lost is told, and changes no wiring.
 pub(super) fn accounts(old: &AgentTracingStatus, findings: &Findings<'_>) -> Vec<String> {
-    if findings.rights.is_none() {
+    if findings.rights.is_none() || findings.relays_all {
         return Vec::new();
     }
     let needed = |account: &&String| findings.workloads.iter().any(|j| j.account == **account);

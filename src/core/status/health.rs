@@ -5,10 +5,11 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 
 use super::condition::{ChildObstacle, ConditionUpdate};
 use super::quote::shorten;
+use super::server_pods::{RunServer, What};
 use crate::api::{MlflowStatus, Reason};
 use crate::core::kubectl::Kubectl;
 use crate::names;
@@ -100,9 +101,9 @@ pub fn mlflow_ready(server: &ServerObservation<'_>, now: Timestamp) -> Condition
         );
         return ConditionUpdate::bad(Reason::CreateForbidden, message);
     }
-    let failure = pods.iter().find_map(|pod| failure(namespace, tracing, pod, now));
-    failure.unwrap_or_else(|| {
-        let its_pods = format!("{}={tracing}", names::LABEL_INSTANCE);
+    let server = RunServer { what: What::Mlflow, namespace, tracing };
+    pods.iter().find_map(|pod| server.failure(pod, now)).unwrap_or_else(|| {
+        let its_pods = names::pods_of(names::MLFLOW, tracing);
         let watch = Kubectl::new("get pods").namespace(namespace).selector(&its_pods).arg("--watch");
         ConditionUpdate::bad(Reason::Progressing, format!("MLflow is starting; watch it with: {watch}"))
     })
@@ -141,94 +142,8 @@ fn replica_failure(deployment: &Deployment) -> Option<String> {
     Some(shorten(failure.message.as_deref().unwrap_or_default()))
 }
 
-/// Seconds that an init container or a container may take before it counts as stuck.
-const HANGING_INIT_SECONDS: i64 = 90;
-
-fn failure(namespace: &str, tracing: &str, pod: &Pod, now: Timestamp) -> Option<ConditionUpdate> {
-    let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
-    let status = pod.status.as_ref()?;
-    let describe = Kubectl::new("describe pod").namespace(namespace).arg(pod_name);
-    let scheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
-    if let Some(condition) = scheduled {
-        let why = shorten(condition.message.as_deref().unwrap_or("no reason given"));
-        let reason = if why.contains("PersistentVolumeClaim") { Reason::StorageNotBound } else { Reason::PodsNotReady };
-        return Some(ConditionUpdate::bad(
-            reason,
-            format!("MLflow's pod finds no node ({why}); look with: {describe}"),
-        ));
-    }
-    let init = status.init_container_statuses.iter().flatten();
-    let main = status.container_statuses.iter().flatten();
-    let mut containers = init.map(|container| (container, true)).chain(main.map(|container| (container, false)));
-    let of_container = |(container, is_init): (&ContainerStatus, bool)| {
-        let what = container_failure(namespace, tracing, pod_name, container, is_init, now)?;
-        Some(ConditionUpdate::bad(Reason::PodsNotReady, what))
-    };
-    containers.find_map(of_container)
-}
-
-/// Why a container of the server does not run as it should.
-fn container_failure(
-    namespace: &str,
-    tracing: &str,
-    pod: &str,
-    container: &ContainerStatus,
-    is_init: bool,
-    now: Timestamp,
-) -> Option<String> {
-    let ContainerStatus { name, image, state, ready, restart_count, .. } = container;
-    let state = state.as_ref()?;
-    let logs = || Kubectl::new("logs").namespace(namespace).arg(pod).arg("-c").arg(name);
-    let termination = termination(container);
-    if let Some(waiting) = &state.waiting {
-        let why = waiting.reason.as_deref().unwrap_or("Waiting");
-        let message = shorten(waiting.message.as_deref().unwrap_or_default());
-        match why {
-            "ContainerCreating" | "PodInitializing" => {}
-            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
-                return Some(format!(
-                    "The image {image} cannot be pulled ({why}: {message}); set mlflow.standalone.image or its imagePullSecrets: {}",
-                    Kubectl::new("edit agenttracing").namespace(namespace).arg(tracing)
-                ));
-            }
-            "CrashLoopBackOff" => {
-                let last = termination.unwrap_or_else(|| "no exit code known".to_owned());
-                let logs = logs().arg("--previous");
-                return Some(format!("Container {name} of MLflow ends again and again ({last}); read why: {logs}"));
-            }
-            _ => {
-                return Some(format!(
-                    "Container {name} of MLflow does not start ({why}: {message}); look with: {}",
-                    Kubectl::new("describe pod").namespace(namespace).arg(pod)
-                ));
-            }
-        }
-    }
-    if let Some(last) = termination.filter(|_| !ready && *restart_count > 0) {
-        let logs = logs().arg("--previous");
-        return Some(format!("Container {name} of MLflow ended ({last}) and starts again; read why: {logs}"));
-    }
-    let started = state.running.as_ref().and_then(|r| r.started_at.as_ref()).map(|t| t.0);
-    // The start and not the seconds since: a message that changes at every look is a write at every look.
-    let started = started.filter(|s| now.as_second() - s.as_second() > HANGING_INIT_SECONDS)?;
-    let logs = logs();
-    (is_init || !ready)
-        .then(|| format!("Container {name} of MLflow runs since {started} and is not ready; read what it does: {logs}"))
-}
-
 fn is(field: &Option<String>, value: &str) -> bool {
     field.as_deref() == Some(value)
-}
-
-/// How a container ended last, as far as the kubelet says.
-fn termination(container: &ContainerStatus) -> Option<String> {
-    let now = container.state.as_ref().and_then(|s| s.terminated.as_ref()).filter(|t| t.exit_code != 0);
-    let last = container.last_state.as_ref().and_then(|s| s.terminated.as_ref());
-    let end = now.or(last)?;
-    let reason = end.reason.as_deref().unwrap_or("Error");
-    let hint = if reason == "OOMKilled" { ", raise mlflow.standalone.resources.limits.memory" } else { "" };
-    let said = end.message.as_deref().map(|m| format!(": {}", shorten(m))).unwrap_or_default();
-    Some(format!("{reason}, exit code {}{hint}{said}", end.exit_code))
 }
 
 /// The port of an address that ends with one.

@@ -10,7 +10,9 @@ pub mod health;
 mod messages;
 pub mod mlflow_cr;
 pub mod quote;
+pub mod relay;
 mod rows;
+mod server_pods;
 mod settling;
 mod traces;
 mod workloads;
@@ -24,7 +26,7 @@ use serde_json::json;
 
 use self::condition::ConditionUpdate;
 pub use self::traces::{SILENCE_SECONDS, SILENCE_SECONDS_AFTER_END, stopped_at};
-use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowStatus, Reason, RefusedMergeCa};
+use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowStatus, Reason, RefusedMergeCa, RelayStatus};
 use crate::core::kubectl::Kubectl;
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::RolloutStrategy;
@@ -44,6 +46,12 @@ pub struct Findings<'a> {
     pub workspace: Option<ConditionUpdate>,
     /// Condition `RBACReady`, in mode CR.
     pub rights: Option<ConditionUpdate>,
+    /// Condition `RelayReady`, where there is a relay.
+    pub relay: Option<ConditionUpdate>,
+    /// The relay that was ready once.
+    pub ready_relay: Option<RelayStatus>,
+    /// Whether agents talk to the relay alone, so that no account of theirs has to be bound.
+    pub relays_all: bool,
     /// What keeps the merged certificate authorities from agents, where something does.
     pub authorities: Option<ConditionUpdate>,
     /// The init container that the cluster does not admit in this namespace.
@@ -77,6 +85,11 @@ impl Findings<'_> {
     pub fn mlflow_answers(&self) -> bool {
         self.answered.is_some()
     }
+
+    /// Whether the relay, where there is one, takes traces now.
+    pub fn relay_answers(&self) -> bool {
+        self.relay.as_ref().is_none_or(|relay| relay.good == Some(true))
+    }
 }
 
 /// Experiments as far as they are known.
@@ -100,7 +113,11 @@ pub fn status(tracing: &AgentTracing, findings: &Findings<'_>, now: Timestamp) -
 
     let mlflow = findings.answered.clone().or(old.mlflow.clone());
     let rights = facts::rights(&tracing_ref, findings);
-    let shared = [(ConditionType::WorkspaceReady, findings.workspace.clone()), (ConditionType::RBACReady, rights)];
+    let shared = [
+        (ConditionType::WorkspaceReady, findings.workspace.clone()),
+        (ConditionType::RBACReady, rights),
+        (ConditionType::RelayReady, findings.relay.clone()),
+    ];
     let shared = shared.into_iter().filter_map(|(condition, update)| Some((condition, update?)));
     let mut updates = vec![(ConditionType::MLflowReady, findings.mlflow.clone())];
     updates.extend(shared);
@@ -115,6 +132,7 @@ pub fn status(tracing: &AgentTracing, findings: &Findings<'_>, now: Timestamp) -
         observed_generation: tracing.metadata.generation,
         injected: Some(format!("{current}/{}", counted.len())),
         mlflow,
+        relay: findings.ready_relay.clone(),
         experiments: facts::experiments(&old, findings),
         merge_ca: findings.refused_merge_ca.cloned(),
         service_accounts: facts::accounts(&old, findings),

@@ -4,12 +4,12 @@ use std::fmt::Write;
 
 use crate::api::{
     AgentTracing, AgentTracingSpec, Auth, AuthMethod, CaBundle, CaBundleMode, Experiment, External, Mlflow, MlflowMode,
-    Sdk,
+    Otlp, OtlpMode, Sdk,
 };
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::Policy;
 use crate::core::settings::{self, Facts, Problem};
-use crate::core::wiring::{Group, Missing, expand, wiring};
+use crate::core::wiring::{Group, Missing, Subject, expand, wiring};
 
 /// One line of the table of one AgentTracing.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -27,7 +27,8 @@ pub struct Row {
 
 /// The table for an AgentTracing.
 pub fn rows(policy: &Policy) -> Result<Vec<Row>, Missing> {
-    let rows = wiring(policy, Kind::Deployment, WORKLOAD, None)?.env.into_iter().map(|entry| Row {
+    let subject = Subject { kind: Kind::Deployment, name: WORKLOAD, experiment: None, version: Some("{version}") };
+    let rows = wiring(policy, &subject)?.env.into_iter().map(|entry| Row {
         variable: entry.name,
         value: expand(&entry.value).unwrap_or(entry.value),
         why: entry.why,
@@ -36,9 +37,12 @@ pub fn rows(policy: &Policy) -> Result<Vec<Row>, Missing> {
             Group::Experiment => "a container with its own experiment NAME, ID or DESTINATION keeps that",
             Group::Auth => "a container with any token, user name or method of its own keeps that",
             Group::Part(part) => part.kept,
+            Group::Otlp => {
+                "a container with any OTEL_EXPORTER_OTLP… of its own gets none of these; of the others its own value wins"
+            }
             Group::OtlpExporter => {
-                "only in a container with OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT; its own value wins, and \
-                 MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT"
+                "only in a container with OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, of its own or from otlp.mode; \
+                 its own value wins, and MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT"
             }
             Group::Single => "a container's own value wins",
         },
@@ -124,6 +128,8 @@ pub fn smallest(mode: MlflowMode, namespace: &str) -> AgentTracing {
         mlflow: Mlflow { mode, standalone: None, cr: None, external },
         experiment: Experiment::default(),
         auth: None,
+        otlp: None,
+        relay: None,
         ca_bundle: None,
         injection: None,
         sdk: None,
@@ -140,7 +146,7 @@ pub fn offline(tracing: &AgentTracing) -> Result<Policy, Vec<Problem>> {
     facts.tracking_uri.get_or_insert(settings.tracking_uri());
     if tracing.status.is_none() {
         // No cluster has been asked: what is printed is what it will be.
-        facts.bound = None;
+        (facts.bound, facts.relay) = (None, true);
     }
     Ok(Policy { settings, facts })
 }
@@ -231,7 +237,7 @@ fn aligned<const N: usize>(title: [String; N], lines: impl Iterator<Item = [Stri
 /// which it is refused.
 type SpecOption = (&'static str, fn(&mut AgentTracingSpec));
 
-const OPTIONS: [SpecOption; 6] = [
+const OPTIONS: [SpecOption; 8] = [
     ("experiment.pin", |spec| spec.experiment.pin = true),
     ("mlflow.external.workspace", |spec| {
         if let Some(external) = &mut spec.mlflow.external {
@@ -243,6 +249,8 @@ const OPTIONS: [SpecOption; 6] = [
     ("caBundle.mode: Always", |spec| {
         spec.ca_bundle = Some(CaBundle { mode: Some(CaBundleMode::Always), ..CaBundle::default() });
     }),
+    ("otlp.mode: Direct", |spec| set_otlp(spec, OtlpMode::Direct)),
+    ("otlp.mode: Relay", |spec| set_otlp(spec, OtlpMode::Relay)),
     ("sdk.samplingRatio", |spec| {
         spec.sdk = Some(Sdk { sampling_ratio: Some("0.5".to_owned()), ..Sdk::default() });
     }),
@@ -251,6 +259,12 @@ const OPTIONS: [SpecOption; 6] = [
 fn set_auth(spec: &mut AgentTracingSpec, method: AuthMethod) {
     if spec.mlflow.mode != MlflowMode::Standalone {
         spec.auth = Some(Auth { method: Some(method) });
+    }
+}
+
+fn set_otlp(spec: &mut AgentTracingSpec, mode: OtlpMode) {
+    if mode != OtlpMode::Direct || spec.mlflow.mode != MlflowMode::Cr {
+        spec.otlp = Some(Otlp { mode: Some(mode), endpoint: None });
     }
 }
 
@@ -280,6 +294,10 @@ mod tests {
             ("MLFLOW_TRACKING_SERVER_CERT_PATH", "○●○"),
             ("NODE_EXTRA_CA_CERTS", "○●○"),
             ("MLFLOW_DISABLE_TELEMETRY", "●●●"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "○○○"),
+            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "○–○"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "○○○"),
+            ("MLFLOW_ENABLE_OTLP_EXPORTER", "●●●"),
             ("MLFLOW_TRACE_SAMPLING_RATIO", "○○○"),
         ] {
             let found: String = line(variable);

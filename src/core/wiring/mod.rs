@@ -2,6 +2,7 @@
 
 pub mod explain;
 pub mod otlp;
+mod otlp_group;
 pub mod parts;
 
 use crate::api::{AuthMethod, CaBundleScope};
@@ -51,7 +52,10 @@ pub enum Group {
     Auth,
     /// Goes with a part of the pod: without it, it would name what is not there.
     Part(&'static PartKind),
-    /// Only in a container that names an OTLP endpoint, see [`OTLP_ENDPOINTS`].
+    /// A container with any of its own that begins with [`OTLP_EXPORTER_PREFIX`] gets none of these: half of ours and half of its
+    /// own would send its traces nowhere.
+    Otlp,
+    /// Only in a container that has an OTLP endpoint, its own or ours, see [`OTLP_ENDPOINTS`].
     OtlpExporter,
     /// Kept or injected by itself.
     Single,
@@ -66,6 +70,21 @@ pub enum Missing {
     ExperimentId,
     /// In mode CR: the service account may not write to MLflow yet.
     Binding,
+    /// The relay has never been ready.
+    Relay,
+}
+
+/// A workload, as far as its wiring depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Its kind.
+    pub kind: Kind,
+    /// What it is called to people: its name, or that of its family.
+    pub name: &'a str,
+    /// The experiment that its annotation names.
+    pub experiment: Option<&'a str>,
+    /// The version of the agent, as its pods' label has it.
+    pub version: Option<&'a str>,
 }
 
 /// The user's variables that decide the [`Group::Experiment`] group.
@@ -96,7 +115,11 @@ pub const REQUESTS_TRUST: [&str; 3] = [REQUESTS_CA_BUNDLE, "CURL_CA_BUNDLE", "SS
 /// A container that names one of these sends OpenTelemetry data there. MLflow's SDK would send its traces there too, and only
 /// there: with 3.10.1, 3.14 and 3.17 none of five reached MLflow, and all of them with [`OTLP_EXPORTER`] off. Where
 /// `MLFLOW_TRACING_DESTINATION` is set, as the slim package needs it, the SDK pays no attention to them.
-pub const OTLP_ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+pub const OTLP_ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", OTLP_TRACES_ENDPOINT];
+/// Where traces go by OTLP, and nothing else.
+pub const OTLP_TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+/// The user's variables that decide the [`Group::Otlp`] group begin so.
+pub const OTLP_EXPORTER_PREFIX: &str = "OTEL_EXPORTER_OTLP";
 /// Switches that off.
 pub const OTLP_EXPORTER: &str = "MLFLOW_ENABLE_OTLP_EXPORTER";
 /// Whoever sets it wants traces in both places.
@@ -125,16 +148,23 @@ pub fn expand(value: &str) -> Option<String> {
 /// A template that cannot be changed later (Job, Pod) is wired with what is known now: an address that has not answered yet,
 /// an experiment by its name alone.
 #[expect(clippy::too_many_lines, reason = "a table: one entry for each variable")]
-pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&str>) -> Result<Wiring, Missing> {
+pub fn wiring(policy: &Policy, subject: &Subject<'_>) -> Result<Wiring, Missing> {
     let Policy { settings, facts } = policy;
-    let waits = kind.template_is_mutable();
+    let waits = subject.kind.template_is_mutable();
     let address = if waits { None } else { settings.address() };
-    let Some(uri) = facts.tracking_uri.as_ref().or(address.as_ref()) else { return Err(Missing::TrackingUri) };
-    let experiment = settings.experiment_of(workload, annotation);
+    let mlflow = facts.tracking_uri.as_ref().or(address.as_ref());
+    let relay = settings.relays_all().then(|| otlp_group::relay_uri(settings, subject, names::RELAY_PORT));
+    let Some(uri) = relay.as_ref().filter(|_| !waits || mlflow.is_some()).or(mlflow) else {
+        return Err(Missing::TrackingUri);
+    };
+    if waits && settings.relay.is_some() && !facts.relay {
+        return Err(Missing::Relay);
+    }
+    let experiment = settings.experiment_of(subject.name, subject.experiment);
     let entry = |name: &str, value: &str, group, why| Entry { name: name.into(), value: literal(value), group, why };
 
     let mut env = vec![
-        entry(TRACKING_URI, uri, Group::Address, "where MLflow is"),
+        entry(TRACKING_URI, uri, Group::Address, "where MLflow is, or the relay before it"),
         entry(
             "MLFLOW_EXPERIMENT_NAME",
             &experiment,
@@ -150,12 +180,12 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
             None => {}
         }
     }
-    if let Some(workspace) = policy.workspace() {
+    if let Some(workspace) = policy.workspace().filter(|_| !settings.relays_all()) {
         env.push(entry("MLFLOW_WORKSPACE", workspace, Group::Single, "the workspace that the experiment is in"));
     }
     let token_file = format!("{}/token", names::TOKEN_FOLDER);
     match settings.auth {
-        AuthMethod::None => {}
+        AuthMethod::None | AuthMethod::Relay => {}
         AuthMethod::TokenFile => {
             let why = "the pod's token, which the agent's code copies into MLFLOW_TRACKING_TOKEN";
             env.push(entry("MLFLOW_TRACKING_TOKEN_FILE", &token_file, Group::Auth, why));
@@ -200,6 +230,7 @@ pub fn wiring(policy: &Policy, kind: Kind, workload: &str, annotation: Option<&s
     if ratio.parse::<f64>() != Ok(1.0) {
         env.push(entry("MLFLOW_TRACE_SAMPLING_RATIO", ratio, Group::Single, "the share of traces that is kept"));
     }
+    env.extend(otlp_group::entries(policy, subject, &experiment, mlflow)?);
     if !settings.env.iter().any(|own| own.name == OTLP_EXPORTER) {
         let why = "the SDK otherwise sends its traces to that endpoint and none to MLflow";
         env.push(entry(OTLP_EXPORTER, "false", Group::OtlpExporter, why));
@@ -220,7 +251,7 @@ mod tests {
         );
         let mut policy = Policy::of(&serde_yaml::from_str::<AgentTracing>(&yaml).unwrap());
         policy.facts.tracking_uri = policy.settings.address();
-        wiring(&policy, Kind::Deployment, "teller", None).unwrap()
+        wiring(&policy, &Subject { kind: Kind::Deployment, name: "teller", experiment: None, version: None }).unwrap()
     }
 
     /// The kubelet reads from the left: of `$$$(A)` the first two are a `$`, the rest names a variable.

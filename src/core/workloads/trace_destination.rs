@@ -41,7 +41,7 @@ pub(super) fn experiment_when_ready(
     for policy in &mut policies {
         policy.facts.tracking_uri.get_or_insert_default();
         policy.settings.experiment.pin = false;
-        policy.facts.bound = None;
+        (policy.facts.bound, policy.facts.relay) = (None, true);
     }
     match decide(workload, &SelectionContext { policies: &policies, ..*context }) {
         Decision::Wire { experiment, injection, .. } => trace_destination(workload, &injection.notes, experiment),

@@ -32,7 +32,8 @@ fn a_spec_of_any_mode_that_means_something_is_accepted() {
         "{mlflow: {mode: Standalone}, auth: {method: None}, caBundle: {mode: Always, strategy: ConfigMap}}".to_owned(),
     ];
     specs.extend(
-        ["TokenFile", "KubernetesPlugin", "None"].map(|m| format!("{{mlflow: {{mode: CR}}, auth: {{method: {m}}}}}")),
+        ["TokenFile", "KubernetesPlugin", "Relay", "None"]
+            .map(|m| format!("{{mlflow: {{mode: CR}}, auth: {{method: {m}}}}}")),
     );
     for (mode, strategy) in [("Auto", "InitContainer"), ("Always", "AgentInitContainer"), ("Never", "ConfigMap")] {
         specs.push(format!("{{mlflow: {{mode: CR}}, caBundle: {{mode: {mode}, strategy: {strategy}}}}}"));
@@ -77,7 +78,7 @@ fn a_block_of_another_mode_is_refused() {
 #[ignore = "needs an API server: make test"]
 fn a_token_is_sent_only_in_mode_cr_and_to_an_https_address() {
     let mut table = Vec::new();
-    for method in ["TokenFile", "KubernetesPlugin"] {
+    for method in ["TokenFile", "KubernetesPlugin", "Relay"] {
         for mlflow in [
             "mode: Standalone",
             "mode: External, external: {trackingURI: 'http://mlflow.example.com'}",
@@ -90,7 +91,7 @@ fn a_token_is_sent_only_in_mode_cr_and_to_an_https_address() {
     table.push((
         "{mlflow: {mode: CR}, auth: {method: Token}}".into(),
         "spec.auth.method",
-        r#"Unsupported value: "Token": supported values: "TokenFile", "KubernetesPlugin", "None""#.into(),
+        r#"Unsupported value: "Token": supported values: "TokenFile", "KubernetesPlugin", "Relay", "None""#.into(),
     ));
     refuses(&table);
 }
@@ -261,7 +262,7 @@ fn an_address_may_change_and_a_token_may_not_follow_it_to_http() {
 
 /// Spec, field and message; all that are not as expected are told at once.
 #[track_caller]
-fn refuses(table: &[(String, &str, String)]) {
+pub(super) fn refuses(table: &[(String, &str, String)]) {
     let (admin, _namespace) = prepare();
     let mut wrong = Vec::new();
     for (spec, field, message) in table {
@@ -279,6 +280,6 @@ fn refuses(table: &[(String, &str, String)]) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-fn rule(message: &str) -> String {
+pub(super) fn rule(message: &str) -> String {
     format!("Invalid value: {message}")
 }

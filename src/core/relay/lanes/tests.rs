@@ -128,6 +128,52 @@ fn nothing_is_due_while_no_place_is_free() {
     assert_eq!(lanes.next_due(at(0)), None, "only an end changes anything");
 }
 
+#[test]
+fn a_request_behind_one_of_its_trace_that_was_set_aside_goes_there_unsent() {
+    let mut lanes = with(1, &[A, A]);
+    for ended in [Ended::Held(Cause::Failed), Ended::Behind] {
+        assert_eq!(lanes.take_next(at(0)), Some((A, Queue::Ready)));
+        lanes.ended(A, READY, ended, at(0));
+    }
+    assert_eq!((lanes.take_next(at(1)), lanes.lane_hold(A).0), (None, 2));
+    for _ in 0..2 {
+        assert_eq!(lanes.take_next(at(500)), Some((A, Queue::Aside)));
+        lanes.ended(A, ASIDE, Ended::Gone, at(500));
+    }
+    assert_eq!(lanes.lane_hold(A).0, 0);
+}
+
+#[test]
+fn a_request_that_is_refused_again_and_again_holds_up_nobody() {
+    let mut lanes = with(1, &[A]);
+    let mut place = READY;
+    for n in 0..5 {
+        lanes.take_next(at(n * 1_000_000)).unwrap();
+        lanes.ended(A, place, Ended::Held(Cause::Failed), at(n * 1_000_000));
+        place = ASIDE;
+    }
+    assert_eq!(lanes.server_hold(), None);
+}
+
+#[test]
+fn agents_that_ask_take_turns_with_what_is_forwarded() {
+    let mut lanes = with(1, &[A, A]);
+    lanes.want_to_ask();
+    lanes.want_to_ask();
+    assert_eq!((lanes.take_next(at(0)), lanes.next_due(at(0))), (None, None));
+    assert!(!lanes.take_direct(B, at(0)) && lanes.take_to_ask(at(0)) && !lanes.take_to_ask(at(0)), "one place");
+    lanes.asked();
+    assert!(!lanes.take_to_ask(at(1)), "the others' turn");
+    assert_eq!(lanes.take_next(at(1)), Some((A, Queue::Ready)));
+    lanes.ended(A, READY, Ended::Gone, at(1));
+    assert_eq!(lanes.take_next(at(2)), None);
+    lanes.give_up_asking();
+    assert_eq!(lanes.take_next(at(2)), Some((A, Queue::Ready)));
+    lanes.ended(A, READY, Ended::Held(Cause::Unreachable), at(2));
+    lanes.want_to_ask();
+    assert!(lanes.take_to_ask(at(3)), "an agent hears from MLflow itself that it is away");
+}
+
 proptest! {
     /// Whatever MLflow answers: no more are under way than may be, and once it takes everything nothing stays.
     #[test]

@@ -99,6 +99,7 @@ impl Cause<'_> {
                 let what = match missing {
                     Missing::TrackingUri => "MLflow has answered once".to_owned(),
                     Missing::ExperimentId => "its experiment exists in MLflow".to_owned(),
+                    Missing::Relay => "the relay is ready".to_owned(),
                     Missing::Binding => format!("service account {} may write to MLflow", assessment.account),
                 };
                 format!("It is wired as soon as {what}; watch with: {}", tracing_ref.command("get").arg("--watch"))

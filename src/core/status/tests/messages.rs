@@ -11,12 +11,13 @@ type Change = (&'static str, fn(&mut Assessment));
 
 type State = (&'static str, fn() -> InjectionState);
 
-const STATES: [State; 16] = [
+const STATES: [State; 17] = [
     ("current", || InjectionState::Current),
     ("out of date", || InjectionState::OutOfDate { hash: "h".into(), patch: Vec::new() }),
     ("no address", || InjectionState::Blocked(Missing::TrackingUri)),
     ("no experiment", || InjectionState::Blocked(Missing::ExperimentId)),
     ("not bound", || InjectionState::Blocked(Missing::Binding)),
+    ("no relay", || InjectionState::Blocked(Missing::Relay)),
     ("newer operator", || InjectionState::FutureVersion),
     ("to remove", || InjectionState::ToRemove(Vec::new())),
     ("of another", || InjectionState::OwnedByOther),
@@ -128,12 +129,12 @@ fn every_sentence_about_workloads_is_as_it_was() {
         }
     }
     for kind in [Kind::Pod, Kind::CronJob] {
-        for (title, state) in &STATES[8..] {
+        for (title, state) in &STATES[9..] {
             let one = Assessment { kind, ..workload("teller", state()) };
             told(&mut out, &format!("{title}, {kind:?}"), &Scene::of([one]));
         }
     }
-    for (title, state) in &STATES[..8] {
+    for (title, state) in &STATES[..9] {
         for kind in [Kind::Deployment, Kind::CronJob] {
             let mut one = Assessment { kind, ..workload("teller", state()) };
             one.rollout = RolloutProgress { wanted: 1, available: 1, ..one.rollout };

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::core::settings::Settings;
 pub use authorities::AUTHORITIES;
 pub use ca_sources::ca_sources;
+pub(in crate::core) use ca_sources::ca_sources_of;
 pub(in crate::core) use container::resources;
 pub use container::{Image, InitContainer, PodContext};
 pub use fallback::{FallbackAnnotations, FallbackReason};

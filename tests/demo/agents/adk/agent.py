@@ -33,16 +33,20 @@ def experiment_id():
     return mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "loans")).experiment_id
 
 
-def send_traces_to(uri):
+def exporter_to(uri):
+    if "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" in os.environ:
+        return OTLPSpanExporter()  # the environment says where to, as OpenTelemetry has it
     headers = {"x-mlflow-experiment-id": experiment_id()}
     if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
         headers["Authorization"] = f"Bearer {token}"
     if workspace := os.environ.get("MLFLOW_WORKSPACE"):
         headers["x-mlflow-workspace"] = workspace
+    return OTLPSpanExporter(endpoint=f"{uri.rstrip('/')}/v1/traces", headers=headers)
+
+
+def send_traces_to(uri):
     provider = TracerProvider()
-    provider.add_span_processor(
-        BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{uri.rstrip('/')}/v1/traces", headers=headers))
-    )
+    provider.add_span_processor(BatchSpanProcessor(exporter_to(uri)))
     trace.set_tracer_provider(provider)
 
 

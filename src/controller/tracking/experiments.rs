@@ -80,6 +80,11 @@ impl ExperimentRef {
         Self { id: id.to_owned(), created: None }
     }
 
+    /// The same, created then where it does not say when.
+    fn or_created(self, created: Option<i64>) -> Self {
+        Self { created: self.created.or(created), ..self }
+    }
+
     /// A new database gives ids anew.
     pub fn is_same(&self, other: &Self) -> bool {
         let apart = self.created.zip(other.created).is_some_and(|(a, b)| a != b);
@@ -195,9 +200,16 @@ impl ExperimentCache {
         if self.checked.get(name).is_some_and(|checked| checked.at.is_some()) {
             self.rechecked_at = Some(now);
         }
-        let is_other = self.checked.get(name).is_none_or(|before| before.found != found);
+        let before = self.checked.get(name).map(|checked| &checked.found);
+        let (found, is_other) = match (before, found) {
+            (Some(Ok(known)), Ok(found)) if known.is_same(&found) => (Ok(found.or_created(known.created)), anew),
+            (before, found) => {
+                let is_other = before != Some(&found);
+                (found, is_other)
+            }
+        };
+        self.report.take_if(|_| before != Some(&found));
         let news = wrote != self.writes() || is_other;
-        self.report.take_if(|_| is_other);
         self.checked.insert(name.to_owned(), Check { at: Some(now), found });
         Effect { news, anew, goes_on: true }
     }

@@ -89,3 +89,19 @@ fn an_experiment_with_another_id_means_another_database_and_all_are_asked_for_ag
     assert!(note(&mut cache, "a", 50, Ok("7")).anew);
     assert_eq!(next(&cache, 50).as_deref(), Some("b"));
 }
+
+/// An experiment that we make has no time of creation in MLflow's answer, and one when it is looked at again. That was news of each:
+/// with 1,000 a pass every 20 seconds for hours.
+#[test]
+fn what_is_learnt_of_one_that_was_made_is_no_news() {
+    let mut cache = with(&["a"]);
+    let mut found = |created, is_new, second| {
+        let found = Experiment { id: "1".to_owned(), stage: Stage::Active, created, is_new };
+        let effect = cache.note("a", Ok(found), at(second), &ObjectRef::new("tracing"));
+        (effect.news, effect.anew, cache.report().verified["a"].created)
+    };
+    assert_eq!(found(None, true, 0), (true, false, None));
+    assert_eq!(found(Some(5), false, 50), (false, false, Some(5)));
+    assert_eq!(found(None, false, 100), (false, false, Some(5)), "nor is what an answer leaves out");
+    assert_eq!(found(Some(6), false, 150), (true, true, Some(6)), "another database");
+}

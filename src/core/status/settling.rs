@@ -88,7 +88,8 @@ mod tests {
     #[test]
     fn a_server_that_nobody_may_ask_is_at_rest() {
         use ConditionType::{ExperimentsReady, MLflowReady, TracesFlowing};
-        let unasked = [MLflowReady, ExperimentsReady, TracesFlowing].map(|kind| (kind, "Unknown", Reason::NotObservable));
+        let unasked =
+            [MLflowReady, ExperimentsReady, TracesFlowing].map(|kind| (kind, "Unknown", Reason::NotObservable));
         assert_eq!(of(&unasked), Settling::Settled);
     }
 }

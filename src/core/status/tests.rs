@@ -199,7 +199,10 @@ fn more_pinned_experiments_than_status_holds_are_told() {
     assert_eq!(found(1001, InjectionState::Current).1, "Ensured", "nobody waits for an id");
     let (status, reason, message) = found(1001, waits());
     assert_eq!((status, reason), is("False", "LimitReached"));
-    assert!(message.starts_with("Workloads need 1001 experiments, and an AgentTracing holds the ids of 1000"), "{message}");
+    assert!(
+        message.starts_with("Workloads need 1001 experiments, and an AgentTracing holds the ids of 1000"),
+        "{message}"
+    );
     assert!(message.ends_with("kubectl edit agenttracing -n bank-agents tracing"), "{message}");
 }
 

@@ -317,6 +317,10 @@ fn collection(kind: &str, namespace: &str) -> String {
         "Event" => ("/apis/events.k8s.io/v1", "events"),
         "Job" => ("/apis/batch/v1", "jobs"),
         "Lease" => ("/apis/coordination.k8s.io/v1", "leases"),
+        "MutatingAdmissionPolicy" => ("/apis/admissionregistration.k8s.io/v1", "mutatingadmissionpolicies"),
+        "MutatingAdmissionPolicyBinding" => {
+            ("/apis/admissionregistration.k8s.io/v1", "mutatingadmissionpolicybindings")
+        }
         "MutatingWebhookConfiguration" => ("/apis/admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations"),
         "Namespace" => ("/api/v1", "namespaces"),
         "NetworkPolicy" => ("/apis/networking.k8s.io/v1", "networkpolicies"),

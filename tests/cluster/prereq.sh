@@ -16,7 +16,7 @@ RUST_TARGET=$(uname -m)-unknown-linux-musl
 
 # "what to look for" package: a program, or the package itself where it brings none.
 TOOLS=(
-  nft=nftables conntrack=conntrack ip=iproute2 ss=iproute2 nsenter=util-linux mount=mount
+  nft=nftables conntrack=conntrack ip=iproute2 ss=iproute2 nsenter=util-linux mount=mount losetup=mount
   buildah=buildah debootstrap=debootstrap musl-gcc=musl-tools gcc=gcc "g++=g++" pkg-config=pkg-config
   /usr/include/seccomp.h=libseccomp-dev socat=socat jq=jq python3=python3 openssl=openssl
   dash=dash busybox=busybox curl=curl pip3=python3-pip /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring git=git make=make file=file shellcheck=shellcheck

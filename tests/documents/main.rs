@@ -4,6 +4,7 @@
 mod agents;
 mod commands;
 mod examples;
+mod gitops;
 mod links;
 mod markdown;
 mod reference;

@@ -1,6 +1,6 @@
 //! Every kind of workload with a real agent in it: wired, rolled once, traced under its own name, and given back as it was.
 
-mod workloads;
+pub mod workloads;
 
 use std::time::Instant;
 

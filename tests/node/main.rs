@@ -11,6 +11,7 @@ mod authorities;
 mod availability;
 #[path = "../support/canary.rs"]
 mod canary;
+mod cases;
 mod check;
 mod egress;
 mod evidence;

@@ -313,3 +313,76 @@ async fn a_new_leader_says_what_the_one_before_said_until_it_knows_better() {
         assert_eq!(world.api.events().iter().filter(|event| event.contains("MLflowReady")).count(), 1);
     }
 }
+
+/// What happened to a workload is said where its owner looks, and where whoever looks after the AgentTracing does.
+#[tokio::test]
+async fn what_is_repaired_removed_or_left_out_is_said_on_the_workload_and_on_the_agent_tracing() {
+    let said = |world: &World, reason: &str| {
+        let all = world.api.events();
+        ["teller", "tracing"].map(|name| all.iter().filter(|event| **event == format!("{reason} {name}")).count())
+    };
+    let mut world = World::at_rest().await;
+    let mut stripped = world.api.get(TELLER).unwrap();
+    stripped["spec"]["template"]["metadata"]["annotations"] = Value::Null;
+    stripped["spec"]["template"]["spec"]["containers"][0]["env"] = Value::Null;
+    world.api.put(TELLER, stripped);
+    world.pass().await;
+    world.pass().await;
+    assert_eq!(said(&world, names::event::REPAIRED), [1, 1]);
+    assert_eq!(said(&world, names::event::REMOVED), [0, 0]);
+
+    world.api.edit(TELLER, json!({"metadata": {"labels": {"agenttracing.dev/inject": "false"}}}));
+    world.pass().await;
+    world.pass().await;
+    assert_eq!(said(&world, names::event::REMOVED), [1, 1]);
+    assert_eq!(said(&world, names::event::INJECTION_SKIPPED), [1, 1]);
+}
+
+/// What fails in a namespace that is being deleted is nobody's trouble: not the objects, nor the pass.
+#[tokio::test]
+async fn a_namespace_that_is_going_is_no_warning() {
+    let warnings = |answer: &'static str| async move {
+        let mut world = World::new().await;
+        let log = Log::default();
+        let _guard = tracing::subscriber::set_default(log.subscriber());
+        world.api.refuse(CLAIM, 403, answer);
+        world.pass().await;
+        world.api.refuse(&format!("{TRACING}/status"), 403, answer);
+        world.api.edit(NAMESPACE, json!({"metadata": {"labels": null}}));
+        let tracing: Guarded = serde_json::from_value(world.api.get(TRACING).unwrap()).unwrap();
+        let steps = StepTimer::begin(&world.ctx.options.metrics);
+        let failed = reconcile::reconcile(tracing.0.as_ref().unwrap(), &world.ctx, &steps).await.unwrap_err();
+        let ctx = Context::new(world.ctx.options.clone(), false, reflector::store().0, UNTIL_IT_COMES);
+        after_failure(Arc::new(tracing), &failed, Arc::new(ctx));
+        log.text()
+    };
+    let said = warnings("persistentvolumeclaims is forbidden: exceeded quota: tight").await;
+    assert!(said.contains("WARN") && said.contains("refused") && said.contains("failed to reconcile"), "{said}");
+    let going = "is forbidden: unable to create new content in namespace bank-agents because it is being terminated";
+    assert_eq!(warnings(going).await, "");
+}
+
+/// What is logged in this thread, from warnings on.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Log {
+    fn subscriber(&self) -> impl tracing::Subscriber + use<> {
+        let log = self.clone();
+        tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(move || log.clone()).finish()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

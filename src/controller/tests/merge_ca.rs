@@ -181,3 +181,37 @@ async fn an_upgrade_under_a_policy_keeps_the_config_map() {
     assert_ne!(world.status()["mergeCa"]["refusedSource"], "the image of an earlier install");
     assert_eq!(template(&world), before, "nothing was rolled");
 }
+
+/// Only so many are looked at in a pass, and twenty dead ones were once always the same (review A13).
+#[tokio::test]
+async fn dead_workloads_of_long_ago_hide_no_new_one_whose_merge_ca_does_not_start() {
+    let mut world = wired_with_it().await;
+    for number in 0..25 {
+        let path = format!("/apis/apps/v1/namespaces/bank-agents/deployments/abandoned-{number:02}");
+        let mut abandoned = world.api.get(TELLER).unwrap();
+        abandoned["metadata"] =
+            json!({"name": format!("abandoned-{number:02}"), "namespace": "bank-agents", "generation": 1});
+        abandoned["spec"]["template"] =
+            json!({"metadata": {}, "spec": {"containers": [{"name": "agent", "image": "i"}]}});
+        world.api.put(&path, abandoned);
+        world.api.wire_as_created(&path);
+        let touched = json!({"metadata": {"annotations": {(names::ANNOTATION_TOUCH): "x/0/1000"}}});
+        world.api.edit(&path, touched);
+        world.api.edit(&path, json!({"status": {"availableReplicas": 0}}));
+    }
+    let waits = json!({"name": "merge-ca", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": {"reason": "ImagePullBackOff"}}});
+    let since = Timestamp::now() - jiff::SignedDuration::from_secs(70);
+    world.api.put(
+        "/api/v1/namespaces/bank-agents/pods/teller-1",
+        json!({
+            "metadata": {"name": "teller-1", "labels": {"app": "teller"}, "creationTimestamp": since.to_string(),
+                "annotations": template(&world)["metadata"]["annotations"]},
+            "status": {"initContainerStatuses": [waits]},
+        }),
+    );
+    world.api.edit(TELLER, json!({"status": {"availableReplicas": 0}}));
+    passes(&mut world, 3).await;
+    let volumes = &template(&world)["spec"]["volumes"];
+    assert_eq!(volumes[0]["configMap"]["name"], "agenttracing-ca", "{}", world.status());
+}

@@ -83,4 +83,13 @@ mod tests {
         assert_eq!(of(&[halted.as_slice(), &[silent]].concat()), Settling::Unsettled);
         assert_eq!(of(&[(ExperimentsReady, "True", Reason::Ensured)]), Settling::Settled);
     }
+
+    /// It was once looked at every 15 s, twice as often as a healthy one (review A13).
+    #[test]
+    fn a_server_that_nobody_may_ask_is_at_rest() {
+        use ConditionType::{ExperimentsReady, MLflowReady, TracesFlowing};
+        let unasked =
+            [MLflowReady, ExperimentsReady, TracesFlowing].map(|kind| (kind, "Unknown", Reason::NotObservable));
+        assert_eq!(of(&unasked), Settling::Settled);
+    }
 }

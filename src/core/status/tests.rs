@@ -190,6 +190,28 @@ fn more_accounts_than_status_holds_are_told() {
     assert_eq!(found(1001), ("LimitReached".to_owned(), 1000));
 }
 
+/// review A13
+#[test]
+fn more_pinned_experiments_than_status_holds_are_told() {
+    let found = |experiments: usize, last: InjectionState| {
+        let mut all: Vec<_> =
+            (1..experiments).map(|n| workload(&format!("teller-{n}"), InjectionState::Current)).collect();
+        all.push(workload("teller", last));
+        let condition = Scene::of(all).condition(ConditionType::ExperimentsReady);
+        (condition.status, condition.reason, condition.message)
+    };
+    let waits = || InjectionState::Blocked(Missing::ExperimentId);
+    assert_eq!(found(1000, waits()).1, "Ensured", "its id comes with the next pass");
+    assert_eq!(found(1001, InjectionState::Current).1, "Ensured", "nobody waits for an id");
+    let (status, reason, message) = found(1001, waits());
+    assert_eq!((status, reason), is("False", "LimitReached"));
+    assert!(
+        message.starts_with("Workloads need 1001 experiments, and an AgentTracing holds the ids of 1000"),
+        "{message}"
+    );
+    assert!(message.ends_with("kubectl edit agenttracing -n bank-agents tracing"), "{message}");
+}
+
 #[test]
 fn a_transition_time_moves_only_with_the_status() {
     let mut scene = Scene::of([workload("teller", InjectionState::Current)]);

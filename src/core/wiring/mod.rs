@@ -113,8 +113,8 @@ pub const REQUESTS_CA_BUNDLE: &str = "REQUESTS_CA_BUNDLE";
 pub const REQUESTS_TRUST: [&str; 3] = [REQUESTS_CA_BUNDLE, "CURL_CA_BUNDLE", "SSL_CERT_FILE"];
 
 /// A container that names one of these sends OpenTelemetry data there. MLflow's SDK would send its traces there too, and only
-/// there: with 3.10.1, 3.14 and 3.17 none of five reached MLflow, and all of them with [`OTLP_EXPORTER`] off. Where
-/// `MLFLOW_TRACING_DESTINATION` is set, as the slim package needs it, the SDK pays no attention to them.
+/// there: with 3.10.1, 3.14 and 3.17 none of five reached MLflow, and all of them with [`OTLP_EXPORTER`] off (docs/measurements.md).
+/// Where `MLFLOW_TRACING_DESTINATION` is set, as the slim package needs it, the SDK pays no attention to them.
 pub const OTLP_ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", OTLP_TRACES_ENDPOINT];
 /// Where traces go by OTLP, and nothing else.
 pub const OTLP_TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";

@@ -13,6 +13,7 @@ mod merge_ca;
 mod metrics;
 mod mlflow;
 mod observer;
+mod policies;
 mod process;
 mod rest;
 mod secrets;

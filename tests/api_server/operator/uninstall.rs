@@ -1,5 +1,5 @@
 //! `uninstall`, cut off at each of its writes in turn (review C5): what is still wired has its MLflow, and the next attempt
-//! makes the rest.
+//! makes the rest. Where it is not asked to, it keeps the AgentTracings.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -8,8 +8,8 @@ use agent_tracing::names;
 use serde_json::{Value, json};
 
 use super::process::kubeconfig_of;
-use super::{KINDS, Site, agent_of, record};
-use crate::cluster::{CRD, STRICT, define, operator_binary, wait_until};
+use super::{KINDS, Site, agent, agent_of, is_wired, record};
+use crate::cluster::{CRD, STRICT, define, operator_binary, reset_webhook_configuration, wait_until};
 use crate::proxy::{Fault, Moment, Proxy};
 
 /// More writes than it has.
@@ -55,13 +55,58 @@ fn an_uninstall_that_is_killed_at_any_write_leaves_agents_working_and_can_be_run
     define(&site.admin);
 }
 
+#[test]
+#[ignore = "needs an API server: make test"]
+fn an_uninstall_that_is_not_asked_to_keeps_every_agent_tracing_and_the_next_install_takes_them_up() {
+    let mut site = Site::open("operator-uninstall-keep");
+    let manifest = agent(&site.namespace.0, "teller");
+    let bare = site.stored_elsewhere(&manifest);
+    assert!(is_wired(&site.admin.create(&manifest, STRICT).unwrap()));
+    wait_until("the status tells of it", || site.row("teller").is_some());
+    let kept = [
+        ("CustomResourceDefinition", "", CRD),
+        ("AgentTracing", &*site.namespace.0, "tracing"),
+        ("Deployment", &site.namespace.0, "tracing-mlflow"),
+        ("Service", &site.namespace.0, "tracing-mlflow"),
+        ("PersistentVolumeClaim", &site.namespace.0, "tracing-mlflow"),
+    ]
+    .map(|(kind, namespace, name)| site.admin.get(kind, namespace, name).unwrap());
+    site.stop_operator();
+
+    let account = administrator(&site);
+    let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join("uninstall-keep.kubeconfig");
+    let output = uninstall(&kubeconfig_of(&account, &config, None), &[]).spawn().unwrap().wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    let named = format!("every AgentTracing ({}/tracing) stay with their MLflow servers", site.namespace.0);
+    assert!(said.contains(&named), "{said}");
+    let live = site.admin.live(&manifest);
+    assert_eq!((&live["spec"], &live["metadata"]["labels"]), (&bare["spec"], &bare["metadata"]["labels"]));
+    for before in &kept {
+        let uid = |object: &Value| object["metadata"]["uid"].clone();
+        assert_eq!(uid(&site.admin.live(before)), uid(before), "it is the one from before: {}", before["kind"]);
+    }
+    assert!(site.admin.get("MutatingWebhookConfiguration", "", names::WEBHOOK_CONFIGURATION).is_err());
+
+    reset_webhook_configuration(&site.admin);
+    site.start_operator();
+    wait_until("the agent is wired again", || is_wired(&site.deployment("teller")));
+    site.admin.delete("ClusterRoleBinding", "", &site.namespace.0);
+    site.close();
+}
+
 /// Runs it with all that it deletes, until it ends or is ended.
 fn attempt(config: &Path, proxy: &Proxy, fault: Fault) -> Output {
-    let mut command = Command::new(operator_binary());
-    command.args(["uninstall", "--delete-tracings"]).env("KUBECONFIG", config);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = uninstall(config, &["--delete-tracings"]).spawn().unwrap();
     proxy.begin(fault, child.id());
     child.wait_with_output().unwrap()
+}
+
+fn uninstall(config: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(operator_binary());
+    command.arg("uninstall").args(flags).env("KUBECONFIG", config);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
 }
 
 /// What is wired finds what it is wired to.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::core::selection::kind::Kind;
+use crate::core::workloads::RolloutProgress;
 use crate::core::workloads::tests::injection_state;
 
 fn at(second: i64) -> Timestamp {
@@ -52,4 +53,22 @@ fn another_database_takes_what_the_status_said_of_traces() {
     let wired = state.wired.values_mut().next().unwrap();
     assert_eq!(wired.assess(&ledger, Some(&look(5)), at(9)), Evidence::Nothing);
     assert_eq!(wired.assess(&ledger, Some(&look(10)), at(12)), Evidence::Received(at(10)));
+}
+
+/// Namespaces with an autoscaler have many of them: their pods were once listed in every pass (review A13).
+#[test]
+fn pods_of_a_workload_without_replicas_are_asked_for_once_per_trace() {
+    let scaled_down = injection_state("teller", InjectionState::Current);
+    assert_eq!(scaled_down.rollout.wanted, 0);
+    let trace = |second| Some(look(second).trace.unwrap());
+    let mut wired = replaced();
+    assert!(!wired.needs_start(&scaled_down, None, at(0)), "there is nothing to compare them with");
+    assert!(wired.needs_start(&scaled_down, trace(-5), at(0)));
+    wired.note_pods(&scaled_down, PodAges::default(), trace(-5), at(0));
+    for later in [1, 60, 86_400] {
+        assert!(!wired.needs_start(&scaled_down, trace(-5), at(later)), "after {later} s");
+    }
+    assert!(wired.needs_start(&scaled_down, trace(5), at(6)));
+    let scaled_up = Assessment { rollout: RolloutProgress { wanted: 1, ..Default::default() }, ..scaled_down };
+    assert!(wired.needs_start(&scaled_up, trace(-5), at(60)), "pods of the earlier wiring may be going");
 }

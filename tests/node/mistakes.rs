@@ -90,6 +90,35 @@ fn a_misspelt_mode_and_a_long_name_are_refused_by_the_api_server() {
     });
 }
 
+/// Issue 11, section 3, point 8: the second one also said that nothing matches, and one silent agent of four turned `Ready` around.
+#[test]
+#[ignore = "needs the node cluster: make test"]
+fn a_second_agent_tracing_says_that_it_conflicts_and_nothing_else() {
+    scene("two-tracings", true, |scene| {
+        let external = |name: &str| {
+            let standalone = "mode: Standalone, standalone: {}";
+            let external = "mode: External, external: {trackingURI: 'http://mlflow.example.com:5000'}";
+            tracing(name, "{}").replace(standalone, external)
+        };
+        scene.apply(&idle("teller"));
+        scene.apply(&external("first"));
+        until("teller is wired", || match is_wired(&scene.live("deployments", "teller")) {
+            true => Ok(()),
+            false => Err(scene.live("agenttracings", "first")["status"].to_string()),
+        });
+        scene.apply(&external("second"));
+        let conditions = until("the second one says so", || {
+            let conditions = scene.live("agenttracings", "second")["status"]["conditions"].clone();
+            let conditions = conditions.as_array().cloned().unwrap_or_default();
+            let is_told = conditions.iter().any(|c| c["type"] == "Ready" && c["reason"] == "Conflict");
+            if is_told { Ok(conditions) } else { Err(format!("{conditions:?}")) }
+        });
+        let injection = conditions.iter().find(|c| c["type"] == "InjectionReady").unwrap();
+        assert_ne!(injection["reason"], "NothingMatches", "{injection}");
+        assert_eq!(scene.live("agenttracings", "first")["status"]["injected"], "1/1");
+    });
+}
+
 #[test]
 #[ignore = "needs the node cluster: make test"]
 fn an_exhausted_quota_is_told_and_made_room_for() {

@@ -67,10 +67,12 @@ fn the_mlflow_resource_is_created_where_it_may_be_and_never_touched(scene: &mut 
     let told = scene.until_condition("MLflowReady", "False", "CreateForbidden");
     told.ends_with_a_command().says("mlflows.mlflow.opendatahub.io is forbidden");
     assert!(!operator::may("create", "mlflows.mlflow.opendatahub.io"));
+    scene.apply(&creating(1).replace("workers: 2", "workers: 2, serveArtifacts: false"));
     operator::grant_as_the_chart_with(&format!("createMlflowNamespaces={{{}}}", scene.namespace));
     for (verb, expected) in [("get", true), ("create", true), ("update", false), ("patch", false), ("delete", false)] {
         assert_eq!(operator::may(verb, "mlflows.mlflow.opendatahub.io"), expected, "{verb}");
     }
+    a_template_that_the_schema_refuses_names_its_field(scene);
     let created = until("the operator has created the MLflow resource", || mlflow().ok_or("there is none".to_owned()));
     scene.audit.restart();
     let expected = json!({
@@ -106,6 +108,14 @@ fn the_mlflow_resource_is_created_where_it_may_be_and_never_touched(scene: &mut 
     let writes = lines(&scene.audit.writes());
     assert!(!writes.contains(" mlflows "), "written by the operator:\n{writes}");
     scene.apply(TRACING);
+}
+
+/// Issue 11, section 3, point 9: it was told as a missing right, with a command that answers yes.
+fn a_template_that_the_schema_refuses_names_its_field(scene: &Scene) {
+    let told = scene.until_condition("MLflowReady", "False", "TemplateInvalid");
+    told.ends_with_a_command().says("spec: defaultArtifactRoot must be set when serveArtifacts is not true");
+    scene.until_condition("Ready", "False", "TemplateInvalid");
+    scene.apply(&creating(1));
 }
 
 fn creating(replicas: u8) -> String {

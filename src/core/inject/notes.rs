@@ -62,7 +62,8 @@ impl fmt::Display for Note {
             Self::OtlpEndpoint { container, variable } => write!(
                 f,
                 "OTLPEndpoint {container}: MLflow's SDK would send its traces to {variable} alone; MLFLOW_ENABLE_OTLP_EXPORTER=false \
-                 keeps it with MLflow, and MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT=true of the container's own sends to both"
+                 keeps it with MLflow if the image has package opentelemetry-exporter-otlp-proto-http, and \
+                 MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT=true of the container's own sends to both"
             ),
             Self::NoToken { container } => write!(
                 f,

@@ -22,7 +22,7 @@ pub struct Row {
     /// Why it is there.
     pub why: &'static str,
     /// When the container keeps its own instead.
-    pub kept: &'static str,
+    pub users_choice: &'static str,
 }
 
 /// The table for an AgentTracing.
@@ -32,11 +32,11 @@ pub fn rows(policy: &Policy) -> Result<Vec<Row>, Missing> {
         variable: entry.name,
         value: expand(&entry.value).unwrap_or(entry.value),
         why: entry.why,
-        kept: match entry.group {
+        users_choice: match entry.group {
             Group::Address => "a container with its own gets nothing of this table",
             Group::Experiment => "a container with its own experiment NAME, ID or DESTINATION keeps that",
             Group::Auth => "a container with any token, user name or method of its own keeps that",
-            Group::Part(part) => part.kept,
+            Group::Part(part) => part.users_choice,
             Group::Otlp => {
                 "a container with any OTEL_EXPORTER_OTLP… of its own gets none of these; of the others its own value wins"
             }
@@ -65,7 +65,7 @@ pub struct ModesRow {
     /// Why it is there.
     pub why: &'static str,
     /// When the container keeps its own instead.
-    pub kept: &'static str,
+    pub users_choice: &'static str,
 }
 
 /// What a variable is in one mode.
@@ -81,8 +81,8 @@ pub struct Cell {
 
 impl ModesRow {
     fn of(row: Row) -> Self {
-        let Row { variable, value: _, why, kept } = row;
-        Self { variable, standalone: None, cr: None, external: None, why, kept }
+        let Row { variable, value: _, why, users_choice } = row;
+        Self { variable, standalone: None, cr: None, external: None, why, users_choice }
     }
 }
 
@@ -169,7 +169,7 @@ pub fn markdown(rows: &[Row]) -> String {
     let mut out = String::from("| variable | value | why | the user's choice |\n|---|---|---|---|\n");
     for row in rows {
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "| `{}` | `{}` | {} | {} |", row.variable, row.value, row.why, row.kept);
+        let _ = writeln!(out, "| `{}` | `{}` | {} | {} |", row.variable, row.value, row.why, row.users_choice);
     }
     out
 }
@@ -179,7 +179,7 @@ pub fn modes_markdown(rows: &[ModesRow]) -> String {
     let mut out = String::from(
         "| variable | Standalone | CR | External | value | why | the user's choice |\n|---|---|---|---|---|---|---|\n",
     );
-    for ModesRow { variable, standalone, cr, external, why, kept } in rows {
+    for ModesRow { variable, standalone, cr, external, why, users_choice } in rows {
         let cells = [standalone, cr, external];
         let mut values: Vec<_> =
             cells.iter().filter_map(|cell| cell.as_ref()).map(|c| format!("`{}`", c.value)).collect();
@@ -191,7 +191,8 @@ pub fn modes_markdown(rows: &[ModesRow]) -> String {
         });
         let values = values.join(", ");
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "| `{variable}` | {standalone} | {cr} | {external} | {values} | {why} | {kept} |");
+        let _ =
+            writeln!(out, "| `{variable}` | {standalone} | {cr} | {external} | {values} | {why} | {users_choice} |");
     }
     out
 }
@@ -210,7 +211,7 @@ pub fn modes_table(rows: &[ModesRow]) -> String {
         Some(_) => "○",
     };
     let line = |row: &ModesRow| {
-        let ModesRow { variable, standalone, cr, external, why, kept: _ } = row;
+        let ModesRow { variable, standalone, cr, external, why, users_choice: _ } = row;
         [variable, mark(standalone), mark(cr), mark(external), why].map(str::to_owned)
     };
     let table = aligned(["VARIABLE", "STANDALONE", "CR", "EXTERNAL", "WHY"].map(str::to_owned), rows.iter().map(line));

@@ -145,7 +145,7 @@ pub fn next_touch(
     }
     let next = Touch {
         hash,
-        repairs: u32::from(assessment.was_wired),
+        repairs: u32::from(is_repair(assessment)),
         start: now,
         was_available: !is_unavailable(assessment),
     };

@@ -26,7 +26,7 @@ pub static AUTHORITIES: PartKind = PartKind {
         // The SDK refuses to work with both: zero traces.
         (SERVER_CERT_PATH, &[INSECURE_TLS]),
     ],
-    kept: "a container's own value wins; a pod with its own container merge-ca, volume ca-bundle or mount at /tmp/ca-bundle \
+    users_choice: "a container's own value wins; a pod with its own container merge-ca, volume ca-bundle or mount at /tmp/ca-bundle \
            gets none of the three",
     fallback: Some(FallbackAnnotations {
         not_started: names::ANNOTATION_MERGE_CA_FAILED,

@@ -35,7 +35,7 @@ pub struct PartKind {
     /// Variables of its group, each with those that a container may have instead: one of these, and ours is left out.
     pub rivals: &'static [(&'static str, &'static [&'static str])],
     /// When a container or a pod keeps its own instead, for the documentation.
-    pub kept: &'static str,
+    pub users_choice: &'static str,
     /// Where a workload says that it has to do without the init containers.
     pub fallback: Option<FallbackAnnotations>,
 }

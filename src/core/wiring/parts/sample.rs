@@ -11,7 +11,7 @@ pub static SPOOL: PartKind = PartKind {
     init_containers: &[ContainerKind { name: "spooler", mounts: &["/spool", "/token"], env: &["SPOOL_TO"] }],
     mounts: &[],
     rivals: &[],
-    kept: "a pod with its own container spooler gets none of it",
+    users_choice: "a pod with its own container spooler gets none of it",
     fallback: None,
 };
 
@@ -21,7 +21,7 @@ pub static LIBRARY: PartKind = PartKind {
     init_containers: &[ContainerKind { name: "copy-library", mounts: &["/library"], env: &[] }],
     mounts: &["/library"],
     rivals: &[("LIBRARY_PATH", &["LIBRARY_HOME"])],
-    kept: "a container's own value wins",
+    users_choice: "a container's own value wins",
     fallback: Some(FallbackAnnotations {
         not_started: "agenttracing.dev/library-failed",
         refused: "agenttracing.dev/library-refused",

@@ -131,6 +131,9 @@ fn three_repairs_within_ten_minutes_and_then_it_is_contested() {
     assert_eq!(next(Some("what the user wrote"), 5).unwrap(), "abc/0/5");
     let stripped = Assessment { was_wired: true, ..wanting("w", None) };
     assert_eq!(next_touch(&stripped, PACE, 1000).unwrap(), "abc/1/1000", "the webhook wired it");
+    let record = Record { tracing: "tracing".into(), hash: "old".into(), version: 1, ..Record::default() };
+    let as_created = Assessment { record: serde_json::to_string(&record).ok(), ..stripped };
+    assert_eq!(next_touch(&as_created, PACE, 1000).unwrap(), "abc/0/1000", "a changed spec takes no repair from it");
 }
 
 #[test]

@@ -5,12 +5,15 @@ use serde_json::Value;
 use crate::cluster::{Cluster, install, kubectl};
 
 /// Types of Kubernetes itself, which bound nothing in their schema; the lists and maps that hold them are bounded.
-const KUBERNETES_TYPES: [&str; 6] = [
+const KUBERNETES_TYPES: [&str; 9] = [
     "spec.mlflow.cr.template.storage.resources.requests{}",
     "spec.mlflow.standalone.networkPolicy.from[]",
     "spec.mlflow.standalone.resources.limits{}",
     "spec.mlflow.standalone.resources.requests{}",
     "spec.mlflow.standalone.tolerations[]",
+    "spec.relay.from[]",
+    "spec.relay.resources.limits{}",
+    "spec.relay.resources.requests{}",
     "status.conditions[]",
 ];
 

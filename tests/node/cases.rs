@@ -25,7 +25,8 @@ spec: {mlflow: {mode: CR}, caBundle: {strategy: AgentInitContainer}, injection: 
 const RUNS: usize = 10;
 /// Bytes of all names and values of an object's annotations that the API server takes.
 const MAX_ANNOTATIONS: usize = 262_144;
-const APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// An annotation of the owner's. That of `kubectl apply` would not do: `kubectl create` writes it anew where it is there.
+const LARGE: &str = "example.com/large";
 
 #[test]
 #[ignore = "needs the node cluster: make test"]
@@ -109,8 +110,8 @@ fn some_run_before_there_is_an_agent_tracing(scene: &Scene, limits: &Scene) {
     let mut crowded = idle_with("crowded", |_| {});
     let annotations = crowded["metadata"]["annotations"].as_object().unwrap();
     let taken: usize = annotations.iter().map(|(name, value)| name.len() + value.as_str().unwrap().len()).sum();
-    let left = MAX_ANNOTATIONS - taken - APPLIED.len() - 34 - 20;
-    crowded["metadata"]["annotations"][APPLIED] = json!("x".repeat(left));
+    let left = MAX_ANNOTATIONS - taken - LARGE.len() - 34 - 20;
+    crowded["metadata"]["annotations"][LARGE] = json!("x".repeat(left));
     create(scene, &crowded);
     limit(limits);
     create(limits, &measured("thrifty"));
@@ -370,6 +371,6 @@ fn annotations_without_room_for_a_touch_are_told_and_left_alone(scene: &Scene) {
     let writes = lines(&scene.audit.writes());
     let tried = writes.lines().filter(|line| line.contains("deployments cases/crowded")).count();
     assert!(tried < 40, "annotations at the limit: {tried} attempts\n{writes}");
-    scene.kubectl(&["annotate", "deployment/crowded", &format!("{APPLIED}-")]);
+    scene.kubectl(&["annotate", "deployment/crowded", &format!("{LARGE}-")]);
     until_wired_and_up(scene, "annotations at the limit, once there is room", "crowded");
 }

@@ -1,5 +1,5 @@
-//! The relay that the operator runs, before the real shared MLflow: an agent that speaks OTLP needs its address and nothing else,
-//! and loses nothing while MLflow is away.
+//! The relay that the operator runs, before the real shared MLflow: an agent that speaks OTLP and one with MLflow's SDK need its
+//! address and nothing else, and lose nothing while MLflow is away.
 
 use std::collections::BTreeSet;
 use std::thread::sleep;
@@ -21,44 +21,52 @@ spec: {mlflow: {mode: CR}, auth: {method: Relay}, otlp: {mode: Relay}}
 ";
 const ADDRESS: &str = "https://mlflow.redhat-ods-applications.svc:8443";
 const POD: &str = "tracing-relay-0";
+/// One that speaks OTLP, and one with MLflow's SDK.
+const AGENTS: [(&str, &str); 2] = [("courier", "demo/adk-agent:1"), ("teller", "demo/langgraph-agent:1")];
 
 #[test]
 #[ignore = "needs the node cluster: make test"]
-fn an_agent_of_the_relay_needs_an_address_alone_and_loses_nothing() {
+fn agents_of_the_relay_need_an_address_alone_and_lose_nothing() {
     scene("relayed", true, |scene| {
         start_model();
         typed_script("tests/cr/world.sh", &["up", "a", &scene.namespace, names::OPERATOR_NAMESPACE]);
-        scene.apply(&agent("courier", "demo/adk-agent:1", json!({"automountServiceAccountToken": false})));
+        for (name, image) in AGENTS {
+            scene.apply(&agent(name, image, json!({"automountServiceAccountToken": false})));
+        }
         scene.apply(TRACING);
-        the_relay_is_ready_and_then_the_agent_is_wired(scene);
+        the_relay_is_ready_and_then_the_agents_are_wired(scene);
         the_relay_alone_is_bound(scene);
         // No other account of the namespace may look.
         let mlflow = Mlflow::shared_as(scene, ADDRESS, "tracing-relay");
-        let trace = mlflow.until_traced_since("courier", Timestamp::UNIX_EPOCH);
-        say(&format!("{:>9}  trace {} by the relay", "", trace.id));
+        for (name, _) in AGENTS {
+            let trace = mlflow.until_traced_since(name, Timestamp::UNIX_EPOCH);
+            say(&format!("{:>9}  trace {} of {name} by the relay", "", trace.id));
+        }
         nothing_is_lost_while_mlflow_is_away(scene, &mlflow);
         an_unused_relay_goes_and_its_claim_stays(scene);
         typed_script("tests/cr/world.sh", &["down"]);
     });
 }
 
-fn the_relay_is_ready_and_then_the_agent_is_wired(scene: &Scene) {
+fn the_relay_is_ready_and_then_the_agents_are_wired(scene: &Scene) {
     scene.until_condition("MLflowReady", "True", "Available");
     scene.until_condition("RelayReady", "True", "Available").ends_with_a_command();
-    until("courier is wired", || match is_wired(&scene.live("deployments", "courier")) {
-        true => Ok(()),
-        false => Err(scene.live("agenttracings", "tracing")["status"]["workloads"].to_string()),
-    });
-    scene.until_rolled_out("courier");
-    let live = scene.live("deployments", "courier");
     let base = format!("http://tracing-relay.{}.svc", scene.namespace);
-    let endpoint = format!("{base}:4318/w/deployment/courier/v1/traces");
-    assert_eq!(env(&live, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"), Some(&*endpoint));
-    assert_eq!(env(&live, "MLFLOW_TRACKING_URI"), Some(&*format!("{base}:5500/w/deployment/courier")));
-    for absent in ["MLFLOW_WORKSPACE", "MLFLOW_TRACKING_TOKEN_FILE", "REQUESTS_CA_BUNDLE"] {
-        assert_eq!(env(&live, absent), None, "{absent}");
+    for (name, _) in AGENTS {
+        until(&format!("{name} is wired"), || match is_wired(&scene.live("deployments", name)) {
+            true => Ok(()),
+            false => Err(scene.live("agenttracings", "tracing")["status"]["workloads"].to_string()),
+        });
+        scene.until_rolled_out(name);
+        let live = scene.live("deployments", name);
+        let endpoint = format!("{base}:4318/w/deployment/{name}/v1/traces");
+        assert_eq!(env(&live, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"), Some(&*endpoint));
+        assert_eq!(env(&live, "MLFLOW_TRACKING_URI"), Some(&*format!("{base}:5500/w/deployment/{name}")));
+        for absent in ["MLFLOW_WORKSPACE", "MLFLOW_TRACKING_TOKEN_FILE", "REQUESTS_CA_BUNDLE"] {
+            assert_eq!(env(&live, absent), None, "{absent}");
+        }
+        assert!(live["spec"]["template"]["spec"]["initContainers"].is_null(), "no init container");
     }
-    assert!(live["spec"]["template"]["spec"]["initContainers"].is_null(), "no init container");
 }
 
 fn the_relay_alone_is_bound(scene: &Scene) {
@@ -68,34 +76,47 @@ fn the_relay_alone_is_bound(scene: &Scene) {
     assert_eq!(subjects, [names::OBSERVER, "tracing-relay"]);
 }
 
-/// The agent asks every three seconds and hears of no trouble; what it sent meanwhile is there afterwards, each once.
+/// The agents ask every three seconds and hear of no trouble; what they sent meanwhile is there afterwards, with its spans.
 fn nothing_is_lost_while_mlflow_is_away(scene: &Scene, mlflow: &Mlflow) {
-    let answers = || answers(scene);
-    let before = (answers(), mlflow.finished("courier"));
+    let before = AGENTS.map(|(name, _)| (answers(scene, name), mlflow.finished(name)));
     let scale = |replicas: &str| {
         typed(&["-n", "redhat-ods-applications", "scale", "deployment/mlflow", &format!("--replicas={replicas}")]);
     };
     scale("0");
     sleep(Duration::from_secs(30));
     let evidence = evidence(scene);
-    assert!(evidence["workloads"]["deployment/courier"]["held"].as_u64().unwrap() > 0, "{evidence}");
+    for (name, _) in AGENTS {
+        let held = evidence["workloads"][format!("deployment/{name}")]["held"].as_u64();
+        assert!(held.is_some_and(|held| held > 0), "{name}: {evidence}");
+    }
     scale("1");
-    let during = answers();
-    assert!(during >= before.0 + 5, "the agent was at work: {} and {during}", before.0);
-    until("everything that was held is in MLflow", || {
-        let found: BTreeSet<_> = mlflow.traces("courier")?.into_iter().map(|trace| trace.id).collect();
-        let new = found.difference(&before.1).count();
-        if new >= during - before.0 { Ok(()) } else { Err(format!("{new} of {} traces", during - before.0)) }
-    });
+    for ((name, _), (answered, stored)) in AGENTS.into_iter().zip(before) {
+        let during = answers(scene, name);
+        assert!(during >= answered + 5, "{name} was at work: {answered} and {during}");
+        let arrived = until(&format!("everything of {name} that was held is in MLflow"), || {
+            let found: BTreeSet<_> = mlflow.traces(name)?.into_iter().map(|trace| trace.id).collect();
+            let new: BTreeSet<_> = found.difference(&stored).cloned().collect();
+            match new.len() >= during - answered {
+                true => Ok(new),
+                false => Err(format!("{} of {} traces", new.len(), during - answered)),
+            }
+        });
+        until(&format!("each of {name} has its spans"), || {
+            arrived.iter().try_for_each(|trace| match mlflow.spans(trace)? {
+                0 => Err(format!("{trace} has none")),
+                _ => Ok(()),
+            })
+        });
+    }
     until("nothing is held", || match self::evidence(scene)["held"].clone() {
         held if held.is_null() => Ok(()),
         held => Err(held.to_string()),
     });
 }
 
-/// Questions that the agent has answered since its pod is there.
-fn answers(scene: &Scene) -> usize {
-    scene.kubectl(&["logs", "deployment/courier"]).lines().filter(|line| line.contains(" -> ")).count()
+/// Questions that an agent has answered since its pod is there.
+fn answers(scene: &Scene, name: &str) -> usize {
+    scene.kubectl(&["logs", &format!("deployment/{name}")]).lines().filter(|line| line.contains(" -> ")).count()
 }
 
 /// What the relay knows of traces, through the API server.
@@ -107,7 +128,9 @@ fn evidence(scene: &Scene) -> serde_json::Value {
 fn an_unused_relay_goes_and_its_claim_stays(scene: &Scene) {
     let off = r#"{"spec": {"auth": null, "otlp": null}}"#;
     scene.kubectl(&["patch", "agenttracing", "tracing", "--type=merge", "-p", off]);
-    scene.kubectl(&["delete", "deployment", "courier"]);
+    for (name, _) in AGENTS {
+        scene.kubectl(&["delete", "deployment", name]);
+    }
     for resource in ["statefulsets", "services", "serviceaccounts", "networkpolicies"] {
         until(&format!("the relay's {resource} are gone"), || match scene.get(resource, "tracing-relay") {
             None => Ok(()),

@@ -133,7 +133,8 @@ node() {
     "$("$CLUSTER/images.sh" path mlflow)" "$("$CLUSTER/images.sh" path langgraph)" \
     "$("$CLUSTER/images.sh" path llm)" "$("$CLUSTER/images.sh" path idle)" \
     "$("$CLUSTER/images.sh" path mlflow-cr-a)" "$("$CLUSTER/images.sh" path mlflow-cr-b)" \
-    "$("$CLUSTER/images.sh" path langgraph-plugin)" "$("$CLUSTER/images.sh" path adk)"
+    "$("$CLUSTER/images.sh" path langgraph-plugin)" "$("$CLUSTER/images.sh" path adk)" \
+    "$("$CLUSTER/images.sh" path go)"
   if [[ -s target/previous/operator.tar ]]; then
     step 'image of the commit before into the node' "$CLUSTER/node.sh" load target/previous/operator.tar
   fi

@@ -17,7 +17,7 @@ set -euo pipefail
 # shellcheck source=tests/cluster/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-NAMES=(base mlflow langgraph llm idle mlflow-cr-a mlflow-cr-b langgraph-plugin adk)
+NAMES=(base mlflow langgraph llm idle mlflow-cr-a mlflow-cr-b langgraph-plugin adk go)
 SOAK=(crewai autogen llamaindex) # only `make soak` uses these: built when named, 5 GB of cache more
 PYTHON=3.13
 PACKAGES=usr/local/lib/python$PYTHON/dist-packages # where Debian's Python looks by itself
@@ -32,7 +32,7 @@ tag() {
     mlflow) echo ghcr.io/mlflow/mlflow:v3.10.1 ;;
     mlflow-cr-a) echo demo/mlflow-cr:a ;;
     mlflow-cr-b) echo demo/mlflow-cr:b ;;
-    langgraph | langgraph-plugin | adk | crewai | autogen | llamaindex) echo "demo/$1-agent:1" ;;
+    langgraph | langgraph-plugin | adk | crewai | autogen | llamaindex | go) echo "demo/$1-agent:1" ;;
     llm) echo demo/openai-stand-in:1 ;;
     idle) echo demo/idle:1 ;;
     *) die "no image is called '$1'; there are: ${NAMES[*]} ${SOAK[*]}" ;;
@@ -50,7 +50,7 @@ layers_of() {
       echo base $(below_of "$1") "$1" "agent-$1"
       ;;
     llm) echo base llm ;;
-    idle) echo idle ;;
+    idle | go) echo "$1" ;;
   esac
 }
 
@@ -78,7 +78,7 @@ config_of() {
       echo "{\"Env\": [$path, \"PYTHONUNBUFFERED=1\"], \"User\": \"1001\", \"WorkingDir\": \"/app\",
              \"Cmd\": [\"python\", \"/app/server.py\"], \"ExposedPorts\": {\"8080/tcp\": {}}}"
       ;;
-    idle) echo '{"User": "65532", "Entrypoint": ["/idle"]}' ;;
+    idle | go) echo "{\"User\": \"65532\", \"Entrypoint\": [\"/$1\"]}" ;;
   esac
 }
 
@@ -96,6 +96,7 @@ inputs_of() {
     agent-*) echo "$AGENTS/${1#agent-}/agent.py" ;;
     llm) echo "$HERE/images/llm/server.py" ;;
     idle) echo "$HERE/images/idle/main.go" "$HERE/images/idle/go.mod" ;;
+    go) echo "$AGENTS/go/main.go" "$AGENTS/go/go.mod" "$AGENTS/go/go.sum" ;;
   esac
 }
 
@@ -103,7 +104,7 @@ recipe_of() {
   case $1 in
     base) echo make_base ;;
     agent-* | llm) echo make_file ;;
-    idle) echo make_idle ;;
+    idle | go) echo make_go ;;
     *) echo make_python fetch_python compile_python ;;
   esac
 }
@@ -229,11 +230,12 @@ make_file() {
   pack "$WORK/$1" "$1"
 }
 
-make_idle() {
-  rm -rf "$WORK/idle"
-  install -d -m 0755 "$WORK/idle"
-  (cd "$HERE/images/idle" && CGO_ENABLED=0 GOFLAGS=-mod=mod GOWORK=off go build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o "$WORK/idle/idle" .)
-  pack "$WORK/idle" idle
+# make_go LAYER FOLDER: a static program, named like its layer.
+make_go() {
+  rm -rf "${WORK:?}/$1"
+  install -d -m 0755 "$WORK/$1"
+  (cd "$2" && CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off go build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o "$WORK/$1/$1" .)
+  pack "$WORK/$1" "$1"
 }
 
 assemble() {
@@ -280,7 +282,7 @@ PYTHON
 
 missing_tools() {
   local missing=()
-  [[ $1 != *idle* ]] || command -v go >/dev/null || missing+=("go")
+  [[ $1 != *' idle '* && $1 != *' go '* ]] || command -v go >/dev/null || missing+=("go")
   [[ $1 != *base* ]] || command -v debootstrap >/dev/null || missing+=("debootstrap (package debootstrap)")
   [[ $1 != *base* || -e /usr/share/keyrings/debian-archive-keyring.gpg ]] ||
     missing+=("Debian's keys (package debian-archive-keyring)")
@@ -344,7 +346,8 @@ build() {
 
   [[ $need != *' base '* ]] || plan+=(-- "Debian 13 with Python $PYTHON" make_base)
   ((${#fetch[@]} == 0)) || plan+=(-- "Python packages of: ${fetch[*]}" fetch_all "${fetch[@]}")
-  [[ $need != *' idle '* ]] || plan+=(-- "a program that waits" make_idle)
+  [[ $need != *' idle '* ]] || plan+=(-- "a program that waits" make_go idle "$HERE/images/idle")
+  [[ $need != *' go '* ]] || plan+=(-- "an agent in Go" make_go go "$AGENTS/go")
   for part in "${layers[@]}"; do
     case $part in
       llm | agent-*) plan+=(-- "files of $part" make_file "$part") ;;

@@ -1,4 +1,4 @@
-//! The relay that the operator runs, before the real shared MLflow: an agent that speaks OTLP and one with MLflow's SDK need its
+//! The relay that the operator runs, before the real shared MLflow: agents that speak OTLP and one with MLflow's SDK need its
 //! address and nothing else, and lose nothing while MLflow is away.
 
 use std::collections::BTreeSet;
@@ -21,8 +21,9 @@ spec: {mlflow: {mode: CR}, auth: {method: Relay}, otlp: {mode: Relay}}
 ";
 const ADDRESS: &str = "https://mlflow.redhat-ods-applications.svc:8443";
 const POD: &str = "tracing-relay-0";
-/// One that speaks OTLP, and one with MLflow's SDK.
-const AGENTS: [(&str, &str); 2] = [("courier", "demo/adk-agent:1"), ("teller", "demo/langgraph-agent:1")];
+/// Two that speak OTLP, in Python and in Go, and one with MLflow's SDK.
+const AGENTS: [(&str, &str); 3] =
+    [("courier", "demo/adk-agent:1"), ("dispatcher", "demo/go-agent:1"), ("teller", "demo/langgraph-agent:1")];
 
 #[test]
 #[ignore = "needs the node cluster: make test"]

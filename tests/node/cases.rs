@@ -12,7 +12,9 @@ use crate::kinds::workloads::{finite, job};
 use crate::mlflow::Mlflow;
 use crate::pace::row;
 use crate::shared::{TRACING, agent, start_model};
-use crate::world::{Scene, delete_namespace, env, idle, is_wired, kubectl, scene, template, typed_script, until};
+use crate::world::{
+    Scene, collection, delete_namespace, env, idle, is_wired, kubectl, scene, template, typed_script, until,
+};
 use device::BlockDevice;
 
 /// An AgentTracing whose authorities the agents' own shell merges, for those that ask for it.
@@ -25,8 +27,7 @@ spec: {mlflow: {mode: CR}, caBundle: {strategy: AgentInitContainer}, injection: 
 const RUNS: usize = 10;
 /// Bytes of all names and values of an object's annotations that the API server takes.
 const MAX_ANNOTATIONS: usize = 262_144;
-/// An annotation of the owner's. That of `kubectl apply` would not do: `kubectl create` writes it anew where it is there.
-const LARGE: &str = "example.com/large";
+const APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 #[test]
 #[ignore = "needs the node cluster: make test"]
@@ -110,9 +111,11 @@ fn some_run_before_there_is_an_agent_tracing(scene: &Scene, limits: &Scene) {
     let mut crowded = idle_with("crowded", |_| {});
     let annotations = crowded["metadata"]["annotations"].as_object().unwrap();
     let taken: usize = annotations.iter().map(|(name, value)| name.len() + value.as_str().unwrap().len()).sum();
-    let left = MAX_ANNOTATIONS - taken - LARGE.len() - 34 - 20;
-    crowded["metadata"]["annotations"][LARGE] = json!("x".repeat(left));
-    create(scene, &crowded);
+    let left = MAX_ANNOTATIONS - taken - APPLIED.len() - 34 - 20;
+    // The one annotation that no ReplicaSet gets too; `kubectl create` would write it anew.
+    crowded["metadata"]["annotations"][APPLIED] = json!("x".repeat(left));
+    let path = collection("deployments", &scene.namespace);
+    kubectl(&["create", "--raw", &path, "-f", "-"], &crowded.to_string()).unwrap();
     limit(limits);
     create(limits, &measured("thrifty"));
     for (scene, name) in [(scene, "budgeted"), (scene, "crowded"), (limits, "thrifty")] {
@@ -371,6 +374,6 @@ fn annotations_without_room_for_a_touch_are_told_and_left_alone(scene: &Scene) {
     let writes = lines(&scene.audit.writes());
     let tried = writes.lines().filter(|line| line.contains("deployments cases/crowded")).count();
     assert!(tried < 40, "annotations at the limit: {tried} attempts\n{writes}");
-    scene.kubectl(&["annotate", "deployment/crowded", &format!("{LARGE}-")]);
+    scene.kubectl(&["annotate", "deployment/crowded", &format!("{APPLIED}-")]);
     until_wired_and_up(scene, "annotations at the limit, once there is room", "crowded");
 }

@@ -115,7 +115,10 @@ fn a_second_agent_tracing_says_that_it_conflicts_and_nothing_else() {
         });
         let injection = conditions.iter().find(|c| c["type"] == "InjectionReady").unwrap();
         assert_ne!(injection["reason"], "NothingMatches", "{injection}");
-        assert_eq!(scene.live("agenttracings", "first")["status"]["injected"], "1/1");
+        until("the first one goes on", || match scene.live("agenttracings", "first")["status"]["injected"].take() {
+            injected if injected == "1/1" => Ok(()),
+            injected => Err(injected.to_string()),
+        });
     });
 }
 

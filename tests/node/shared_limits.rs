@@ -113,7 +113,9 @@ fn the_mlflow_resource_is_created_where_it_may_be_and_never_touched(scene: &mut 
 /// Issue 11, section 3, point 9: it was told as a missing right, with a command that answers yes.
 fn a_template_that_the_schema_refuses_names_its_field(scene: &Scene) {
     let told = scene.until_condition("MLflowReady", "False", "TemplateInvalid");
-    told.ends_with_a_command().says("spec: defaultArtifactRoot must be set when serveArtifacts is not true");
+    told.ends_with_a_command()
+        .says("refused: spec: ")
+        .says("defaultArtifactRoot must be set when serveArtifacts is not true");
     scene.until_condition("Ready", "False", "TemplateInvalid");
     scene.apply(&creating(1));
 }

@@ -1,5 +1,5 @@
 //! Addresses of the relay: `http://<cr>-relay.<ns>.svc:5500/w/<kind>/<name>` and below it what MLflow's SDKs ask of a tracking server.
-//! The address carries the workload; what is not in [`ALLOWED`] does not reach MLflow.
+//! The address carries the workload; what is in no list of allowed requests does not reach MLflow.
 
 use super::sender::Sender;
 

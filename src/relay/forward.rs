@@ -166,8 +166,17 @@ impl Forwarder {
     /// What is known of the traces.
     pub fn evidence(&self) -> Evidence {
         let (bytes, limit) = self.spool.bytes();
-        let (workloads, held_since) = self.tally.all();
+        let (mut workloads, held_since) = self.tally.all();
         let hold = self.lanes().server_hold();
+        let mut holds: Vec<_> = self.lanes().holds().collect();
+        // What goes through in one lane of a workload hides none that does not in another; what holds up a whole lane counts most.
+        holds.sort_by_key(|(_, cause)| cause.scope() == Scope::Lane);
+        for (lane, cause) in holds {
+            let sender = self.spool.name(lane).and_then(|name| Some(parse_lane(&name)?.0.to_string()));
+            if let Some(workload) = sender.and_then(|sender| workloads.get_mut(&sender)) {
+                workload.cause = Some(cause.as_str().to_owned());
+            }
+        }
         Evidence {
             workloads,
             held: hold

@@ -82,6 +82,11 @@ impl Cause {
         }
     }
 
+    /// The cause of that name in `/evidence`. A relay of another version may have others.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.as_str() == name)
+    }
+
     /// The name in `/evidence` and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -260,6 +260,11 @@ impl Lanes {
         (lane.ready + lane.aside, lane.pause.hold().or(lane.aside_pause.hold()))
     }
 
+    /// What holds up single lanes, or single requests of them.
+    pub fn holds(&self) -> impl Iterator<Item = (LaneId, Cause)> + '_ {
+        self.lanes.keys().filter_map(|id| Some((*id, self.lane_hold(*id).1?.cause)))
+    }
+
     /// While everybody is held up, one request tries for all.
     fn places(&self) -> usize {
         if self.server.failures > 0 { 1 } else { self.concurrency }

@@ -2,10 +2,12 @@
 
 use jiff::Timestamp;
 
+use crate::core::relay::cause::Cause;
 use crate::core::selection::kind::Kind;
 use crate::core::workloads::{Assessment, RolloutProgress};
 
-/// What is known of a workload's traces since its current wiring. It is said of its experiment: who sent a trace, nobody knows.
+/// What is known of a workload's traces since its current wiring. It is said of its experiment: who sent a trace, only the relay
+/// knows, of those who send by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
     /// Nobody could look.
@@ -16,17 +18,36 @@ pub enum Evidence {
     WithoutSpans,
     /// Its experiment was deleted, so that there can be none.
     NoExperiment,
-    /// One with its spans, that began at this time.
+    /// One with its spans, that began at this time; by the relay, that MLflow took then.
     Received(Timestamp),
     /// There were some regularly; the last began at this time, and since then it has been too long.
     Stopped(Timestamp),
+    /// It sends, and some of it waits in the relay.
+    Held {
+        /// Why.
+        cause: Cause,
+        /// The last that MLflow took.
+        last: Option<Timestamp>,
+    },
 }
 
 impl Evidence {
+    /// The same of a workload of which something waits in the relay, for whatever cause: it sends, so that it is not silent.
+    #[must_use]
+    pub fn of_held(self, cause: Option<Cause>) -> Self {
+        match (self, cause) {
+            (_, Some(cause)) => Self::Held { cause, last: self.last_trace() },
+            (Self::Nothing, None) => Self::NotAsked,
+            (Self::Stopped(last), None) => Self::Received(last),
+            (other, None) => other,
+        }
+    }
+
     /// When the newest trace with its spans began.
     pub fn last_trace(&self) -> Option<Timestamp> {
         match self {
             Self::Received(at) | Self::Stopped(at) => Some(*at),
+            Self::Held { last, .. } => *last,
             Self::NotAsked | Self::Nothing | Self::WithoutSpans | Self::NoExperiment => None,
         }
     }
@@ -89,6 +110,20 @@ mod tests {
     fn started(pods: PodAges, earlier: Earlier, available: Option<i64>) -> Option<i64> {
         let rollout = RolloutProgress { available_since: available.map(at), ..RolloutProgress::default() };
         start(Kind::Deployment, pods, earlier, &rollout, at(200)).map(|t| t.as_second())
+    }
+
+    #[test]
+    fn what_waits_in_the_relay_is_no_silence() {
+        let cause = Cause::Forbidden;
+        let held = |last| Evidence::Held { cause, last };
+        for (searched, told, for_a_moment) in [
+            (Evidence::Nothing, held(None), Evidence::NotAsked),
+            (Evidence::Received(at(7)), held(Some(at(7))), Evidence::Received(at(7))),
+            (Evidence::Stopped(at(7)), held(Some(at(7))), Evidence::Received(at(7))),
+        ] {
+            assert_eq!(searched.of_held(Some(cause)), told);
+            assert_eq!(searched.of_held(None), for_a_moment);
+        }
     }
 
     // Section 3, point 1: the old pod sent once more, 0.7 s after the new ReplicaSet was made.

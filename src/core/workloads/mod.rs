@@ -7,6 +7,7 @@ mod live;
 mod orphan;
 pub mod pod_failures;
 mod pods;
+mod relay_route;
 pub mod rhythm;
 pub mod rollout;
 mod trace_destination;
@@ -20,6 +21,7 @@ use crate::api::{Reason, WorkloadState};
 use crate::core::clip::clip;
 use crate::core::inject::existing_record;
 use crate::core::inject::view::Workload;
+use crate::core::relay::report::RelayRoute;
 use crate::core::selection::kind::Kind;
 use crate::core::selection::{Selection, SelectionContext, select};
 use crate::core::settings::Platform;
@@ -72,6 +74,8 @@ pub struct Assessment {
     pub experiment: TraceDestination,
     /// Where its own environment sends traces by OTLP.
     pub otlp: Option<Box<Endpoint>>,
+    /// How it comes to the relay, where it does.
+    pub relay: Option<Box<RelayRoute>>,
     /// What the user should know.
     pub notes: Vec<String>,
     /// The touch annotation.
@@ -310,6 +314,7 @@ pub fn assess(
         rollout,
         experiment,
         otlp: Endpoint::of(&workload).map(Box::new),
+        relay: policy.and_then(|policy| relay_route::route(&workload, &policy.settings)).map(Box::new),
         notes,
         touch,
         record: template.and_then(|m| m.annotation(names::ANNOTATION_RECORD)).map(str::to_owned),

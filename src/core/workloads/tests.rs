@@ -30,6 +30,7 @@ pub(crate) fn injection_state(name: &str, injection_state: InjectionState) -> As
         rollout: RolloutProgress::default(),
         experiment: TraceDestination::Unknown,
         otlp: None,
+        relay: None,
         notes: Vec::new(),
         touch: None,
         record: None,

@@ -31,6 +31,19 @@ fn lanes_take_turns_and_one_request_of_each_is_under_way() {
 }
 
 #[test]
+fn what_holds_up_a_lane_is_known_while_others_go_through() {
+    let mut lanes = with(1, &[A, A, B, B]);
+    lanes.take_next(at(0)).unwrap();
+    lanes.ended(A, READY, Ended::Held(Cause::ExperimentMissing), at(0));
+    for (cause, all) in [(None, 1), (Some(Cause::Failed), 2)] {
+        assert_eq!(lanes.take_next(at(1)), Some((B, Queue::Ready)));
+        lanes.ended(B, READY, cause.map_or(Ended::Gone, Ended::Held), at(1));
+        let holds: Vec<_> = lanes.holds().collect();
+        assert_eq!((holds.len(), holds[0]), (all, (A, Cause::ExperimentMissing)));
+    }
+}
+
+#[test]
 fn what_comes_in_calm_times_goes_past_the_spool() {
     let mut lanes = with(1, &[]);
     assert!(lanes.take_direct(A, at(0)));

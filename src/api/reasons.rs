@@ -85,6 +85,12 @@ reasons! {
     CreateForbidden: False [MLflowReady, RelayReady, InjectionReady]
         "The API server refuses an object or a pod: a quota, a LimitRange, an admission policy or a missing right."
         "The message quotes the API server. Raise the quota or allow the object.";
+    SpoolFull: False [RelayReady]
+        "The relay takes traces, and its spool is 80 % full or more. Once it is full, agents get 503 and have to keep their traces themselves."
+        "Have MLflow take what waits; the message says why it does not. A larger `relay.storage.size` counts for a relay that is made anew.";
+    RelayRefused: False [RelayReady]
+        "The relay takes traces and keeps them, since MLflow refuses the relay itself; the message names the cause."
+        "In mode CR compare RoleBinding `agenttracing-mlflow` and its ClusterRole; elsewhere give the relay's service account its right at MLflow.";
     MLflowCRDMissing: False [MLflowReady]
         "The cluster does not know the kind `MLflow` (`mlflow.opendatahub.io`): the MLflow operator is not installed."
         "Install the MLflow operator, or use mode Standalone or External.";
@@ -217,6 +223,9 @@ reasons! {
     TracesStopped: False [TracesFlowing]
         "Traces came regularly and have stopped."
         "If the agent is at work, read its log; look at condition `MLflowReady`.";
+    TracesHeld: False [TracesFlowing]
+        "Traces wait in the relay, since MLflow does not take them. The message says since when, how many, of whom and why. Nothing is lost as long as the relay has room."
+        "Do what the message says; the relay sends what waits when MLflow takes it.";
     TracesWithoutSpans: False [TracesFlowing]
         "Traces arrive, and MLflow refuses the upload of their spans."
         "Read the log of the agent. The server needs `serveArtifacts: true`, and the agent's account the verb `update` on experiments.";
@@ -276,7 +285,7 @@ impl ConditionType {
             Self::MLflowReady => "MLflow runs and answers at the address that agents get.",
             Self::WorkspaceReady => "Only in mode CR: MLflow shows the namespace as a workspace.",
             Self::RBACReady => "Only in mode CR: the service accounts of the workloads may write to MLflow.",
-            Self::RelayReady => "Only with a relay: it takes traces.",
+            Self::RelayReady => "Only with a relay: it takes traces, has room for more, and MLflow does not refuse it.",
             Self::ExperimentsReady => "The experiments of the workloads exist in MLflow.",
             Self::InjectionReady => "The namespace is labelled, workloads match, and the webhook answers.",
             Self::WorkloadsReady => "Every workload that matches carries the wanted wiring and runs with it.",

@@ -145,10 +145,15 @@ fn traces_of(row: &WorkloadStatus, facts: &Facts) -> (State, String) {
         true => Kubectl::new("get jobs").namespace(namespace),
         false => Kubectl::new("logs").namespace(namespace).arg(&resource),
     };
-    let broken = [Reason::TracesWithoutSpans, Reason::TracesStopped].map(Reason::as_str);
+    let broken = [Reason::TracesWithoutSpans, Reason::TracesStopped, Reason::TracesHeld].map(Reason::as_str);
     let note = row.notes.iter().find(|note| broken.iter().any(|reason| note.starts_with(&format!("{reason}: "))));
     let experiment = row.experiment.as_deref().unwrap_or("that cannot be seen");
     match (note, &row.last_trace_time) {
+        // The agent has done its part.
+        (Some(note), _) if note.starts_with(Reason::TracesHeld.as_str()) => bad(format!(
+            "{note}; condition TracesFlowing says what to do: {}",
+            Kubectl::new("describe agenttracing").namespace(namespace)
+        )),
         (Some(note), _) => bad(format!("{note}; read its log: {log}")),
         (None, Some(time)) => good(format!("experiment {experiment} got a trace with its spans at {time}")),
         (None, None) => unknown(format!(

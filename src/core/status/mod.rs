@@ -26,8 +26,11 @@ use serde_json::json;
 
 use self::condition::ConditionUpdate;
 pub use self::traces::{SILENCE_SECONDS, SILENCE_SECONDS_AFTER_END, stopped_at};
-use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowStatus, Reason, RefusedMergeCa, RelayStatus};
+use crate::api::{
+    AgentTracing, AgentTracingStatus, ConditionType, MlflowMode, MlflowStatus, Reason, RefusedMergeCa, RelayStatus,
+};
 use crate::core::kubectl::Kubectl;
+use crate::core::relay::report::RelayReport;
 use crate::core::selection::kind::Kind;
 use crate::core::settings::policy::RolloutStrategy;
 use crate::core::workloads::cause::Fleet;
@@ -48,6 +51,8 @@ pub struct Findings<'a> {
     pub rights: Option<ConditionUpdate>,
     /// Condition `RelayReady`, where there is a relay.
     pub relay: Option<ConditionUpdate>,
+    /// What the relay's answers say, where it answers.
+    pub report: Option<&'a RelayReport>,
     /// The relay that was ready once.
     pub ready_relay: Option<RelayStatus>,
     /// Whether agents talk to the relay alone, so that no account of theirs has to be bound.
@@ -88,7 +93,7 @@ impl Findings<'_> {
 
     /// Whether the relay, where there is one, takes traces now.
     pub fn relay_answers(&self) -> bool {
-        self.relay.as_ref().is_none_or(|relay| relay.good == Some(true))
+        self.relay.as_ref().is_none_or(relay::takes_traces)
     }
 }
 
@@ -184,8 +189,10 @@ pub fn is_true(status: Option<&AgentTracingStatus>, condition: ConditionType) ->
 struct TracingRef<'a> {
     namespace: &'a str,
     name: &'a str,
+    mode: MlflowMode,
     /// Whether agents get the id of their experiment.
     pins: bool,
+    restores_deleted: bool,
 }
 
 impl<'a> TracingRef<'a> {
@@ -193,7 +200,9 @@ impl<'a> TracingRef<'a> {
         Self {
             namespace: tracing.metadata.namespace.as_deref().unwrap_or_default(),
             name: tracing.metadata.name.as_deref().unwrap_or_default(),
+            mode: tracing.spec.mlflow.mode,
             pins: tracing.spec.experiment.pin,
+            restores_deleted: tracing.spec.experiment.restore_deleted,
         }
     }
 
@@ -307,10 +316,7 @@ fn experiments_ready(tracing_ref: &TracingRef<'_>, findings: &Findings<'_>) -> C
     }
     if let Some((experiment, (reason, what))) = findings.experiments.problems.iter().next() {
         let remedy = match reason {
-            Reason::ExperimentDeleted => format!(
-                "restore it with: {}",
-                tracing_ref.command("patch").merge(&json!({"spec": {"experiment": {"restoreDeleted": true}}}))
-            ),
+            Reason::ExperimentDeleted => format!("restore it with: {}", tracing_ref.restore_experiments()),
             Reason::NameInvalid => format!("choose another name: {}", tracing_ref.command("edit")),
             _ => format!("look with: {}", tracing_ref.command("describe")),
         };

@@ -5,8 +5,10 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::condition::{ChildObstacle, ConditionUpdate};
 use super::server_pods::{RunServer, What};
+use super::{TracingRef, messages};
 use crate::api::Reason;
 use crate::core::kubectl::Kubectl;
+use crate::core::relay::report::RelayReport;
 use crate::core::settings::Settings;
 use crate::core::workloads::{Assessment, InjectionState};
 use crate::names;
@@ -24,15 +26,20 @@ pub struct RelayObservation<'a> {
     pub pods: &'a [Pod],
     /// Whether MLflow has answered once: before, no relay knows where traces go.
     pub mlflow_answered: bool,
+    /// What its answers say, where it answers.
+    pub report: Option<&'a RelayReport>,
 }
 
 /// The condition `RelayReady` of a relay that is wanted.
 pub fn relay_ready(settings: &Settings, relay: &RelayObservation<'_>, now: Timestamp) -> ConditionUpdate {
-    let RelayObservation { obstacles, ready, wanted, pods, mlflow_answered } = *relay;
+    let RelayObservation { obstacles, ready, wanted, pods, mlflow_answered, report } = *relay;
     let Settings { namespace, name: tracing, .. } = settings;
     let object = names::relay_object(tracing);
     if let Some(ChildObstacle { reason, message }) = obstacles.first() {
         return ConditionUpdate::bad(*reason, message.clone());
+    }
+    if let Some(trouble) = report.filter(|_| ready > 0).and_then(|report| trouble(settings, report)) {
+        return trouble;
     }
     if ready > 0 {
         let own = names::RELAY_OWN_PORT.to_string();
@@ -56,6 +63,28 @@ pub fn relay_ready(settings: &Settings, relay: &RelayObservation<'_>, now: Times
         let look = Kubectl::new("describe statefulset").namespace(namespace).arg(&object);
         ConditionUpdate::bad(Reason::Progressing, format!("The relay is starting; see how far it is: {look}"))
     })
+}
+
+/// What is wrong with a relay that takes traces: soon it has no room for them, or MLflow lets it write none.
+fn trouble(settings: &Settings, report: &RelayReport) -> Option<ConditionUpdate> {
+    let tracing_ref = TracingRef {
+        namespace: &settings.namespace,
+        name: &settings.name,
+        mode: settings.server.mode(),
+        pins: settings.experiment.pin,
+        restores_deleted: settings.experiment.restore_deleted,
+    };
+    if let Some(percent) = report.spool_percent {
+        let message = messages::spool_full(&tracing_ref, percent, report.held.as_ref());
+        return Some(ConditionUpdate::bad(Reason::SpoolFull, message));
+    }
+    let cause = report.refused?;
+    Some(ConditionUpdate::bad(Reason::RelayRefused, messages::relay_refused(&tracing_ref, cause)))
+}
+
+/// Whether a relay of this condition takes traces, wherever they go from there.
+pub(super) fn takes_traces(relay: &ConditionUpdate) -> bool {
+    relay.good == Some(true) || matches!(relay.reason, Reason::SpoolFull | Reason::RelayRefused)
 }
 
 /// The condition of a relay that nothing is to use any more, while workloads that were wired to it still do.
@@ -89,13 +118,17 @@ mod tests {
     use super::*;
     use crate::core::settings::parse;
 
-    fn condition(ready: i64, pods: Value, mlflow_answered: bool) -> ConditionUpdate {
+    fn reported(ready: i64, pods: Value, mlflow_answered: bool, report: Option<&RelayReport>) -> ConditionUpdate {
         let tracing = "{apiVersion: agenttracing.dev/v1alpha1, kind: AgentTracing, metadata: {name: tracing, namespace: bank}, \
                        spec: {mlflow: {mode: CR}, otlp: {mode: Relay}}}";
         let settings = parse(&serde_yaml::from_str(tracing).unwrap()).unwrap();
         let pods: Vec<Pod> = serde_json::from_value(pods).unwrap();
-        let relay = RelayObservation { obstacles: &[], ready, wanted: 2, pods: &pods, mlflow_answered };
+        let relay = RelayObservation { obstacles: &[], ready, wanted: 2, pods: &pods, mlflow_answered, report };
         relay_ready(&settings, &relay, "2026-11-29T10:10:00Z".parse().unwrap())
+    }
+
+    fn condition(ready: i64, pods: Value, mlflow_answered: bool) -> ConditionUpdate {
+        reported(ready, pods, mlflow_answered, None)
     }
 
     fn pod(state: Value) -> Value {
@@ -144,6 +177,26 @@ mod tests {
             assert_eq!(update.reason, reason, "{}", update.message);
             assert!(update.message.contains(part) && update.message.ends_with(command), "{}", update.message);
         }
+    }
+
+    #[test]
+    fn a_full_spool_and_a_refusal_of_the_relay_itself_are_told_while_it_takes_traces() {
+        use crate::core::relay::cause::Cause;
+        let calm = RelayReport::default();
+        let refused = RelayReport { refused: Some(Cause::Forbidden), ..calm.clone() };
+        let full = RelayReport { spool_percent: Some(85), ..refused.clone() };
+        let of = |report: &RelayReport| reported(1, json!([]), true, Some(report));
+        assert_eq!(of(&calm).reason, Reason::Available);
+        for (report, reason, part, command) in [
+            (&refused, Reason::RelayRefused, "does not let the relay write (Forbidden)", "agenttracing-mlflow -o yaml"),
+            (&full, Reason::SpoolFull, "85 % full", "kubectl describe agenttracing -n bank tracing"),
+        ] {
+            let update = of(report);
+            assert_eq!((update.good, update.reason), (Some(false), reason));
+            assert!(update.message.contains(part) && update.message.ends_with(command), "{}", update.message);
+            assert!(takes_traces(&update), "nobody has to wait with the wiring");
+        }
+        assert!(!takes_traces(&reported(0, json!([]), true, Some(&full))), "none of its pods is ready");
     }
 
     #[test]

@@ -1,3 +1,4 @@
+mod held;
 mod messages;
 mod rows;
 mod traces;
@@ -51,6 +52,7 @@ struct Scene {
     takes_otlp: Option<bool>,
     answered: Option<MlflowStatus>,
     rollout_strategy: RolloutStrategy,
+    report: Option<RelayReport>,
 }
 
 impl Scene {
@@ -67,6 +69,7 @@ impl Scene {
             takes_otlp: None,
             answered: None,
             rollout_strategy: RolloutStrategy::default(),
+            report: None,
         }
     }
 
@@ -84,6 +87,7 @@ impl Scene {
             workspace: None,
             rights: None,
             relay: None,
+            report: self.report.as_ref(),
             ready_relay: None,
             relays_all: false,
             authorities: None,
@@ -167,6 +171,7 @@ fn more_accounts_than_status_holds_are_told() {
             workspace: None,
             rights: Some(ConditionUpdate::good(Reason::Bound, "bound")),
             relay: None,
+            report: None,
             ready_relay: None,
             relays_all: false,
             authorities: None,

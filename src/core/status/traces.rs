@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::health::port_of;
 
 use super::condition::ConditionUpdate;
-use super::{Findings, TracingRef, count, list, logs};
+use super::{Findings, TracingRef, count, list, logs, messages};
 use crate::api::{ConditionType, MlflowStatus, Reason, WorkloadStatus};
 use crate::core::clip::clip;
 use crate::core::kubectl::Kubectl;
@@ -36,7 +36,8 @@ pub(super) fn traces_flowing(
     now: Timestamp,
 ) -> ConditionUpdate {
     let current: Vec<_> = counted.iter().copied().filter(|j| j.injection_state == InjectionState::Current).collect();
-    broken(tracing_ref, &current, findings, mlflow)
+    held(tracing_ref, findings)
+        .or_else(|| broken(tracing_ref, &current, findings, mlflow))
         .or_else(|| silent(tracing_ref, &current, findings, now))
         .or_else(|| ended_silently(tracing_ref, findings, now))
         .or_else(|| received(tracing_ref, &current, findings, mlflow))
@@ -62,6 +63,9 @@ pub(super) fn note(findings: &Findings<'_>, assessment: &Assessment) -> Option<S
             let reason = Reason::TracesStopped.as_str();
             Some(format!("{reason}{LAST_BEGAN}{last}"))
         }
+        Evidence::Held { cause, .. } => {
+            Some(format!("{}: its traces wait in the relay ({})", Reason::TracesHeld.as_str(), cause.as_str()))
+        }
         Evidence::NotAsked | Evidence::Nothing | Evidence::NoExperiment | Evidence::Received(_) => None,
     }
 }
@@ -74,6 +78,12 @@ pub fn stopped_at(row: &WorkloadStatus) -> Option<Timestamp> {
 }
 
 const LAST_BEGAN: &str = ": the last one of its experiment began at ";
+
+/// What waits in the relay.
+fn held(tracing_ref: &TracingRef<'_>, findings: &Findings<'_>) -> Option<ConditionUpdate> {
+    let held = findings.report?.held.as_ref()?;
+    Some(ConditionUpdate::bad(Reason::TracesHeld, messages::traces_held(tracing_ref, held)))
+}
 
 /// What somebody has to mend.
 fn broken(

@@ -1,6 +1,7 @@
 //! What is said of a workload: state, reason and message of its [`Cause`]. Each message is one plain sentence that ends with the
 //! next command to type.
 
+mod held;
 mod merge_ca;
 mod skipped;
 
@@ -11,6 +12,7 @@ use crate::core::wiring::Missing;
 use crate::core::workloads::Assessment;
 use crate::core::workloads::cause::Cause;
 use crate::names;
+pub(super) use held::{relay_refused, spool_full, traces_held};
 pub(super) use merge_ca::jobs_wait;
 
 /// What is said of a workload whose pods are replaced by nobody but their owner.

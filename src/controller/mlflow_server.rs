@@ -261,7 +261,10 @@ async fn assess_standalone(
     let deployment = typed(&live.deployment);
     let claim: Option<PersistentVolumeClaim> = live.claim.clone().and_then(|v| serde_json::from_value(v).ok());
     let well = matches!(probe, Probe::Answered(_)) || !obstacles.is_empty();
-    let pods = if well { Vec::new() } else { observe::server_pods(ctx, settings, names::MLFLOW).await? };
+    let pods = match well {
+        true => Vec::new(),
+        false => observe::server_pods(&ctx.client, &settings.namespace, &settings.name, names::MLFLOW).await?,
+    };
     let class = match claim.as_ref().and_then(unbound_class).filter(|_| !well) {
         None => StorageClass::NotAsked,
         Some(class) => match observe::storage_class(ctx, class).await? {

@@ -145,6 +145,7 @@ pub(crate) struct Context {
     wakeups: Arc<probing::Wakeups>,
     servers: Arc<probing::Servers>,
     trackers: tracking::Trackers,
+    relays: relay::Askers,
 }
 
 /// Above what a webhook that hangs for its 2 s at each of ten touches and five patches takes.
@@ -170,6 +171,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         release::run(&ctx).boxed(),
         ctx.servers.run(&ctx).boxed(),
         ctx.trackers.run().boxed(),
+        ctx.relays.run().boxed(),
     ]);
     let passed = passes.for_each(|done| {
         let (ctx, suspects) = (ctx.clone(), suspects.clone());
@@ -207,6 +209,7 @@ impl Context {
             reconcile_states: Mutex::default(),
             budget: traffic::RolloutBudget::new(options.max_rolling),
             trackers: tracking::Trackers::new(wakeups.clone(), servers.clone()),
+            relays: relay::Askers::new(options.client.clone(), wakeups.clone()),
             servers,
             wakeups,
             options,

@@ -21,7 +21,6 @@ use crate::api::AgentTracing;
 use crate::core::children::Desired;
 use crate::core::children::child::Child;
 use crate::core::selection::kind::Kind;
-use crate::core::settings::Settings;
 use crate::core::settings::policy::Policy;
 use crate::core::status::mlflow_cr;
 use crate::lean::LeanAccount;
@@ -228,11 +227,15 @@ pub(super) async fn live_policies(ctx: &Context, namespace: &str) -> Result<Vec<
 }
 
 /// The pods of a server that the operator runs, some of them.
-pub(super) async fn server_pods(ctx: &Context, settings: &Settings, application: &str) -> Result<Vec<Pod>, Error> {
-    let labels =
-        format!("{},{}={}", names::pods_of(application, &settings.name), names::LABEL_MANAGED_BY, names::MANAGED_BY);
-    let pods = List::of(Kind::Pod, Some(&settings.namespace)).labelled(&labels).at_most(MAX_SERVER_PODS);
-    let mut pods = pods.pods(&ctx.client).await?;
+pub(super) async fn server_pods(
+    client: &Client,
+    namespace: &str,
+    tracing: &str,
+    application: &str,
+) -> Result<Vec<Pod>, Error> {
+    let labels = format!("{},{}={}", names::pods_of(application, tracing), names::LABEL_MANAGED_BY, names::MANAGED_BY);
+    let pods = List::of(Kind::Pod, Some(namespace)).labelled(&labels).at_most(MAX_SERVER_PODS);
+    let mut pods = pods.pods(client).await?;
     // The newest says why it does not start; the others are on their way out.
     pods.sort_by(|a, b| b.metadata.creation_timestamp.cmp(&a.metadata.creation_timestamp));
     Ok(pods)

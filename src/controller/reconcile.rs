@@ -204,7 +204,7 @@ impl Pass<'_> {
         let Observed { tracings, policies, labelled, workloads, accounts, troubles, .. } = observed;
         let neighbours = Neighbours { tracings, policies };
         self.timer.next(ReconcileStep::Relay);
-        let relay = relay::relay(ctx, settings, neighbours, workloads, old, &mut state.refusals, now).await?; // IO
+        let relay = relay::relay(ctx, settings, neighbours, workloads, old, &mut state.relay, now).await?; // IO
         self.timer.next(ReconcileStep::Rights);
         let wanted = rbac::Wanted { agents: accounts, relays: &relay::accounts(neighbours), tracings };
         let workspace = server.workspace.as_ref();
@@ -239,8 +239,12 @@ impl Pass<'_> {
             workloads: &observed.workloads,
             old: &self.old,
             answered: access.server.answered.as_ref(),
+            report: access.relay.report.as_deref(),
         };
-        tracking::track(self.ctx, access.client.take(), subject, &mut state.tracking, self.now).await // memory, IO
+        let client = access.client.take();
+        let answers = tracking::track(self.ctx, client, subject, &mut state.tracking, self.now).await?; // memory, IO
+        state.relay.await_traces(&observed.workloads, &answers.traces);
+        Ok(answers)
     }
 
     /// Says how everything is: in status, in metrics, in events.
@@ -261,6 +265,7 @@ impl Pass<'_> {
             workspace: server.workspace,
             rights: rights.verdict,
             relay: relay.verdict,
+            report: relay.report.as_deref(),
             ready_relay: relay.status,
             relays_all: settings.relays_all(),
             authorities,
@@ -344,7 +349,7 @@ async fn rest_with(
     state.failures = 0;
     // Nobody asks its server any more, nor looks for its traces.
     ctx.servers.leave_others(&reference(tracing), Instant::now());
-    state.tracking = tracking::TrackingState::default();
+    (state.tracking, state.relay) = Default::default();
     Ok(Action::await_change())
 }
 

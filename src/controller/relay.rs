@@ -1,10 +1,15 @@
 //! The relay of an AgentTracing: brought about while something uses it, and taken away when nothing does any more.
 
-use std::collections::BTreeSet;
+mod asker;
+mod client;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::try_join_all;
 use jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
 use serde_json::Value;
 
 use super::apply::{Applied, Refusals};
@@ -13,12 +18,16 @@ use crate::api::{AgentTracing, AgentTracingStatus, ConditionType, MlflowMode, Re
 use crate::core::children::child::{Child, TracingOwner};
 use crate::core::children::namespace::{relay_role, relay_role_binding};
 use crate::core::children::{desired_relay, unwanted_relay};
+use crate::core::relay::report::RelayReport;
 use crate::core::settings::policy::Policy;
 use crate::core::settings::{RelaySettings, Settings};
 use crate::core::status::condition::{ChildObstacle, ConditionUpdate};
 use crate::core::status::relay::{RelayObservation, may_be_in_use, relay_ready, relay_stays};
 use crate::core::workloads::Assessment;
+use crate::core::workloads::evidence::Evidence;
 use crate::names;
+pub(super) use asker::Askers;
+use asker::{Asker, RelayPods};
 
 /// What a pass found of the relay.
 #[derive(Debug, Default)]
@@ -27,6 +36,29 @@ pub(super) struct Relay {
     pub verdict: Option<ConditionUpdate>,
     /// The relay that was ready once.
     pub status: Option<RelayStatus>,
+    /// What it knows of traces, where it answers.
+    pub report: Option<Arc<RelayReport>>,
+}
+
+/// What is remembered between passes.
+#[derive(Debug, Default)]
+pub(super) struct RelayState {
+    /// What the API server refused.
+    pub refusals: Refusals,
+    asker: Option<Arc<Asker>>,
+}
+
+impl RelayState {
+    /// Says of which workloads the next trace is news: of all others that traces come is known.
+    pub(super) fn await_traces(&self, workloads: &[Assessment], traces: &BTreeMap<String, Evidence>) {
+        let Some(asker) = &self.asker else { return };
+        let is_awaited = |workload: &&Assessment| {
+            let evidence = traces.get(&workload.uid);
+            evidence.is_some_and(|evidence| !matches!(evidence, Evidence::Received(_) | Evidence::Held { .. }))
+        };
+        let awaited = workloads.iter().filter(is_awaited).filter_map(|w| Some(w.relay.as_ref()?.sender.clone()));
+        asker.await_traces(awaited.collect());
+    }
 }
 
 /// The AgentTracings of a namespace, each with its policy.
@@ -43,16 +75,19 @@ pub(super) async fn relay(
     neighbours: Neighbours<'_>,
     workloads: &[Assessment],
     old: &AgentTracingStatus,
-    refusals: &mut Refusals,
+    state: &mut RelayState,
     now: Timestamp,
 ) -> Result<Relay, Error> {
+    if settings.relay.is_none() {
+        state.asker = None;
+    }
     match &settings.relay {
-        Some(relay) => run(ctx, settings, relay, neighbours, old, refusals, now).await, // IO
+        Some(relay) => run(ctx, settings, relay, neighbours, old, state, now).await, // IO
         None if !is_known(old) => Ok(Relay::default()),
         None if may_be_in_use(workloads) => {
-            Ok(Relay { verdict: Some(relay_stays(settings)), status: old.relay.clone() })
+            Ok(Relay { verdict: Some(relay_stays(settings)), status: old.relay.clone(), report: None })
         }
-        None => remove(ctx, settings, neighbours, refusals).await, // IO
+        None => remove(ctx, settings, neighbours, &mut state.refusals).await, // IO
     }
 }
 
@@ -72,32 +107,42 @@ async fn run(
     relay: &RelaySettings,
     neighbours: Neighbours<'_>,
     old: &AgentTracingStatus,
-    refusals: &mut Refusals,
+    state: &mut RelayState,
     now: Timestamp,
 ) -> Result<Relay, Error> {
     let wanted = desired_relay(settings, relay, &ctx.platform); // pure
     let users = users(neighbours, None);
     let shared = [relay_role(&settings.namespace, users.clone()), relay_role_binding(&settings.namespace, users)]; // pure
     let all: Vec<&Child> = shared.iter().chain(wanted.all()).collect();
-    let (obstacles, pods_owner) = bring_about(ctx, &all, refusals).await?; // IO
+    let (obstacles, pods_owner) = bring_about(ctx, &all, &mut state.refusals).await?; // IO
     let number = |pointer: &str| pods_owner.as_ref().and_then(|set| set.pointer(pointer)).and_then(Value::as_i64);
     let ready = number("/status/readyReplicas").unwrap_or(0);
     let pods = match ready > 0 || !obstacles.is_empty() {
         true => Vec::new(),
-        false => observe::server_pods(ctx, settings, names::RELAY_APPLICATION).await?, // IO
+        false => {
+            let (namespace, name) = (&settings.namespace, &settings.name);
+            observe::server_pods(&ctx.client, namespace, name, names::RELAY_APPLICATION).await? // IO
+        }
     };
+    let reference = ObjectRef::new(&settings.name).within(&settings.namespace);
+    let asker = state.asker.get_or_insert_with(|| ctx.relays.add(reference));
+    asker.want(RelayPods::of(pods_owner.as_ref()));
+    ctx.relays.catch_up(asker, ctx.servers.patience).await; // IO, for a moment
+    let report = asker.report(now); // memory
     let observed = RelayObservation {
         obstacles: &obstacles,
         ready,
         wanted: i64::from(relay.replicas),
         pods: &pods,
         mlflow_answered: old.mlflow.is_some(),
+        report: report.as_deref(),
     };
     let url = format!("http://{}:{}", names::relay_host(&settings.name, &settings.namespace), names::RELAY_PORT);
     Ok(Relay {
         verdict: Some(relay_ready(settings, &observed, now)), // pure
         // Once good it stays: a relay that is away for a moment changes no wiring.
         status: old.relay.clone().or_else(|| (ready > 0).then_some(RelayStatus { url })),
+        report,
     })
 }
 

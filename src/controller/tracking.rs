@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use super::mlflow_credentials::AuthenticatedClient;
 use super::{Context, Error, reference};
 use crate::api::{AgentTracing, AgentTracingStatus, MlflowMode, MlflowStatus};
+use crate::core::relay::report::RelayReport;
 use crate::core::settings::Settings;
 use crate::core::status::writes::{self, Writes};
 use crate::core::workloads::Assessment;
@@ -53,6 +54,8 @@ pub(super) struct Subject<'a> {
     pub old: &'a AgentTracingStatus,
     /// The MLflow that answers now.
     pub answered: Option<&'a MlflowStatus>,
+    /// What the relay knows, where it answers.
+    pub report: Option<&'a RelayReport>,
 }
 
 /// What is known of it.

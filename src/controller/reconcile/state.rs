@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::api::{AgentTracing, AgentTracingStatus};
-use crate::controller::{Context, Error, apply, canary, events, rbac, rollout, tracking};
+use crate::controller::{Context, Error, apply, canary, events, rbac, relay, rollout, tracking};
 use crate::core::settings::Settings;
 use crate::core::workloads::evidence::Evidence;
 
@@ -19,6 +19,8 @@ pub(in crate::controller) struct ReconcileState {
     pub written: Option<(Vec<String>, AgentTracing)>,
     /// What the API server refused.
     pub refusals: apply::Refusals,
+    /// What the relay said.
+    pub relay: relay::RelayState,
     /// Who may write to MLflow.
     pub rights: rbac::AccessCache,
     /// What MLflow said.

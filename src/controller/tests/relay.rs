@@ -139,3 +139,118 @@ async fn a_namesake_of_the_relay_is_left_alone_and_named() {
     assert_eq!(world.reason("RelayReady"), "NameConflict");
     assert_eq!(world.api.writes_to(&pods()), 0);
 }
+
+/// An agent is wired to a relay of one pod, whose `/evidence` is this server's.
+async fn with_relay() -> (World, MockServer) {
+    let mut world = World::new().await;
+    let relay = MockServer::start().await;
+    world.ctx.relays.port = relay.address().port();
+    world.api.edit(TRACING, json!({"spec": {"otlp": {"mode": "Relay"}}}));
+    world.pass().await;
+    world.mlflow_answers().await;
+    let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "tracing-relay", "uid": "u", "controller": true});
+    let pod = json!({
+        "metadata": {"name": "tracing-relay-0", "namespace": "bank-agents", "ownerReferences": [owner]},
+        "status": {"podIP": "127.0.0.1", "hostIP": "192.0.2.1", "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    world.api.put(&format!("/api/v1/{PLACE}/pods/tracing-relay-0"), pod);
+    world.api.edit(&pods(), json!({"status": {"readyReplicas": 1}}));
+    passes(&mut world, 3).await;
+    world.api.edit(
+        TELLER,
+        json!({"status": {
+            "observedGeneration": 9, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1,
+        }}),
+    );
+    super::traces::put_pod(&world);
+    passes(&mut world, 2).await;
+    (world, relay)
+}
+
+/// From now on the relay knows this, and is asked. Says whether the AgentTracing is woken.
+async fn knows(world: &World, relay: &MockServer, evidence: Value) -> bool {
+    relay.reset().await;
+    Mock::given(path("/evidence")).respond_with(ResponseTemplate::new(200).set_body_json(evidence)).mount(relay).await;
+    while world.ctx.wakeups.next().now_or_never().is_some() {}
+    world.ctx.relays.ask_all().await;
+    world.ctx.wakeups.next().now_or_never().is_some()
+}
+
+/// What is known of the agent, and what holds it up.
+fn teller(held: u64, last_forwarded: Option<&str>, cause: Option<&str>, spool: u64) -> Value {
+    let since = (Timestamp::now() - jiff::SignedDuration::from_secs(60)).to_string();
+    json!({
+        "workloads": {"deployment/teller": {"accepted": 40, "forwarded": 40 - held, "held": held, "lastForwarded": last_forwarded}},
+        "held": cause.map(|cause| json!({"cause": cause, "since": since})),
+        "spool": {"bytes": spool, "limit": 100},
+    })
+}
+
+async fn searches(world: &World) -> usize {
+    let asked = world.mlflow.received_requests().await.unwrap();
+    asked.iter().filter(|request| request.url.path().ends_with("/traces/search")).count()
+}
+
+#[tokio::test]
+async fn what_the_relay_holds_is_told_and_what_mlflow_took_is_evidence() {
+    let (mut world, relay) = with_relay().await;
+    assert_eq!(world.condition("RelayReady").0, "True");
+    let held = teller(40, None, Some("Forbidden"), 10);
+    assert!(knows(&world, &relay, held.clone()).await, "news");
+    world.pass().await;
+    let (status, reason, message) = world.condition("TracesFlowing");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "TracesHeld"));
+    assert!(message.contains("at least 20 requests of deployment/teller (20)"), "{message}");
+    assert_eq!(world.reason("RelayReady"), "RelayRefused");
+    assert_eq!(world.condition("Ready").0, "False");
+    let notes = world.status()["workloads"][0]["notes"].to_string();
+    assert!(notes.contains("TracesHeld: its traces wait in the relay (Forbidden)"), "{notes}");
+
+    world.api.take_writes();
+    assert!(!knows(&world, &relay, held).await, "one request more is no news");
+    world.pass().await;
+    assert_eq!(world.api.take_writes(), Vec::<String>::new(), "at rest");
+
+    let taken = || teller(0, Some("2026-11-21T10:31:00Z"), None, 0);
+    assert!(knows(&world, &relay, taken()).await, "news");
+    world.pass().await;
+    assert_eq!(world.reason("TracesFlowing"), "TracesReceived");
+    assert_eq!(world.condition("RelayReady").0, "True");
+    assert_eq!(world.status()["workloads"][0]["lastTraceTime"], "2026-11-21T10:31:00Z");
+
+    // The relay counts since its start, the status goes on.
+    knows(&world, &relay, json!({"workloads": {}, "spool": {"bytes": 0, "limit": 100}})).await;
+    world.pass().await;
+    assert_eq!(world.reason("TracesFlowing"), "TracesReceived");
+    assert_eq!(world.status()["workloads"][0]["lastTraceTime"], "2026-11-21T10:31:00Z");
+}
+
+#[tokio::test]
+async fn mlflow_is_not_searched_for_what_the_relay_knows_and_is_while_it_does_not_answer() {
+    let (mut world, relay) = with_relay().await;
+    assert!(searches(&world).await > 0, "the relay has not answered yet");
+    knows(&world, &relay, teller(0, None, None, 0)).await;
+    let before = searches(&world).await;
+    for answers in [true, false] {
+        if !answers {
+            relay.reset().await;
+        }
+        world.restart(UNTIL_IT_COMES);
+        world.ctx.relays.port = relay.address().port();
+        passes(&mut world, 2).await;
+        assert_eq!(searches(&world).await > before, !answers);
+    }
+}
+
+#[tokio::test]
+async fn a_spool_that_fills_up_is_told_before_it_is_full() {
+    let (mut world, relay) = with_relay().await;
+    knows(&world, &relay, teller(0, None, None, 79)).await;
+    world.pass().await;
+    assert_eq!(world.reason("RelayReady"), "Available");
+    assert!(knows(&world, &relay, teller(40, None, Some("Unreachable"), 86)).await);
+    world.pass().await;
+    let (status, reason, message) = world.condition("RelayReady");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "SpoolFull"));
+    assert!(message.contains("85 % full") && message.contains("(Unreachable)"), "{message}");
+}

@@ -5,7 +5,7 @@ use wiremock::matchers::body_string_contains;
 use super::*;
 
 /// The agent has a pod of its current wiring.
-fn put_pod(world: &World) {
+pub(super) fn put_pod(world: &World) {
     let record = world.api.get(TELLER).unwrap()["spec"]["template"]["metadata"]["annotations"].clone();
     let pod =
         json!({"metadata": {"name": "teller-0", "creationTimestamp": "2026-11-21T10:30:00Z", "annotations": record}});

@@ -1,5 +1,6 @@
 //! What the newest traces say of the workloads: whether they are of the current wiring, and whether they still come.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::searches::{Interest, Look, SPANS_LATE};
 use crate::api::{Reason, WorkloadState};
 use crate::controller::workload_key::WorkloadKey;
 use crate::controller::{Context, Error, observe};
+use crate::core::relay::report::{RelayReport, RelayRoute};
 use crate::core::selection::kind::Kind;
 use crate::core::status::{SILENCE_SECONDS, SILENCE_SECONDS_AFTER_END, stopped_at};
 use crate::core::workloads::evidence::{Earlier, Evidence, PodAges, should_send, start};
@@ -92,11 +94,12 @@ impl EvidenceState {
         remember(self, subject, &current, now);
         let mut interests: BTreeMap<String, Interest> = BTreeMap::new();
         for workload in current {
-            let (Some(wired), Some(place)) =
-                (self.wired.get(&WorkloadKey::of_wiring(workload)), place(workload, known))
-            else {
+            let wired = self.wired.get(&WorkloadKey::of_wiring(workload));
+            let (Some(wired), Some(place)) = (wired, place(workload, known)) else { continue };
+            // MLflow is not asked what the relay knows.
+            if relay_look(workload, subject.report).is_some() {
                 continue;
-            };
+            }
             let interest = interests.entry(place.id).or_default();
             interest.awaited |= wired.is_awaited(workload, now);
             // One without pods sends nothing that could prove it.
@@ -119,7 +122,11 @@ impl EvidenceState {
     ) -> Result<Found, Error> {
         let places: BTreeMap<&str, ExperimentRef> =
             current(subject.workloads).filter_map(|j| Some((j.uid.as_str(), place(j, known)?))).collect();
-        let answer = |workload: &Assessment| places.get(workload.uid.as_str()).and_then(|known| looks.get(&known.id));
+        let searched = |workload: &Assessment| places.get(workload.uid.as_str()).and_then(|known| looks.get(&known.id));
+        let answer = |workload: &Assessment| match relay_look(workload, subject.report) {
+            Some(look) => Some(Cow::Owned(look)),
+            None => searched(workload).map(Cow::Borrowed),
+        };
         for workload in current(subject.workloads) {
             if let Some(wired) = self.wired.get_mut(&WorkloadKey::of_wiring(workload)) {
                 wired.note_place(places.get(workload.uid.as_str()), now);
@@ -130,9 +137,12 @@ impl EvidenceState {
         let mut found = Found { look_again: more.then_some(FAST_POLL), ..Found::default() };
         for workload in current(subject.workloads) {
             let Some(wired) = self.wired.get_mut(&WorkloadKey::of_wiring(workload)) else { continue };
-            let evidence = match is_lost(workload, known) {
-                true => wired.lose(),
-                false => wired.assess(workload, answer(workload), now),
+            let look = answer(workload);
+            let waits = relayed(workload, subject.report).and_then(|(route, report)| report.waits(route));
+            let evidence = match waits {
+                None if is_lost(workload, known) => wired.lose(),
+                None => wired.assess(workload, look.as_deref(), now),
+                Some(cause) => wired.assess(workload, look.as_deref(), now).of_held(cause),
             };
             if matches!(evidence, Evidence::Stopped(_)) {
                 found.have_stopped = true;
@@ -141,7 +151,7 @@ impl EvidenceState {
             }
             let goes = wired.goes(workload).then_some(FAST_POLL);
             // Spans that are late are told after a minute.
-            let bare = answer(workload).and_then(|look| look.trace).filter(|trace| !trace.has_spans);
+            let bare = look.and_then(|look| look.trace).filter(|trace| !trace.has_spans);
             let late = bare.and_then(|trace| until(trace.time + SPANS_LATE, now));
             let is_silent = matches!(evidence, Evidence::Nothing | Evidence::NotAsked);
             let silence = is_silent.then(|| until_silence(workload, now)).flatten();
@@ -214,6 +224,17 @@ fn place(workload: &Assessment, known: &KnownExperiments) -> Option<ExperimentRe
         TraceDestination::Id(id) => Some(ExperimentRef::by_id(id)),
         TraceDestination::Unknown => None,
     }
+}
+
+/// The way of a workload to a relay that answers.
+fn relayed<'s>(workload: &'s Assessment, report: Option<&'s RelayReport>) -> Option<(&'s RelayRoute, &'s RelayReport)> {
+    workload.relay.as_deref().zip(report)
+}
+
+/// What the relay knows of a workload's traces, where it is the one to know.
+fn relay_look(workload: &Assessment, report: Option<&RelayReport>) -> Option<Look> {
+    let (route, report) = relayed(workload, report)?;
+    report.answer(route).map(|known| Look::of_relay(&known, report.at))
 }
 
 fn is_lost(workload: &Assessment, known: &KnownExperiments) -> bool {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Question;
+use crate::core::relay::report::SenderReport;
 use crate::core::workloads::rhythm::{MIN_SILENCE, has_stopped, usual_gap};
 use crate::mlflow::{self, MlflowClient, Trace};
 
@@ -63,6 +64,14 @@ pub(super) struct Look {
 impl Look {
     fn new(at: Timestamp) -> Self {
         Self { at, trace: None, newest: None, spans_due: false, irregular_at: None, samples: Vec::new(), rhythm: None }
+    }
+
+    /// What the relay knows of a workload, in place of a search.
+    pub fn of_relay(known: &SenderReport, at: Timestamp) -> Self {
+        // The relay answers an agent once its spans are safe, so that what MLflow took has them.
+        let trace = known.last_forwarded.map(|time| Trace { time, has_spans: true, finished: true });
+        let rhythm = known.last_forwarded.map(|time| (time, known.usual_gap));
+        Self { trace, newest: known.last_forwarded, rhythm, ..Self::new(at) }
     }
 
     /// For tests: one that found this trace.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_tracing::names;
 use jiff::Timestamp;
@@ -76,7 +76,15 @@ fn nothing_is_lost_while_mlflow_is_away(scene: &Scene, mlflow: &Mlflow) {
         typed(&["-n", "redhat-ods-applications", "scale", "deployment/mlflow", &format!("--replicas={replicas}")]);
     };
     scale("0");
-    sleep(Duration::from_secs(30));
+    let gone = Instant::now();
+    let held = scene.until_condition("TracesFlowing", "False", "TracesHeld");
+    let told = gone.elapsed();
+    say(&format!("{:>8.1}s  until status says TracesHeld", told.as_secs_f64()));
+    held.ends_with_a_command();
+    assert!(held.message.contains("deployment/courier"), "{}", held.message);
+    // The pod of MLflow takes some seconds of these to end.
+    assert!(told < Duration::from_secs(30), "{told:?}");
+    sleep(Duration::from_secs(30).saturating_sub(told));
     let evidence = evidence(scene);
     assert!(evidence["workloads"]["deployment/courier"]["held"].as_u64().unwrap() > 0, "{evidence}");
     scale("1");
@@ -91,6 +99,7 @@ fn nothing_is_lost_while_mlflow_is_away(scene: &Scene, mlflow: &Mlflow) {
         held if held.is_null() => Ok(()),
         held => Err(held.to_string()),
     });
+    scene.until_condition("TracesFlowing", "True", "TracesReceived");
 }
 
 /// Questions that the agent has answered since its pod is there.

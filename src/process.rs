@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,7 +12,18 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::http_server::listeners;
-use crate::telemetry;
+use crate::mlflow::Http;
+use crate::telemetry::{self, Metrics};
+use crate::trust::MakeHttp;
+
+/// Makes clients whose requests to MLflow are counted.
+pub(crate) fn make_http(metrics: &Arc<Metrics>) -> MakeHttp {
+    let metrics = metrics.clone();
+    Arc::new(move |pem| {
+        let metrics = metrics.clone();
+        Ok(Http::trusting(pem)?.with_meter(Arc::new(move |outcome, took| metrics.mlflow(outcome, took))))
+    })
+}
 
 /// What asks this process to end.
 pub(crate) struct Signals {

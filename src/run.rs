@@ -24,9 +24,8 @@ use crate::core::settings::hosts::Hosts;
 use crate::core::settings::{MergeCa, Platform};
 use crate::http_server::thread::on_own_thread;
 use crate::http_server::{self, Drain, Limits};
-use crate::mlflow::Http;
 use crate::names;
-use crate::process::{Signals, client, exit_code, listen};
+use crate::process::{Signals, client, exit_code, listen, make_http};
 use crate::standstill::{STALL_LIMIT, spawned, unless_stalled};
 use crate::telemetry::{self, Metrics, Readiness};
 use crate::tls::clock::WallClock;
@@ -108,16 +107,11 @@ async fn operate(args: RunArgs) -> anyhow::Result<()> {
     // Open to the end: the kubelet asks /livez for as long as the process is there.
     let open = watch::Sender::new(Drain::Open);
     let health = http_server::serve(http_listener, None, health, HEALTH_LIMITS, open.subscribe());
-    let requests = metrics.clone();
-    let make_http = move |pem: &str| {
-        let requests = requests.clone();
-        Ok(Http::trusting(pem)?.with_meter(Arc::new(move |outcome, took| requests.mlflow(outcome, took))))
-    };
     let options = controller::Options {
         client: client.clone(),
         platform,
         identity,
-        authorities: Arc::new(TrustedAuthorities::new(ca_file, Arc::new(make_http))),
+        authorities: Arc::new(TrustedAuthorities::new(ca_file, make_http(&metrics))),
         trusted_hosts: hosts("--trusted-mlflow-hosts", trusted_mlflow_hosts)?,
         token_hosts: hosts("--mlflow-token-hosts", mlflow_token_hosts)?,
         create_namespaces: set(create_mlflow_namespaces),

@@ -76,8 +76,7 @@ async fn run(
     now: Timestamp,
 ) -> Result<Relay, Error> {
     let wanted = desired_relay(settings, relay, &ctx.platform); // pure
-    let users = users(neighbours, None);
-    let shared = [relay_role(&settings.namespace, users.clone()), relay_role_binding(&settings.namespace, users)]; // pure
+    let shared = shared(settings, users(neighbours, None)); // pure
     let all: Vec<&Child> = shared.iter().chain(wanted.all()).collect();
     let (obstacles, pods_owner) = bring_about(ctx, &all, refusals).await?; // IO
     let number = |pointer: &str| pods_owner.as_ref().and_then(|set| set.pointer(pointer)).and_then(Value::as_i64);
@@ -109,8 +108,7 @@ async fn remove(
     refusals: &mut Refusals,
 ) -> Result<Relay, Error> {
     let unwanted = unwanted_relay(settings); // pure
-    let users = users(neighbours, Some(&settings.name));
-    let shared = [relay_role(&settings.namespace, users.clone()), relay_role_binding(&settings.namespace, users)]; // pure
+    let shared = shared(settings, users(neighbours, Some(&settings.name))); // pure
     let all: Vec<&Child> = unwanted.all().into_iter().chain(&shared).collect();
     bring_about(ctx, &all, refusals).await?; // IO
     Ok(Relay::default())
@@ -146,6 +144,11 @@ fn is_known(old: &AgentTracingStatus) -> bool {
 
 fn has_relay(policy: &Policy) -> bool {
     policy.settings.relay.is_some() || policy.facts.relay
+}
+
+/// What the relays of a namespace share.
+fn shared(settings: &Settings, users: BTreeSet<TracingOwner>) -> [Child; 2] {
+    [relay_role(&settings.namespace, users.clone()), relay_role_binding(&settings.namespace, users)]
 }
 
 /// The AgentTracings that have a relay, which own what relays share.

@@ -21,7 +21,7 @@ use super::target::{self, Target};
 use crate::cli::relay::RelayArgs;
 use crate::http_server::{self, Drain, Limits};
 use crate::mlflow::Http;
-use crate::process::{Signals, client, exit_code, listen};
+use crate::process::{Signals, client, exit_code, listen, make_http};
 use crate::telemetry::{self, Metrics, Readiness};
 use crate::trust::TrustedAuthorities;
 
@@ -41,12 +41,7 @@ async fn relay(args: RelayArgs) -> anyhow::Result<()> {
     let http_listener = listen("http", http_addr).await?;
     let metrics = Arc::new(Metrics::default());
     let readiness = Arc::new(Readiness::new([MLFLOW]));
-    let requests = metrics.clone();
-    let make_http = move |pem: &str| {
-        let requests = requests.clone();
-        Ok(Http::trusting(pem)?.with_meter(Arc::new(move |outcome, took| requests.mlflow(outcome, took))))
-    };
-    let authorities = TrustedAuthorities::new(ca_file, Arc::new(make_http));
+    let authorities = TrustedAuthorities::new(ca_file, make_http(&metrics));
     let (http, https) = watch::channel(authorities.http(Timestamp::now())?);
     let (known, targets) = watch::channel(None);
     let file = spool.map(|folder| folder.join(SPOOL_FILE));

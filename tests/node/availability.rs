@@ -103,10 +103,7 @@ fn wired(scene: &Scene) {
     scene.apply_tracing("{}");
     scene.apply(&idle("teller"));
     // A status of before says of no workload that it is current.
-    until("teller is wired", || match is_wired(&scene.live("deployments", "teller")) {
-        true => Ok(()),
-        false => Err(format!("{:?}", scene.condition("Ready"))),
-    });
+    scene.until_wired("teller");
     scene.until_condition("WorkloadsReady", "True", "AllCurrent");
     scene.until_rolled_out("teller");
 }

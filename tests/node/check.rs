@@ -6,7 +6,7 @@ use agent_tracing::names;
 use serde_json::Value;
 
 use crate::operator;
-use crate::world::{Scene, idle, is_wired, scene, tracing, typed, until};
+use crate::world::{Scene, idle, scene, tracing, typed, until};
 
 #[test]
 #[ignore = "needs the node cluster: make test"]
@@ -19,10 +19,7 @@ fn check_names_the_broken_link() {
         type_what_it_says(&label);
         scene.until_condition("MLflowReady", "True", "Available");
         // Before the label nothing matched, and all of nothing was current.
-        until("teller is wired", || match is_wired(&scene.live("deployments", "teller")) {
-            true => Ok(()),
-            false => Err("it is not".to_owned()),
-        });
+        scene.until_wired("teller");
         scene.until_rolled_out("teller");
         // Nobody has asked this agent anything: it is too early to tell whether its traces arrive. The status may say for a
         // moment longer that the workload is on its way.

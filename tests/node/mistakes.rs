@@ -3,7 +3,7 @@
 use agent_tracing::names;
 use serde_json::json;
 
-use crate::world::{idle, is_wired, kubectl, scene, tracing, until};
+use crate::world::{idle, kubectl, scene, tracing, until};
 
 #[test]
 #[ignore = "needs the node cluster: make test"]
@@ -20,10 +20,7 @@ fn a_namespace_without_the_label_says_how_to_label_it() {
         kubectl(&["label", "namespace", "no-label", &format!("{}={}", names::LABEL_INJECTION, names::ENABLED)], "")
             .unwrap();
         scene.until_condition("InjectionReady", "True", "Enabled");
-        until("teller is wired", || match is_wired(&scene.live("deployments", "teller")) {
-            true => Ok(()),
-            false => Err(format!("{:?}", scene.condition("Ready"))),
-        });
+        scene.until_wired("teller");
     });
 }
 
@@ -102,10 +99,7 @@ fn a_second_agent_tracing_says_that_it_conflicts_and_nothing_else() {
         };
         scene.apply(&idle("teller"));
         scene.apply(&external("first"));
-        until("teller is wired", || match is_wired(&scene.live("deployments", "teller")) {
-            true => Ok(()),
-            false => Err(scene.live("agenttracings", "first")["status"].to_string()),
-        });
+        scene.until_wired("teller");
         scene.apply(&external("second"));
         let conditions = until("the second one says so", || {
             let conditions = scene.live("agenttracings", "second")["status"]["conditions"].clone();

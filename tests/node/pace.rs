@@ -4,7 +4,7 @@ use agent_tracing::names;
 use serde_json::{Value, json};
 
 use crate::operator;
-use crate::world::{Scene, env, idle, is_wired, scene, typed, until};
+use crate::world::{Scene, env, idle, scene, typed, until};
 
 const TRACING: &str = "
 apiVersion: agenttracing.dev/v1alpha1
@@ -65,10 +65,7 @@ fn a_crash_is_told_and_the_other_is_not_touched(scene: &Scene) {
 
 fn mended_it_goes_on_by_itself(scene: &Scene) {
     scene.apply(&agent_that_ends("NOTHING_THAT_IS_SET"));
-    until("b-steady is wired", || match is_wired(&scene.live("deployments", "b-steady")) {
-        true => Ok(()),
-        false => Err(format!("{:?}", scene.condition("WorkloadsReady"))),
-    });
+    scene.until_wired("b-steady");
     scene.until_condition("WorkloadsReady", "True", "AllCurrent");
     assert_eq!(scene.rollouts("b-steady"), 1);
 }

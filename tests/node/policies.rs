@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::check::until_broken;
-use crate::world::{idle, is_wired, kubectl, scene, typed, until};
+use crate::world::{idle, kubectl, scene, typed, until};
 
 const TRACING: &str = "
 apiVersion: agenttracing.dev/v1alpha1
@@ -54,10 +54,7 @@ fn check_names_a_pod_that_lost_its_token_to_a_policy() {
         };
         until("the policy is at work", || if takes_the_token()? { Ok(()) } else { Err("not yet".to_owned()) });
         scene.apply(&idle("teller"));
-        until("teller is wired", || match is_wired(&scene.live("deployments", "teller")) {
-            true => Ok(()),
-            false => Err("it is not".to_owned()),
-        });
+        scene.until_wired("teller");
         scene.until_rolled_out("teller");
         let said = until_broken(scene, "deployment/teller", "kubectl get pod -n policies teller-");
         assert!(said.contains("container agent of teller-") && said.contains("no service account token"), "{said}");

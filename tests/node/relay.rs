@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::mlflow::Mlflow;
 use crate::shared::{agent, start_model};
-use crate::world::{Scene, env, is_wired, kubectl, say, scene, typed, typed_script, until};
+use crate::world::{Scene, env, kubectl, say, scene, typed, typed_script, until};
 
 const TRACING: &str = "
 apiVersion: agenttracing.dev/v1alpha1
@@ -54,10 +54,7 @@ fn the_relay_is_ready_and_then_the_agents_are_wired(scene: &Scene) {
     scene.until_condition("RelayReady", "True", "Available").ends_with_a_command();
     let base = format!("http://tracing-relay.{}.svc", scene.namespace);
     for (name, _) in AGENTS {
-        until(&format!("{name} is wired"), || match is_wired(&scene.live("deployments", name)) {
-            true => Ok(()),
-            false => Err(scene.live("agenttracings", "tracing")["status"]["workloads"].to_string()),
-        });
+        scene.until_wired(name);
         scene.until_rolled_out(name);
         let live = scene.live("deployments", name);
         let endpoint = format!("{base}:4318/w/deployment/{name}/v1/traces");

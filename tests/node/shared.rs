@@ -227,10 +227,7 @@ fn a_guaranteed_pod_of_root_under_a_quota_keeps_its_class_and_starts() {
     let all = json!({"cpu": "20m", "memory": "32Mi"});
     pod["containers"][0]["resources"] = json!({"limits": all, "requests": all});
     quota.apply(&rooted.to_string());
-    until("rooted is wired", || match is_wired(&quota.live("deployments", "rooted")) {
-        true => Ok(()),
-        false => Err(quota.live("agenttracings", "tracing")["status"]["conditions"].to_string()),
-    });
+    quota.until_wired("rooted");
     quota.until_rolled_out("rooted");
     let pod =
         quota.list("pods", "app=rooted").into_iter().find(|p| p["metadata"]["deletionTimestamp"].is_null()).unwrap();

@@ -247,6 +247,17 @@ impl Scene {
         })
     }
 
+    /// Waits until a Deployment is wired; until then it shows what the namespace's AgentTracings say.
+    pub fn until_wired(&self, deployment: &str) {
+        until(&format!("{deployment} is wired"), || match is_wired(&self.live("deployments", deployment)) {
+            true => Ok(()),
+            false => {
+                let tracings = world().items(&collection("agenttracings", &self.namespace));
+                Err(tracings.iter().map(|tracing| tracing["status"].to_string()).collect())
+            }
+        });
+    }
+
     /// Waits until all replicas of a Deployment run and are of its current template.
     pub fn until_rolled_out(&self, deployment: &str) {
         until(&format!("deployment/{deployment} is rolled out"), || {

@@ -255,10 +255,7 @@ async fn a_changed_spec_is_no_repair_and_a_stripped_template_is() {
     world.pass().await;
     assert_eq!((count(&world, "Injected teller"), count(&world, "Repaired teller")), (2, 0));
 
-    let mut stripped = world.api.get(TELLER).unwrap();
-    stripped["spec"]["template"]["metadata"]["annotations"] = Value::Null;
-    stripped["spec"]["template"]["spec"]["containers"][0]["env"] = Value::Null;
-    world.api.put(TELLER, stripped);
+    strip(&world);
     world.pass().await;
     world.pass().await;
     assert_eq!((count(&world, "Injected teller"), count(&world, "Repaired teller")), (2, 1));
@@ -322,10 +319,7 @@ async fn what_is_repaired_removed_or_left_out_is_said_on_the_workload_and_on_the
         ["teller", "tracing"].map(|name| all.iter().filter(|event| **event == format!("{reason} {name}")).count())
     };
     let mut world = World::at_rest().await;
-    let mut stripped = world.api.get(TELLER).unwrap();
-    stripped["spec"]["template"]["metadata"]["annotations"] = Value::Null;
-    stripped["spec"]["template"]["spec"]["containers"][0]["env"] = Value::Null;
-    world.api.put(TELLER, stripped);
+    strip(&world);
     world.pass().await;
     world.pass().await;
     assert_eq!(said(&world, names::event::REPAIRED), [1, 1]);

@@ -9,17 +9,6 @@ fn touch_of(world: &World) -> String {
     teller["metadata"]["annotations"]["agenttracing.dev/touch"].as_str().unwrap_or_default().to_owned()
 }
 
-/// What somebody does who knows nothing of us: the template as it was written.
-fn strip(world: &World) {
-    let mut teller = world.api.get(TELLER).unwrap();
-    let template = &mut teller["spec"]["template"];
-    template["metadata"]["annotations"] = Value::Null;
-    template["spec"]["containers"][0]["env"] = Value::Null;
-    teller["metadata"]["managedFields"] =
-        json!([{"manager": "argocd-controller", "operation": "Apply", "time": "2026-11-21T10:00:00Z"}]);
-    world.api.put(TELLER, teller);
-}
-
 fn row(world: &World) -> Value {
     world.status()["workloads"][0].clone()
 }

@@ -41,10 +41,7 @@ async fn what_another_agent_tracing_selects_is_not_orphaned() {
 #[tokio::test]
 async fn a_user_who_stripped_the_template_loses_the_rest_too() {
     let world = wired(World::new().await).await;
-    let mut stripped = world.api.get(TELLER).unwrap();
-    stripped["spec"]["template"]["metadata"]["annotations"] = Value::Null;
-    stripped["spec"]["template"]["spec"]["containers"][0]["env"] = Value::Null;
-    world.api.put(TELLER, stripped);
+    strip(&world);
     world.api.delete(TRACING);
     sweep::namespace_of_orphans(&world.ctx, "bank-agents").await.unwrap();
     let metadata = world.api.get(TELLER).unwrap()["metadata"].clone();

@@ -14,7 +14,6 @@ const AUTH: &str = "auth.method must be None here: a token is sent only in mode 
 #[test]
 #[ignore = "needs an API server: make test"]
 fn a_spec_of_any_mode_that_means_something_is_accepted() {
-    let (admin, _namespace) = prepare();
     let https = "mode: External, external: {trackingURI: 'https://mlflow.example.com'";
     let maps = (0..8).map(|n| format!("{{name: ca-{n}, key: ca.crt}}")).collect::<Vec<_>>().join(", ");
     let mut specs = vec![
@@ -41,12 +40,7 @@ fn a_spec_of_any_mode_that_means_something_is_accepted() {
     for url in ["https://mlflow.example.com", "https://mlflow.example.com:8443/mlflow", "https://[fd00::1]:8443/"] {
         specs.push(format!("{{mlflow: {{mode: CR, cr: {{url: '{url}'}}}}}}"));
     }
-    for spec in specs {
-        let stored =
-            admin.create(&tracing("tracing", &spec), DRY).unwrap_or_else(|refused| panic!("{spec}: {refused}"));
-        let read: AgentTracing = serde_json::from_value(stored).unwrap_or_else(|error| panic!("{spec}: {error}"));
-        settings::parse(&read).unwrap_or_else(|problems| panic!("{spec}: {problems:?}"));
-    }
+    accepts(&specs);
 }
 
 #[test]
@@ -257,6 +251,16 @@ fn an_address_may_change_and_a_token_may_not_follow_it_to_http() {
         let causes = admin.replace(&changed, DRY).map_or_else(|refused| refused.causes, |_| Vec::new());
         let expected: Vec<_> = refusal.map(|message| ("spec".to_owned(), message)).into_iter().collect();
         assert_eq!(causes, expected, "{spec}");
+    }
+}
+
+/// The API server takes each of these specs, and the operator reads what it stores.
+pub(super) fn accepts(specs: &[String]) {
+    let (admin, _namespace) = prepare();
+    for spec in specs {
+        let stored = admin.create(&tracing("tracing", spec), DRY).unwrap_or_else(|refused| panic!("{spec}: {refused}"));
+        let read: AgentTracing = serde_json::from_value(stored).unwrap_or_else(|error| panic!("{spec}: {error}"));
+        settings::parse(&read).unwrap_or_else(|problems| panic!("{spec}: {problems:?}"));
     }
 }
 
